@@ -12,7 +12,18 @@ from typing import Self
 import trio
 from attrs import frozen
 
-__all__ = ["Event", "EventStream", "Subscription"]
+from wizard_actors.errors import WizardError
+
+__all__ = [
+    "AttemptBegan",
+    "AttemptEnded",
+    "Event",
+    "EventStream",
+    "FellBack",
+    "RequestEnded",
+    "Retrying",
+    "Subscription",
+]
 
 
 @frozen
@@ -20,6 +31,60 @@ class Event:
     """Base of all events; `at` is the instant on Trio's clock."""
 
     at: float
+
+
+@frozen
+class AttemptBegan(Event):
+    """An attempt at `model` begins: the first, or a further one, of the request."""
+
+    request_id: str
+    model: str
+    number: int
+
+
+@frozen
+class AttemptEnded(Event):
+    """An attempt ended; `error` is None where the model answered, `sent` False where nothing reached it."""
+
+    request_id: str
+    model: str
+    number: int
+    sent: bool
+    error: WizardError | None
+
+
+@frozen
+class Retrying(Event):
+    """The same model is asked again after `delay` seconds; its rate limiter may add to that."""
+
+    request_id: str
+    model: str
+    delay: float
+
+
+@frozen
+class FellBack(Event):
+    """The request moves on to the next model of its route, because of `error`."""
+
+    request_id: str
+    failed: str
+    model: str
+    error: WizardError
+
+
+@frozen
+class RequestEnded(Event):
+    """A request ended: answered by `model`, or failed with the error `code` ("cancelled" where its caller left).
+
+    `seconds` is the whole time, from the ask to the end.
+    """
+
+    request_id: str
+    route: str
+    model: str | None
+    code: str | None
+    attempts: int
+    seconds: float
 
 
 class EventStream:

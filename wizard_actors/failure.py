@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
@@ -15,6 +15,10 @@ __all__ = ["Attempt", "WizardError"]
 E = TypeVar("E", bound="WizardError")
 
 
+def _as_tuple(attempts: Iterable[Attempt]) -> tuple[Attempt, ...]:
+    return tuple(attempts)
+
+
 @runtime_checkable
 class Shown(Protocol):
     """A fact that knows how to be shown in JSON's types."""
@@ -23,20 +27,19 @@ class Shown(Protocol):
         """Return the fact."""
 
 
-
 @define(slots=False, eq=False, repr=False)
 class WizardError(Exception):
     """Base of everything this package raises: `WizardError(message, **facts)`.
 
-    `code` is stable across releases. The facts are keyword arguments and attributes, and `to_dict` shows them. `attempts` lists what was
-    tried before the error, where anything was. Errors can be pickled and copied.
+    `code` is stable across releases. The facts are keyword arguments and attributes, and `to_dict` shows them.
+    `attempts` lists what was tried before the error, where anything was. Errors can be pickled and copied.
     """
 
     code: ClassVar[str] = "wizard_error"
     _row: ClassVar[Row] = Row.FINAL
 
     message: str
-    attempts: tuple[Attempt, ...] = field(default=(), kw_only=True, converter=tuple)
+    attempts: tuple[Attempt, ...] = field(default=(), kw_only=True, converter=_as_tuple)
 
     @property
     def row(self) -> Row:

@@ -1,0 +1,144 @@
+"""The only composition root: a configuration becomes a supervision tree, its providers and a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import TypeAlias
+
+import httpx
+import trio
+from attrs import frozen
+
+from wizard_actors.actor import Actor
+from wizard_actors.attempt import Port
+from wizard_actors.breaker_core import BreakerState
+from wizard_actors.circuit_breaker import CircuitBreaker
+from wizard_actors.config import PRESETS, ModelConfig, WizardConfig
+from wizard_actors.errors import UnsupportedError
+from wizard_actors.events import EventStream
+from wizard_actors.gcra import LimiterState
+from wizard_actors.mailbox import Ledger
+from wizard_actors.pipeline import Pipeline
+from wizard_actors.providers.base import Provider
+from wizard_actors.providers.engine import Engine, EngineState, LocalProvider
+from wizard_actors.providers.http import make_http_client
+from wizard_actors.providers.openai import OpenAIProvider
+from wizard_actors.providers.simulated import SimulatedProvider
+from wizard_actors.rate_limit import RateLimiter
+from wizard_actors.routing import Router, RouterState
+from wizard_actors.slots import WorkerState
+from wizard_actors.supervisor import ChildSpec, GroupSpec, RestartPolicy, Supervisor
+from wizard_actors.worker import ModelWorker
+
+__all__ = ["Clients", "make_pipeline", "make_tree"]
+
+Make: TypeAlias = Callable[[Ledger, object], Actor]
+
+
+class Clients:
+    """The HTTP clients of one `ResilientClient`: a shared one, and one for each proxy or authority that differs."""
+
+    def __init__(self) -> None:
+        self._clients: dict[tuple[str | None, str | None], httpx.AsyncClient] = {}
+
+    def get(self, config: ModelConfig) -> httpx.AsyncClient:
+        """Return the client that reaches `config`'s model."""
+        key = (config.proxy, None if config.ca_file is None else str(config.ca_file))
+        if key not in self._clients:
+            self._clients[key] = make_http_client(proxy=key[0], ca_file=key[1])
+        return self._clients[key]
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for client in self._clients.values():
+            await client.aclose()
+
+
+@frozen
+class _Builder:
+    config: WizardConfig
+    rng: Random
+    events: EventStream
+
+    def child(self, name: str, make: Make, *, start_timeout: float = 30.0) -> ChildSpec:
+        bounds = self.config.supervision
+        return ChildSpec(name, make, mailbox=bounds.mailbox, tells=bounds.tells, start_timeout=start_timeout)
+
+    def group(self, name: str, *children: ChildSpec | GroupSpec) -> GroupSpec:
+        bounds = self.config.supervision
+        policy = RestartPolicy(
+            max_restarts=bounds.max_restarts, window=bounds.restart_window, down_retry=bounds.down_retry
+        )
+        return GroupSpec(name, children, policy=policy)
+
+    def model(self, model: ModelConfig) -> GroupSpec:
+        queue = self.config.supervision.mailbox
+        children = [
+            self.child("limiter", lambda _ledger, carry: RateLimiter(model, self.rng, carry, trio.current_time())),
+            self.child(
+                "breaker",
+                lambda ledger, carry: CircuitBreaker(model, self.rng, self.events, ledger, carry, trio.current_time()),
+            ),
+            self.child("worker", lambda ledger, carry: ModelWorker(model, queue, ledger, carry)),
+        ]
+        if model.local is not None:
+            local = model.local
+            children.append(
+                self.child("engine", lambda _ledger, _carry: Engine(local), start_timeout=local.start_timeout)
+            )
+        return self.group(f"model:{model.name}", *children)
+
+
+def make_tree(config: WizardConfig, *, rng: Random, events: EventStream) -> Supervisor:
+    """Return the supervision tree of a client, not started yet: wizard ─ router, models ─ model:<name> ─ its actors."""
+    builder = _Builder(config, rng, events)
+    models = {model.name: model for model in config.models}
+    router = builder.child("router", lambda ledger, carry: Router(models, ledger, carry))
+    enabled = [builder.model(model) for model in config.models if model.enabled]
+    return Supervisor(
+        builder.group("wizard", router, builder.group("models", *enabled)),
+        rng=rng,
+        drain_timeout=config.server.drain_timeout,
+        events=events,
+    )
+
+
+def make_pipeline(
+    config: WizardConfig,
+    tree: Supervisor,
+    clients: Clients,
+    *,
+    rng: Random,
+    events: EventStream,
+    providers: Mapping[str, Provider] | None = None,
+) -> Pipeline:
+    """Return the pipeline over `tree`; `providers` replaces those of the models that it names.
+
+    Raises `ConfigError` where a key cannot be read, `UnsupportedError` where a provider is not part of this version.
+    """
+    ports: dict[str, Port] = {}
+    for model in config.models:
+        if model.enabled:
+            path = f"models/model:{model.name}"
+            given = (providers or {}).get(model.name)
+            ports[model.name] = Port(
+                config=model,
+                provider=_provider(model, tree, clients) if given is None else given,
+                worker=tree.ref(f"{path}/worker", WorkerState),
+                limiter=tree.ref(f"{path}/limiter", LimiterState),
+                breaker=tree.ref(f"{path}/breaker", BreakerState),
+            )
+    return Pipeline(config, ports, tree.ref("router", RouterState), events=events, rng=rng)
+
+
+def _provider(model: ModelConfig, tree: Supervisor, clients: Clients) -> Provider:
+    if model.provider == "simulated":
+        return SimulatedProvider.from_config(model)
+    if model.provider == "local":
+        return LocalProvider(model, tree.ref(f"models/model:{model.name}/engine", EngineState), clients.get(model))
+    if model.provider == "openai" or model.provider in PRESETS:
+        return OpenAIProvider.from_config(model, clients.get(model))
+    raise UnsupportedError(
+        f"model {model.name}: the provider {model.provider!r} is not part of this version", feature=model.provider
+    )

@@ -1,0 +1,207 @@
+"""Streams on the way in: server-sent events out of bytes, and the parts of an answer out of a model's events.
+
+Both are pure: no I/O, no clock. Both take time linear in what they are fed, however it is cut into pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from attrs import define, field, frozen
+
+from wizard_actors.types import (
+    Finished,
+    ModelEvent,
+    ReasoningDelta,
+    TextDelta,
+    TokenUsage,
+    ToolCall,
+    ToolCallDelta,
+    UsageUpdate,
+)
+
+__all__ = ["MAX_EVENT", "Assembly", "SseDecoder", "SseEvent"]
+
+MAX_EVENT: Final = 8 * 2**20
+"""Bytes of one event that a decoder holds at most: no provider's chunk comes near, an endless line passes it."""
+
+BOM: Final = b"\xef\xbb\xbf"
+
+
+@frozen
+class SseEvent:
+    """One server-sent event: its `data` lines joined by LF, as they came on the wire, and its name."""
+
+    data: bytes
+    name: str = "message"
+
+
+class SseDecoder:
+    """Server-sent events out of bytes that arrive in any pieces.
+
+    It follows the WHATWG HTML standard, section 9.2.6: lines end in LF, CRLF or CR, a blank line ends an event, a byte
+    order mark at the start and comments do not count. The fields `id` and `retry` are dropped, for nobody reconnects
+    here. An event of more than `max_event` bytes fails the stream: the events before it are returned first, and every
+    call after them raises `ValueError`.
+    """
+
+    __slots__ = ("_at_start", "_cr_last", "_data", "_held", "_line", "_max_event", "_name", "_too_large")
+
+    def __init__(self, max_event: int = MAX_EVENT) -> None:
+        self._max_event = max_event
+        self._line: list[bytes] = []  # pieces of the line that has no end yet
+        self._data: list[bytes] = []  # the data lines of the event that has no end yet
+        self._name = ""
+        self._held = 0  # bytes in both lists
+        self._at_start = True
+        self._cr_last = False  # the last byte was a CR: an LF now is the rest of that line's end
+        self._too_large = False
+
+    def feed(self, data: bytes) -> list[SseEvent]:
+        """Return the events that `data` completes. Raises `ValueError` where an event is too large."""
+        if self._cr_last and data:
+            self._cr_last = False
+            data = data.removeprefix(b"\n")
+        if b"\r" in data:
+            self._cr_last = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        events: list[SseEvent] = []
+        if b"\n" not in data:
+            self._hold(data)
+        else:
+            self._take_lines(data.split(b"\n"), events)
+        if self._too_large and not events:
+            raise ValueError(f"an event of more than {self._max_event} bytes")
+        return events
+
+    def close(self) -> list[SseEvent]:
+        """Return what the end of the bytes completes: an event that lacks only its blank line.
+
+        The standard drops such an event. Some servers end with one, so the caller is given it to judge.
+        """
+        return self.feed(b"\n\n")
+
+    def _take_lines(self, lines: list[bytes], events: list[SseEvent]) -> None:
+        if self._line:
+            self._held -= sum(map(len, self._line))
+            lines[0] = b"".join((*self._line, lines[0]))
+            self._line.clear()
+        rest = lines.pop()
+        for line in lines:
+            if self._too_large:
+                return
+            self._take_line(line, events)
+        self._hold(rest)
+
+    def _take_line(self, line: bytes, events: list[SseEvent]) -> None:
+        if self._held + len(line) > self._max_event:
+            self._too_large = True
+            return
+        if self._at_start:
+            self._at_start = False
+            line = line.removeprefix(BOM)
+        if not line:
+            if self._data:
+                events.append(SseEvent(b"\n".join(self._data), self._name or "message"))
+                self._data.clear()
+                self._held = 0
+            self._name = ""
+        elif line.startswith(b"data:"):
+            self._hold_data(line[6:] if line.startswith(b"data: ") else line[5:])
+        elif line == b"data":
+            self._hold_data(b"")
+        elif line.startswith(b"event:"):
+            self._name = line[6:].removeprefix(b" ").decode(errors="replace")
+        elif line == b"event":
+            self._name = ""
+
+    def _hold_data(self, value: bytes) -> None:
+        self._data.append(value)
+        self._held += len(value) + 1
+
+    def _hold(self, piece: bytes) -> None:
+        if piece and not self._too_large:
+            self._line.append(piece)
+            self._held += len(piece)
+            self._too_large = self._held > self._max_event
+
+
+@define
+class _Call:
+    """A tool call while its pieces arrive."""
+
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = field(factory=list)
+
+
+class Assembly:
+    """The parts of one answer, put together event by event."""
+
+    __slots__ = ("_calls", "_reasoning", "_text", "finished", "usage")
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._calls: dict[int, _Call] = {}
+        self.usage: TokenUsage | None = None
+        """The last usage that was stated, None where none was."""
+        self.finished: Finished | None = None
+        """The model's own sign that its answer is complete, None until it came."""
+
+    def add(self, event: ModelEvent) -> None:
+        """Put one more event in its place."""
+        match event:
+            case TextDelta():
+                self._text.append(event.text)
+            case ReasoningDelta():
+                self._reasoning.append(event.text)
+            case ToolCallDelta():
+                self._add_call(event)
+            case UsageUpdate():
+                self.usage = event.usage
+            case Finished():
+                self.finished = event
+
+    def extend(self, events: Iterable[ModelEvent]) -> None:
+        """Put more events in their places, in order."""
+        for event in events:
+            self.add(event)
+
+    @property
+    def started(self) -> bool:
+        """Whether any content has arrived: text, reasoning or a tool call."""
+        return bool(self._text or self._reasoning or self._calls)
+
+    @property
+    def text(self) -> str:
+        """The answer's text so far."""
+        return _joined(self._text)
+
+    @property
+    def reasoning(self) -> str:
+        """The model's reasoning so far."""
+        return _joined(self._reasoning)
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls so far, in the order of their indices; one without an id is given `call_<index>`."""
+        return tuple(
+            ToolCall(call.id or f"call_{index}", call.name, _joined(call.arguments))
+            for index, call in sorted(self._calls.items())
+        )
+
+    def _add_call(self, delta: ToolCallDelta) -> None:
+        call = self._calls.setdefault(delta.index, _Call())
+        call.id = call.id or delta.id or ""
+        call.name = call.name or delta.name or ""
+        if delta.arguments:
+            call.arguments.append(delta.arguments)
+
+
+def _joined(pieces: list[str]) -> str:
+    """Join the pieces, once: they become one."""
+    if len(pieces) > 1:
+        pieces[:] = ["".join(pieces)]
+    return pieces[0] if pieces else ""
