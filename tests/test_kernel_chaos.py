@@ -239,17 +239,16 @@ class World:
         early = self.rng.random() < 0.5
         supervisor = Supervisor(spec, rng=self.rng, drain_timeout=HOUR)
         with trio.move_on_after(HOUR):  # nothing here takes that long: who still waits then waits for ever
-            async with trio.open_nursery() as clients:
-                async with supervisor:
-                    async with trio.open_nursery() as actors:
-                        for number in range(self.rng.randint(6, 12)):
-                            (clients if early else actors).start_soon(self.client, number, supervisor)
-                        for _ in range(3):
-                            actors.start_soon(self.canceller)
-                        actors.start_soon(self.crasher, supervisor)
-                    if not early:
-                        await trio.sleep(5)  # whatever is in backoff comes back
-                        await self.audit(report, supervisor)
+            async with trio.open_nursery() as clients, supervisor:
+                async with trio.open_nursery() as actors:
+                    for number in range(self.rng.randint(6, 12)):
+                        (clients if early else actors).start_soon(self.client, number, supervisor)
+                    for _ in range(3):
+                        actors.start_soon(self.canceller)
+                    actors.start_soon(self.crasher, supervisor)
+                if not early:
+                    await trio.sleep(5)  # whatever is in backoff comes back
+                    await self.audit(report, supervisor)
         for _ in range(10):
             await trio.lowlevel.checkpoint()
         self.count(report, supervisor, early=early)

@@ -39,6 +39,7 @@ from wizard_actors.errors import (
     UnsupportedError,
     WizardError,
 )
+from wizard_actors.pipeline import Delivery
 from wizard_actors.types import (
     End,
     FinishReason,
@@ -73,6 +74,7 @@ __all__ = [
     "ConfigProblem",
     "ContentFilterError",
     "DeadlineExceededError",
+    "Delivery",
     "End",
     "EnvVarError",
     "FallbackError",

@@ -142,6 +142,12 @@ class Actor:
     def tick(self, now: float) -> None:
         """Do what is due at `now`. Has to make progress: `wake_at` moves on, or a kept reply is answered."""
 
+    def finished(self) -> bool:
+        """Whether the actor has done all that it was for. It then ends without a failure, and is started again only
+        where its spec says PERMANENT.
+        """
+        return False
+
     def forget(self, waiter: Waiter, now: float) -> None:
         """Drop the kept reply `waiter`, whose caller has gone, and free its place."""
 
@@ -172,6 +178,11 @@ class ActorRef(Generic[P_co]):
     def published(self) -> P_co | None:
         """The actor's last snapshot, readable at any time without a message; None before its first start."""
         return self._mailbox.published  # type: ignore[return-value]  # the mailbox stores any actor's snapshot
+
+    @property
+    def failure(self) -> Exception | None:
+        """What the actor failed of last; None where it never did."""
+        return self._mailbox.failure
 
     @property
     def available(self) -> bool:
@@ -218,7 +229,9 @@ class ActorRef(Generic[P_co]):
 
 
 async def serve(actor: Actor, mailbox: Mailbox) -> None:
-    """Run `actor` on `mailbox` until it is halted and its return lane is empty; raise what a handler raises."""
+    """Run `actor` on `mailbox` until it is halted, or has finished, and its return lane is empty; raise what a handler
+    raises.
+    """
     turn = _Turn(actor, mailbox)
     while True:
         if mailbox.poison is not None:
@@ -226,7 +239,7 @@ async def serve(actor: Actor, mailbox: Mailbox) -> None:
             raise error
         mailbox.awake = False
         turn.run(trio.current_time())
-        if mailbox.halting and mailbox.settled:
+        if (mailbox.halting or actor.finished()) and mailbox.settled:
             return
         await mailbox.park(actor.wake_at())
 
@@ -249,15 +262,23 @@ class _Turn:
             self._handled()
         while (item := mailbox.next_return()) is not None:
             grant, message = item
-            self.returns[type(message)](grant, message, now)
+            self._handler(self.returns, message)(grant, message, now)
             self._handled()
         if self.actor.wake_at() <= now:
             self._tick(now)
-        for message in mailbox.next_tells():
-            self.tells[type(message)](message, now)
+        for _ in range(mailbox.told):
+            message = mailbox.next_tell()
+            self._handler(self.tells, message)(message, now)
             self._handled()
         while not mailbox.halting and self.actor.accepting() and (envelope := mailbox.next_ask()) is not None:
             self._answer(*envelope, now)
+
+    def _handler(self, table: Mapping[type, Callable[..., None]], message: object) -> Callable[..., None]:
+        """Return the handler of a message that nobody waits for: without one, only a crash tells of the bug."""
+        handler = table.get(type(message))
+        if handler is None:
+            raise TypeError(f"{self.mailbox.path} has no handler for {type(message).__name__}")
+        return handler
 
     def _answer(self, message: Ask[object], reply: Waiter, now: float) -> None:
         handler = self.asks.get(type(message))

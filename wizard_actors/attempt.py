@@ -4,12 +4,16 @@ The order is that of trials: slot, then rate, then permit. A permit taken before
 the circuit is open; rate before slot sends more than the limit in a window, because the slot is waited for with the
 leave in hand. And a permit counts only if the breaker's published generation is still its own in the very step in which
 the breaker's answer resumes this task: between the grant and that step the circuit may have opened.
+
+Everything goes back where it came from in the reverse order: the permit and the grant as soon as it is known how the
+call ended, the slot once the exchange is closed, for until then the model is busy with it.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from decimal import Decimal
 from types import TracebackType
@@ -20,16 +24,17 @@ from attrs import frozen
 
 from wizard_actors.actor import ActorRef, Ask
 from wizard_actors.breaker_core import BreakerState, Permit
-from wizard_actors.circuit_breaker import Admit, Ended, circuit_open
+from wizard_actors.circuit_breaker import Admit, Ended, refusal
 from wizard_actors.config import ModelConfig, PriceConfig
 from wizard_actors.errors import (
     DeadlineExceededError,
-    MailboxFullError,
     ProviderBugError,
     ProviderTimeoutError,
     RateLimitError,
+    SerializationError,
     StreamInterruptedError,
     TimeoutPhase,
+    UnsupportedError,
     WizardError,
 )
 from wizard_actors.failure import Attempt as Record
@@ -42,7 +47,9 @@ from wizard_actors.types import ModelEvent, TokenUsage
 from wizard_actors.verdict import Outcome
 from wizard_actors.worker import FirstToken, Release, TakeSlot
 
-__all__ = ["Attempt", "Patience", "Port"]
+__all__ = ["Attempt", "Patience", "Port", "deadline_exceeded"]
+
+log = logging.getLogger("wizard_actors.attempt")
 
 R = TypeVar("R")
 
@@ -77,16 +84,26 @@ class Port:
 class Patience:
     """How long one attempt may take.
 
-    `deadline` is the request's, an instant; `given` is what the caller had named, in seconds. `queue_timeout` and
-    `first_token` are in seconds. `shortened`: the first-token limit is less than the model's own, because the caller's
-    deadline has to do for other models too.
+    `deadline` is the request's, an instant; `given` is what the caller had named, in seconds. At most `queue_timeout`
+    seconds are waited for a slot, `max_wait` for the limiter's turn, nothing while the limiter stands still for more
+    than `longest_pause`. `last`: no other model remains; else a first token gets at most half of what remains of the
+    caller's time when the request is sent.
     """
 
     queue_timeout: float
-    first_token: float
+    max_wait: float
+    longest_pause: float = math.inf
     deadline: float = math.inf
     given: float | None = None
-    shortened: bool = False
+    last: bool = True
+
+
+def deadline_exceeded(given: float | None) -> DeadlineExceededError:
+    """Return the error for a request whose deadline, `given` seconds, has passed."""
+    return DeadlineExceededError(
+        "the request's deadline passed" if given is None else f"the request's deadline of {given:g} s passed",
+        deadline=given,
+    )
 
 
 class Attempt:
@@ -104,6 +121,7 @@ class Attempt:
         self.sent_at: float | None = None
         self.complete = False
         self.ended_at: float | None = None
+        self.upstream_model: str | None = None
         self._call = call
         self._patience = patience
         self._delay = delay
@@ -113,15 +131,14 @@ class Attempt:
         self._streams = True
         self._exchange: AbstractAsyncContextManager[Answer] | None = None
         self._answer: Answer
+        self._first_token = math.inf
+        self._hurried = False
         self._finished_at = self._total_at = self._first_token_at = math.inf
+        self._left_at = math.inf
         self._told = False
+        self._ending = Outcome.IGNORED
 
     # -- what it was
-
-    @property
-    def upstream_model(self) -> str | None:
-        """What the provider calls the model."""
-        return self._answer.upstream_model if self._exchange is not None else None
 
     @property
     def cost(self) -> Decimal | None:
@@ -152,11 +169,12 @@ class Attempt:
             await self._get_leave()
             await self._open()
         except WizardError as error:
-            self._settle(error.verdict.breaker, error)
+            self._settle(self._outcome(error), error)
             raise
         finally:
             if self._exchange is None:
                 self._settle(Outcome.IGNORED, None)  # cancelled
+                self._release()
         return self
 
     async def read(self) -> Sequence[ModelEvent] | None:
@@ -165,33 +183,31 @@ class Attempt:
         Raises a `ProviderError` where it breaks off, ends too soon, or takes longer than the model's timeouts allow;
         `DeadlineExceededError` where the caller's own deadline passes.
         """
+        now = trio.current_time()
+        away = now - self._left_at  # the consumer's time is not the model's
+        self._total_at += away
+        self._finished_at += away
         finished = self.assembly.finished is not None
         try:
-            with trio.CancelScope(deadline=self._read_until(finished=finished)) as scope, self._bugs():
-                self._tell_limits()
-                events = await self._answer.read()
+            events = await self._next(self._until(now, finished=finished))
         except WizardError:
             if not finished:
                 raise
-            self._done()  # what breaks after the end of an answer does not make it less complete
-            return None
-        if scope.cancelled_caught:
-            if finished:
-                self._done()
-                return None
-            raise self._late("stall" if self.assembly.started else "first_token")
-        if events is None:
-            if not finished:
-                raise StreamInterruptedError(
-                    f"{self.port.name} ended its answer without saying that it was complete",
-                    model=self.port.name,
-                    request_id=self._answer.upstream_id,
-                )
-            self._done()
-            return None
-        self._take(events)
-        return events
+            events = None  # what breaks after the end of an answer does not make it less complete
+        self._left_at = trio.current_time()
+        if events is not None:
+            self._take(events)
+            return events
+        if not finished:
+            raise StreamInterruptedError(
+                f"{self.port.name} ended its answer without saying that it was complete",
+                model=self.port.name,
+                request_id=self._upstream_id(),
+            )
+        self._done()
+        return None
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -199,68 +215,99 @@ class Attempt:
             self._settle(self._outcome(error), error)
         try:
             if self._exchange is not None:
-                await self._exchange.__aexit__(kind, error, trace)
+                with self._bugs():
+                    await self._exchange.__aexit__(kind, error, trace)
+        except WizardError as failure:
+            if failure is not error:  # a whole answer is no less whole for it, and a failure stays what it was
+                log.warning("%s: closing an exchange failed: %s", self.port.name, type(failure.__cause__ or failure).__name__)
         finally:
             self._settle(Outcome.IGNORED, None)
+            self._release()
 
     # -- leave
 
     async def _get_leave(self) -> None:
-        now, name = trio.current_time(), self.port.name
-        state = self.port.breaker.published
-        if state is not None and not state.allows(now):
-            raise circuit_open(name, state.retry_at, now)
-        self._slot = await self._ask(
-            self.port.worker,
-            TakeSlot(self._call.request_id),
-            now + self._patience.queue_timeout,
-            lambda: MailboxFullError(
-                f"{name} is full: no slot came free in {self._patience.queue_timeout:g} s", actor=self.port.worker.path
-            ),
-        )
-        longest = self.port.config.rate_limit.max_wait
-        self._grant = await self._ask(
-            self.port.limiter,
-            Acquire(self._patience.deadline),
-            trio.current_time() + longest,
-            lambda: RateLimitError(
-                f"{name} is at its rate limit: no turn in {longest:g} s", model=name, source="limiter"
-            ),
-        )
-        self._permit = await self.port.breaker.ask(Admit())
-        state = self.port.breaker.published
-        if state is None or not state.honours(self._permit):
-            raise circuit_open(name, trio.current_time() if state is None else state.retry_at, trio.current_time())
+        self._peek()
+        patience, now = self._patience, trio.current_time()
+        self._slot = await self._ask(self.port.worker, TakeSlot(self._call.request_id, now + patience.queue_timeout))
+        now = trio.current_time()
+        self._grant = await self._ask(self.port.limiter, Acquire(now, patience.max_wait, patience.deadline))
+        while self._permit is None:
+            permit = await self.port.breaker.ask(Admit())
+            state = self.port.breaker.published
+            if state is not None and state.honours(permit):
+                self._permit = permit
+            else:  # of an earlier generation: the circuit has opened, or closed again, since it was granted
+                self.port.breaker.give_back(permit, Ended(Outcome.IGNORED))
+                self._peek()
 
-    async def _ask(self, ref: ActorRef[object], message: Ask[R], until: float, late: Callable[[], WizardError]) -> R:
-        """Ask within the request's deadline and until the instant `until`; raise what `late` makes after that."""
-        with trio.CancelScope(deadline=min(until, self._patience.deadline)):
-            return await ref.ask(message)
-        raise self._deadline_exceeded() if trio.current_time() >= self._patience.deadline else late()
+    def _peek(self) -> None:
+        """Raise where it is known that there would be no leave, so that nothing is spent on it."""
+        now, name = trio.current_time(), self.port.name
+        circuit, limiter = self.port.breaker.published, self.port.limiter.published
+        if circuit is not None and (refused := refusal(name, circuit, now)) is not None:
+            raise refused
+        pause = 0.0 if limiter is None else limiter.paused_until - now
+        if pause > self._patience.longest_pause:
+            raise RateLimitError(
+                f"{name} is at its rate limit for another {pause:.3g} s",
+                model=name,
+                retry_after=pause,
+                source="limiter",
+            )
+
+    async def _ask(self, ref: ActorRef[object], message: Ask[R]) -> R:
+        """Ask within the request's deadline."""
+        try:
+            return await ref.ask(message, deadline=self._patience.deadline)
+        except DeadlineExceededError:
+            raise deadline_exceeded(self._patience.given) from None
 
     # -- time
 
     async def _open(self) -> None:
         now = self.sent_at = trio.current_time()
-        self._streams = self.port.provider.streams
-        self._total_at = now + self.port.config.timeouts.total
-        self._first_token_at = now + self._patience.first_token if self._streams else math.inf
-        limit = min(self._first_token_at, self._total_at, self._patience.deadline)
-        with trio.CancelScope(deadline=limit) as scope, self._bugs():
-            exchange = self.port.provider.open(self._call)
-            self._answer = await exchange.__aenter__()
-            self._exchange = exchange
+        timeouts, deadline = self.port.config.timeouts, self._patience.deadline
+        half = math.inf if self._patience.last else (deadline - now) / 2
+        self._hurried = half < timeouts.first_token
+        self._first_token = min(half, timeouts.first_token)
+        self._total_at = now + timeouts.total
+        with self._bugs():
+            self._streams = self.port.provider.streams
+        if self._streams:
+            self._first_token_at = now + self._first_token
+        try:
+            with trio.CancelScope(deadline=self._until(now, finished=False)) as scope, self._bugs():
+                exchange = self.port.provider.open(self._call)
+                self._answer = await exchange.__aenter__()
+                self._exchange = exchange
+        except (SerializationError, UnsupportedError):
+            self.sent_at = None  # by their meaning: such a prompt cannot be sent
+            raise
         if scope.cancelled_caught:
             raise self._late("first_token")
+        self._left_at = trio.current_time()
 
-    def _read_until(self, *, finished: bool) -> float:
-        """Return until when the next read may take."""
+    async def _next(self, until: float) -> Sequence[ModelEvent] | None:
+        with trio.CancelScope(deadline=until):
+            try:
+                if not self._told:
+                    self._tell_limits()
+                return await self._answer.read()
+            except WizardError:
+                raise
+            except Exception as error:
+                raise self._bug(error) from error
+        raise self._late("stall" if self.assembly.started else "first_token")
+
+    def _until(self, now: float, *, finished: bool) -> float:
+        """Return until when a wait that begins at `now` may take."""
         if finished:
             limit = self._finished_at + USAGE_WAIT
         elif not self._streams:
             limit = math.inf
         elif self.assembly.started:
-            limit = trio.current_time() + self.port.config.timeouts.stall
+            limit = now + self.port.config.timeouts.stall
         else:
             limit = self._first_token_at
         return min(limit, self._total_at, self._patience.deadline)
@@ -269,43 +316,43 @@ class Attempt:
         """Return the error for a wait that took too long."""
         now, timeouts = trio.current_time(), self.port.config.timeouts
         if now >= self._patience.deadline:
-            return self._deadline_exceeded()
+            return deadline_exceeded(self._patience.given)
         if now >= self._total_at:
             phase = "total"
-        seconds = self._patience.first_token if phase == "first_token" else getattr(timeouts, phase)
+        seconds = {"first_token": self._first_token, "stall": timeouts.stall, "total": timeouts.total}[phase]
         return ProviderTimeoutError(
             f"{self.port.name} was too late: {phase.replace('_', ' ')} after {seconds:.3g} s",
             model=self.port.name,
             phase=phase,
-            request_id=self._answer.upstream_id if self._exchange is not None else None,
+            request_id=self._upstream_id(),
         )
 
-    def _deadline_exceeded(self) -> DeadlineExceededError:
-        given = self._patience.given
-        return DeadlineExceededError(
-            f"the request's deadline of {given:g} s passed" if given is not None else "the deadline passed",
-            deadline=given,
-        )
+    def _upstream_id(self) -> str | None:
+        if self._exchange is None:
+            return None
+        with self._bugs():
+            return self._answer.upstream_id
 
     # -- the books
 
     def _tell_limits(self) -> None:
         """Let the limiter know what the response's head said, whatever its body says."""
-        if not self._told and self._grant is not None and (limits := self._answer.limits) is not None:
-            self.port.limiter.notify(self._grant, HeadersSeen(limits))
         self._told = True
+        if self._grant is not None and (limits := self._answer.limits) is not None:
+            self.port.limiter.notify(self._grant, HeadersSeen(limits))
 
     def _take(self, events: Sequence[ModelEvent]) -> None:
         """Put the events together, and tell the worker of the first token."""
         before = self.assembly.started
         self.assembly.extend(events)
-        now = trio.current_time()
         if not before and self.assembly.started and self._slot is not None and self.sent_at is not None:
-            self.port.worker.notify(self._slot, FirstToken(now - self.sent_at))
+            self.port.worker.notify(self._slot, FirstToken(self._left_at - self.sent_at))
         if self.assembly.finished is not None and self._finished_at == math.inf:
-            self._finished_at = now
+            self._finished_at = self._left_at
 
     def _done(self) -> None:
+        with self._bugs():
+            self.upstream_model = self._answer.upstream_model
         self.complete = True
         self._settle(Outcome.SUCCESS, None)
 
@@ -313,33 +360,35 @@ class Attempt:
         """Return what the breaker learns: nothing from a limit that a hurried caller shortened, where somebody else got
         a first token meanwhile, or the model has been seen to take longer and answer all the same.
         """
-        hurried = self._patience.shortened and isinstance(error, ProviderTimeoutError) and error.phase == "first_token"
-        if not hurried:
-            return error.verdict.breaker
-        state = self.port.worker.published
-        sent = trio.current_time() if self.sent_at is None else self.sent_at
-        if state is not None and (
-            state.health.first_token_at >= sent or state.health.slowest_first_token > self._patience.first_token
-        ):
-            return Outcome.IGNORED
-        return error.verdict.breaker
+        outcome, state = error.verdict.breaker, self.port.worker.published
+        if not self._hurried or not isinstance(error, ProviderTimeoutError) or error.phase != "first_token":
+            return outcome
+        if state is None or self.sent_at is None:
+            return outcome
+        health = state.health
+        slower = health.first_token_at >= self.sent_at or health.slowest_first_token > self._first_token
+        return Outcome.IGNORED if slower else outcome
 
     def _settle(self, outcome: Outcome, error: WizardError | None) -> None:
-        """Give back whatever is held, once."""
-        self.ended_at = trio.current_time() if self.ended_at is None else self.ended_at
-        sent = self.sent_at is not None
+        """Say how the call ended, and give back the permit and the grant, once."""
+        if self.ended_at is None:
+            self.ended_at, self._ending = trio.current_time(), outcome
         permit, self._permit = self._permit, None
         if permit is not None:
             self.port.breaker.give_back(permit, Ended(outcome))
         grant, self._grant = self._grant, None
         if grant is not None:
+            sent = self.sent_at is not None
             if isinstance(error, RateLimitError) and sent:
                 self.port.limiter.give_back(grant, Settle(limited=True, retry_after=error.retry_after))
             else:
                 self.port.limiter.give_back(grant, Settle(sent=sent))
+
+    def _release(self) -> None:
+        """Give back the slot, once: the exchange is closed."""
         slot, self._slot = self._slot, None
         if slot is not None:
-            self.port.worker.give_back(slot, Release(outcome if sent else None))
+            self.port.worker.give_back(slot, Release(None if self.sent_at is None else self._ending))
 
     @contextmanager
     def _bugs(self) -> Iterator[None]:
@@ -349,10 +398,13 @@ class Attempt:
         except WizardError:
             raise
         except Exception as error:
-            raise ProviderBugError(
-                f"the provider of {self.port.name} failed unexpectedly: {type(error).__name__}: {error}",
-                model=self.port.name,
-            ) from error
+            raise self._bug(error) from error
+
+    def _bug(self, error: Exception) -> ProviderBugError:
+        return ProviderBugError(
+            f"the provider of {self.port.name} failed unexpectedly: {type(error).__name__}: {error}",
+            model=self.port.name,
+        )
 
 
 def _cost(price: PriceConfig, usage: TokenUsage) -> Decimal:

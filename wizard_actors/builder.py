@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from random import Random
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import httpx
 import trio
@@ -15,7 +16,7 @@ from wizard_actors.attempt import Port
 from wizard_actors.breaker_core import BreakerState
 from wizard_actors.circuit_breaker import CircuitBreaker
 from wizard_actors.config import PRESETS, ModelConfig, WizardConfig
-from wizard_actors.errors import UnsupportedError
+from wizard_actors.errors import ConfigError, ConfigProblem, UnsupportedError
 from wizard_actors.events import EventStream
 from wizard_actors.gcra import LimiterState
 from wizard_actors.mailbox import Ledger
@@ -31,7 +32,12 @@ from wizard_actors.slots import WorkerState
 from wizard_actors.supervisor import ChildSpec, GroupSpec, RestartPolicy, Supervisor
 from wizard_actors.worker import ModelWorker
 
-__all__ = ["Clients", "make_pipeline", "make_tree"]
+__all__ = ["SUPPORTED", "Clients", "make_pipeline", "make_tree", "not_used"]
+
+log = logging.getLogger("wizard_actors.client")
+
+SUPPORTED: Final = frozenset({"local", "openai", "simulated", *PRESETS})
+"""The providers that this version can build; the configuration knows more."""
 
 Make: TypeAlias = Callable[[Ledger, object], Actor]
 
@@ -115,8 +121,14 @@ def make_pipeline(
 ) -> Pipeline:
     """Return the pipeline over `tree`; `providers` replaces those of the models that it names.
 
-    Raises `ConfigError` where a key cannot be read, `UnsupportedError` where a provider is not part of this version.
+    Raises `ConfigError` where a key cannot be read or `providers` names no model, `UnsupportedError` where a provider
+    is not part of this version.
     """
+    strangers = sorted(set(providers or {}) - {model.name for model in config.models})
+    if strangers:
+        raise ConfigError([ConfigProblem("providers", f"names no model: {name!r}") for name in strangers])
+    for key in not_used(config):
+        log.warning("%s is set, but this version does not use it yet", key)
     ports: dict[str, Port] = {}
     for model in config.models:
         if model.enabled:
@@ -130,6 +142,22 @@ def make_pipeline(
                 breaker=tree.ref(f"{path}/breaker", BreakerState),
             )
     return Pipeline(config, ports, tree.ref("router", RouterState), events=events, rng=rng)
+
+
+def not_used(config: WizardConfig) -> Iterator[str]:
+    """Yield the keys of settings that are in force, valid, and without effect in this version."""
+    for route in (config.fallback, *config.routes):
+        if route.strategy != "sequential":
+            yield f"the strategy {route.strategy!r} of the route {route.name!r}"
+        if route.static_answer is not None:
+            yield f"static_answer of the route {route.name!r}"
+    for model in config.models:
+        if model.rate_limit.tokens_per_minute is not None:
+            yield f"rate_limit.tokens_per_minute of the model {model.name!r}"
+        if model.rate_limit_group is not None:
+            yield f"rate_limit_group of the model {model.name!r}"
+    if config.cache.max_entries:
+        yield "cache"
 
 
 def _provider(model: ModelConfig, tree: Supervisor, clients: Clients) -> Provider:

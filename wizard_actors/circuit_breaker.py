@@ -7,13 +7,13 @@ from random import Random
 from attrs import frozen
 
 from wizard_actors.actor import Actor, Ask, Ledger, Reply, Return, handles, takes_back
-from wizard_actors.breaker_core import BreakerCore, BreakerState, Circuit, Permit, Refused
+from wizard_actors.breaker_core import PROBES_OUT_FOR, BreakerCore, BreakerState, Circuit, Permit, Refused
 from wizard_actors.config import ModelConfig
 from wizard_actors.errors import CircuitOpenError
 from wizard_actors.events import Event, EventStream
 from wizard_actors.verdict import Outcome
 
-__all__ = ["Admit", "BreakerChanged", "CircuitBreaker", "Ended", "circuit_open"]
+__all__ = ["Admit", "BreakerChanged", "CircuitBreaker", "Ended", "circuit_open", "refusal"]
 
 
 @frozen
@@ -46,6 +46,14 @@ def circuit_open(model: str, retry_at: float, now: float) -> CircuitOpenError:
         retry_at=retry_at,
         retry_after=wait,
     )
+
+
+def refusal(model: str, state: BreakerState, now: float) -> CircuitOpenError | None:
+    """Return the error for a call of `model` that its breaker's published `state` forbids, None where it allows one."""
+    if state.allows(now):
+        return None
+    # In the past where the probes are out: then the guess is the breaker's own.
+    return circuit_open(model, state.retry_at if state.retry_at > now else now + PROBES_OUT_FOR, now)
 
 
 class CircuitBreaker(Actor):

@@ -8,13 +8,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from random import Random
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import trio
 from attrs import evolve
 
 from wizard_actors.builder import Clients, make_pipeline, make_tree
-from wizard_actors.config import WizardConfig
+from wizard_actors.config import RouteConfig, WizardConfig
 from wizard_actors.errors import ConfigError, ConfigProblem, InvalidStateTransitionError
 from wizard_actors.events import EventStream
 from wizard_actors.pipeline import Delivery, Pipeline, Request
@@ -40,6 +40,7 @@ class ResilientClient:
         self.supervisor = tree
         self._pipeline = pipeline
         self._rng = rng
+        self._solos: dict[tuple[str, str], RouteConfig] = {}
 
     @classmethod
     @asynccontextmanager
@@ -105,7 +106,7 @@ class ResilientClient:
         route: str | None = None,
         model: str | None = None,
         deadline: float | None = None,
-        delivery: Delivery | None = None,
+        delivery: Delivery | Literal["live", "buffered"] | None = None,
     ) -> ResponseStream:
         """Return the answer as a stream of events: use it as an async context manager; the call begins with the first
         read, and ends with the block at the latest.
@@ -114,7 +115,11 @@ class ResilientClient:
         failure falls back unseen. After it, a live stream raises `StreamInterruptedError` with the partial text, or
         sends a `Reset`, as `stream.on_interruption` says.
         """
-        how = Delivery(self.config.stream.delivery) if delivery is None else delivery
+        try:
+            how = Delivery(self.config.stream.delivery if delivery is None else delivery)
+        except ValueError:
+            problem = ConfigProblem("delivery", f'must be "live" or "buffered", not {delivery!r}')
+            raise ConfigError([problem]) from None
         return ResponseStream(self._pipeline, self._request(prompt, route, model, deadline, how))
 
     def tree(self) -> TreeNode:
@@ -130,7 +135,7 @@ class ResilientClient:
         if model is not None:
             if not self.config.model(model).enabled:
                 raise ConfigError([ConfigProblem(f"models.{model}", "is disabled")])
-            chosen = evolve(chosen, chain=(model,))
+            chosen = self._solo(chosen, model)
         return Request(
             prompt=Prompt(prompt) if isinstance(prompt, str) else prompt,
             route=chosen,
@@ -139,6 +144,13 @@ class ResilientClient:
             deadline=math.inf if deadline is None else trio.current_time() + deadline,
             given=deadline,
         )
+
+    def _solo(self, route: RouteConfig, model: str) -> RouteConfig:
+        """Return `route` with `model` alone; made once, for a configuration is checked whenever one is made."""
+        key = (route.name, model)
+        if key not in self._solos:
+            self._solos[key] = evolve(route, chain=(model,))
+        return self._solos[key]
 
 
 class ResponseStream:
@@ -156,6 +168,7 @@ class ResponseStream:
         self._pipeline = pipeline
         self._request = request
         self._events: AsyncGenerator[StreamEvent, None] | None = None
+        self._entered = False
         self._response: WizardResponse | None = None
 
     @property
@@ -174,32 +187,31 @@ class ResponseStream:
             )
         return self._response
 
-    async def text(self) -> AsyncIterator[str]:
-        """Yield the answer's text as it comes. Raises where it is interrupted.
+    def text(self) -> AsyncIterator[str]:
+        """Return the answer's text as it comes. Reading it raises where it is interrupted.
 
         A reset cannot be told in plain text: it raises `InvalidStateTransitionError`; iterate the events instead, or
         use buffered delivery.
         """
-        async for event in self:
-            if isinstance(event, TextDelta):
-                yield event.text
-            elif isinstance(event, Reset):
-                raise InvalidStateTransitionError(
-                    f"{event.model} broke off and the answer starts again, which plain text cannot say: "
-                    'iterate the stream\'s events, or set stream.delivery = "buffered"',
-                    from_state="streaming",
-                    to_state="reset",
-                )
+        return _Text(self)
 
     async def __aenter__(self) -> Self:
+        if self._entered:
+            raise InvalidStateTransitionError(
+                "a stream is one call, and this one has been made: ask the client for another",
+                from_state="streaming",
+                to_state="created",
+            )
+        self._entered = True
         self._events = self._pipeline.events_of(self._request)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._events is not None:
-            await self._events.aclose()
+        events, self._events = self._events, None
+        if events is not None:
+            await events.aclose()
 
     def __aiter__(self) -> Self:
         return self
@@ -215,3 +227,26 @@ class ResponseStream:
         if isinstance(event, End):
             self._response = event.response
         return event
+
+
+class _Text:
+    """A stream's text. No generator: one that its reader leaves early would have to be closed."""
+
+    def __init__(self, events: ResponseStream) -> None:
+        self._events = events
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        async for event in self._events:
+            if isinstance(event, TextDelta):
+                return event.text
+            if isinstance(event, Reset):
+                raise InvalidStateTransitionError(
+                    f"{event.model} broke off and the answer starts again, which plain text cannot say: "
+                    'iterate the stream\'s events, or set stream.delivery = "buffered"',
+                    from_state="streaming",
+                    to_state="reset",
+                )
+        raise StopAsyncIteration

@@ -1,6 +1,6 @@
-"""Other people's errors turned into ours, in one place: HTTP, files, JSON and the environment.
+"""Other people's errors turned into ours, in one place: HTTP, files and JSON.
 
-The messages say what happened, to which model, file or variable, and what to do. They never repeat a URL's path, query
+The messages say what happened, to which model or file, and what to do. They never repeat a URL's path, query
 or user, and never what was sent: a key may stand there. Callers chain: `raise from_httpx(error, ...) from error`.
 """
 
@@ -16,7 +16,6 @@ from typing import Final
 import httpx
 
 from wizard_actors.errors import (
-    EnvVarError,
     NetworkError,
     ParseError,
     ProviderError,
@@ -27,7 +26,7 @@ from wizard_actors.errors import (
     TimeoutPhase,
 )
 
-__all__ = ["from_environment", "from_httpx", "from_json", "from_os"]
+__all__ = ["from_httpx", "from_json", "from_os"]
 
 # -- HTTP --------------------------------------------------------------------------------------------
 
@@ -166,13 +165,4 @@ def from_json(
         model=model,
         status=status,
         request_id=request_id,
-    )
-
-
-def from_environment(variable: str, value: str | None, *, key: str, file: str | None = None) -> EnvVarError:
-    """Return our error for a variable without a usable value; `key` is the setting that names it."""
-    if value is None:
-        return EnvVarError(variable, key=key, file=file)
-    return EnvVarError(
-        variable, key=key, file=file, reason=f"the environment variable {variable} is empty: give it a value"
     )

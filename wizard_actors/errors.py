@@ -61,15 +61,19 @@ TimeoutPhase = Literal["connect", "first_token", "stall", "total"]
 
 @frozen
 class ConfigProblem:
-    """One thing wrong with a configuration: `key` is its path ("models[0].timeouts.stall"), "" for the file itself."""
+    """One thing wrong with a configuration.
+
+    `key` is its path ("models[0].timeouts.stall"), "" for the file itself; `reason` reads on from it ("must be more
+    than 0"), and `hint` says what to do.
+    """
 
     key: str
     reason: str
     hint: str = ""
 
     def __str__(self) -> str:
-        where = f"{self.key}: " if self.key else ""
-        return f"{where}{self.reason}" + (f" ({self.hint})" if self.hint else "")
+        problem = f"`{self.key}` {self.reason}" if self.key else self.reason
+        return f"{problem}; {self.hint}" if self.hint else problem
 
     def to_dict(self) -> dict[str, object]:
         """Return `{key, reason, hint}`."""
@@ -106,7 +110,8 @@ class EnvVarError(ConfigError):  # type: ignore[override]  # of an initialiser t
 
     def __init__(self, variable: str, *, key: str, file: str | None = None, reason: str | None = None) -> None:
         self.variable = variable
-        super().__init__([ConfigProblem(key, reason or f"the environment variable {variable} is not set")], file=file)
+        said = reason or f"names the environment variable {variable}, which is not set"
+        super().__init__([ConfigProblem(key, said)], file=file)
 
 
 # -- what the caller asked for -----------------------------------------------------------------------

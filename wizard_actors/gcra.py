@@ -11,8 +11,8 @@ The pace changes by itself at known instants only, so that everybody's turn can 
   comes back. A client that was stopped completely is at its full rate after a minute.
 - What headers teach. Once `remaining` is at most half of `limit`, requests are paced so that what remains would last
   until `reset`. Where a limit refills steadily, this settles at half of it; where it is a fixed window, it is spread.
-  `remaining` counts as at least a tenth of the limit, and the interval is at most a minute: an account that is down to
-  nothing refills long before its `reset`, and only an answer can tell.
+  An account that others have drained refills long before its `reset`, and only an answer can tell: so the interval
+  grows at once to ten times `reset / limit` at most, and never beyond a minute.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Gcra:
         """Take one request if it is due."""
         if now < self._ready_at:
             return False
-        self._ready_at = self._since(now) + self._interval
+        self._ready_at = self.saved_since(now) + self._interval
         self._last_taken = max(self._last_taken, now)
         return True
 
@@ -98,12 +98,12 @@ class Gcra:
 
     def set_interval(self, interval: float, at: float) -> None:
         """Change the pace from the instant `at` on; what was saved up, or is owed, keeps its worth in requests."""
-        owed = (self._since(at) - at) * (interval / self._interval) if self._interval else 0.0
+        owed = (self.saved_since(at) - at) * (interval / self._interval) if self._interval else 0.0
         self._ready_at = at + owed
         self._interval = interval
 
-    def _since(self, now: float) -> float:
-        """The instant since which requests have been saved up."""
+    def saved_since(self, now: float) -> float:
+        """Return the instant since which requests have been saved up, in the future where the next one is not due."""
         return max(self._ready_at, now - (self._burst - 1) * self._interval)
 
 
@@ -146,8 +146,10 @@ class Pace:
             return self
         if not (0.0 <= window.remaining < math.inf and 0.0 < window.reset < math.inf):  # "-1" and "0" have been seen
             return self
-        limit = window.limit if window.limit and window.limit < math.inf else 0.0
-        interval = min(window.reset / max(window.remaining, limit / 10, 1.0), LONGEST_INTERVAL)
+        limit = window.limit if window.limit and 0.0 < window.limit < math.inf else 0.0
+        spread = window.reset / window.remaining if window.remaining else math.inf
+        most = max(10 * window.reset / limit, self.learned) if limit else math.inf
+        interval = min(spread, most, LONGEST_INTERVAL)
         if window.remaining > limit / 2 > 0.0 or interval < SHORTEST_INTERVAL:
             return evolve(self, learned=0.0, learned_until=math.inf) if self.learned else self
         return evolve(self, learned=interval, learned_until=now + window.reset)
@@ -214,7 +216,7 @@ class GcraCore(Generic[K]):
         self._advance(now)
         if not self._room and now <= give_up_at and self._try_take(now):
             return Grant(now)
-        due = max(now, self._due(len(self._room)))
+        due = self._due(len(self._room), now)
         if due > give_up_at or self._room.full:
             self._rejected += 1
             return Rejected(due - now)
@@ -295,7 +297,7 @@ class GcraCore(Generic[K]):
         self._late.clear()
         while self._room:
             key, give_up_at = self._room.first()
-            if max(now, self._ready_at) > give_up_at:
+            if self._due(0, now) > give_up_at:
                 rejected.append(key)
             elif self._try_take(now):
                 granted.append((key, Grant(now)))
@@ -304,7 +306,7 @@ class GcraCore(Generic[K]):
             self._room.leave(key)
         rejected += self._room.turn_out(now)
         self._rejected += len(rejected)
-        return Ticked(tuple(granted), tuple(rejected), Rejected(max(0.0, self._due(len(self._room)) - now)))
+        return Ticked(tuple(granted), tuple(rejected), Rejected(self._due(len(self._room), now) - now))
 
     def snapshot(self) -> LimiterState:
         """Return the state, for readers and for the next incarnation."""
@@ -349,12 +351,9 @@ class GcraCore(Generic[K]):
         if interval != self._bucket.interval:
             self._bucket.set_interval(interval, at)
 
-    def _due(self, ahead: int) -> float:
-        """Return when a waiter with `ahead` others before it will be granted.
-
-        While somebody waits nothing is saved up: grants follow each other at the pace of their time.
-        """
-        ready, pause = self._bucket.ready_at, self._paused_until
+    def _due(self, ahead: int, now: float) -> float:
+        """Return when a waiter with `ahead` others before it will be granted, if nothing happens but time."""
+        ready, pause = self._bucket.saved_since(now), self._paused_until
         pace, interval = self._pace, self._bucket.interval
         while (due := max(ready, pause) + ahead * interval) > (end := pace.changes_at):
             pace = pace.next()
@@ -364,13 +363,13 @@ class GcraCore(Generic[K]):
             else:
                 ready = end + (max(ready, end) - end) * scale
             interval *= scale
-        return due
+        return max(now, due)
 
     def _replan(self, now: float) -> None:
         """Set aside, for the next tick, whoever would be granted too late now."""
         ahead = 0
         for key, give_up_at in tuple(self._room):
-            if max(now, self._due(ahead)) > give_up_at:
+            if self._due(ahead, now) > give_up_at:
                 self._room.leave(key)
                 self._late[key] = None
                 self._late_since = min(self._late_since, now) if len(self._late) > 1 else now

@@ -45,10 +45,11 @@ class Group:
         self.started: float | None = None
         self.closing = False
         self.children: dict[str, Node] = {}
+        self._ending = False
         self._parent = parent
         self._root = root
         self._own = RestartWindow(spec.policy, root.rng)
-        self._fallen: dict[Node, None] = {}
+        self._fallen: dict[Node, Exception | None] = {}  # and why
         self._revivals: dict[Node, _Revival] = {}
         for child in spec.children:
             self.plant(child)
@@ -62,31 +63,42 @@ class Group:
         self.children[spec.name] = node
         return node
 
+    async def adopt(self, spec: ChildSpec | GroupSpec) -> None:
+        """Add a child and start it; where the group is not up, the child starts with it and shares its lot."""
+        node = self.plant(spec)
+        if self.state in {State.STARTING, State.RUNNING} and not self._ending:
+            await node.start()
+        elif self.state in {State.BACKOFF, State.DOWN}:
+            node.suspend(self.state)
+
     # -- starting and restarting
 
     async def start(self) -> None:
         """Start the children in order. A failed start is that child's crash; where failures escalate, it is ours."""
-        self.closing = False
+        self._ending = False
         self.starts += 1
+        turn = self.starts
         self.started = None
         self.state = State.STARTING
         for child in tuple(self.children.values()):
-            if self.closing:
-                return
-            await child.start()
-        if self.state is State.STARTING:
-            self.state = State.RUNNING
-            self.started = trio.current_time()
+            if self in self._revivals:  # one fell, and the others restart with it: that starts the rest
+                break
+            if not _gone(child):
+                await child.start()
+            if self.closing or self._ending or self.starts != turn:
+                return  # ended meanwhile, perhaps even started again
+        self.state = State.RUNNING
+        self.started = trio.current_time()
 
     def ended(self, child: Node, failure: Exception | None) -> None:
         """Decide what follows from the end of a child that nobody asked to end."""
-        if self.closing or child.closing:
+        if self._going_down or child.closing:
             return
         kind = child.spec.restart
         if kind is Restart.TEMPORARY or (kind is Restart.TRANSIENT and failure is None):
             child.retire()
             return
-        self._fallen[child] = None
+        self._fallen[child] = failure
         key = child if self.spec.strategy is Strategy.ONE_FOR_ONE else self
         if revival := self._revivals.get(key):
             revival.changed.set()
@@ -94,12 +106,13 @@ class Group:
             self._revivals[key] = _Revival()
             self._root.nursery.start_soon(self._revive, key, name=f"{self.path} revives")
 
+    @trio.lowlevel.enable_ki_protection
     async def _revive(self, key: Node) -> None:
         """Bring back what has fallen under `key`, until nothing has, in a task of its own."""
         revival = self._revivals[key]
         with trio.CancelScope(shield=True):
             try:
-                while not self.closing and (first := self._first_fallen(key)) is not None:
+                while not self._going_down and (first := self._first_fallen(key)) is not None:
                     await self._round(first, revival)
             except Exception as error:  # noqa: BLE001 - a bug of the supervisor itself: the tree ends, loudly
                 self._root.give_up(error)
@@ -108,93 +121,101 @@ class Group:
 
     def _first_fallen(self, key: Node) -> Node | None:
         candidates = self.children.values() if key is self else (key,)
-        return next((child for child in candidates if child in self._fallen), None)
+        return next((child for child in candidates if child in self._fallen and not _gone(child)), None)
 
     async def _round(self, first: Node, revival: _Revival) -> None:
         """Halt who restarts with `first`, wait if need be, and start them in order."""
+        revival.changed = trio.Event()
+        cause = self._fallen[first]
         window = first.window if self.spec.strategy is Strategy.ONE_FOR_ONE else self._own
         decision = window.crashed(trio.current_time(), started=first.started)
         members = self._members(first)
         for member in reversed(members):
             if member not in self._fallen:
-                await member.halt()
-        if self.closing:
+                await self._end(member, cause)
+                self._fallen[member] = cause  # until it is started again
+        if self._going_down:
             return
         if decision.comeback is Comeback.GIVE_UP and self.spec.on_give_up is OnGiveUp.ESCALATE:
-            await self._escalate(first, revival)
+            await self._escalate(first, cause, revival)
             return
         if decision.comeback is not Comeback.AT_ONCE:
             for member in members:
                 member.suspend(State.DOWN if decision.comeback is Comeback.GIVE_UP else State.BACKOFF)
-            revival.changed = trio.Event()
             with trio.move_on_after(decision.delay):
                 await revival.changed.wait()
                 return  # another one fell, or the tree stops: look again
         await self._start_again(members)
 
     async def _start_again(self, members: list[Node]) -> None:
-        """Start `members` in order, until one of them falls."""
-        for member in members:
-            self._fallen.pop(member, None)
-        for member in members:
-            if self.closing or any(other in self._fallen for other in members):
+        """Start `members` in order, until one that was started falls."""
+        for count, member in enumerate(members):
+            if self._going_down or any(earlier in self._fallen for earlier in members[:count]):
                 return
-            if self.children.get(member.spec.name) is member:  # else removed meanwhile
+            self._fallen.pop(member, None)
+            if not _gone(member):
                 await member.start()
 
     def _members(self, first: Node) -> list[Node]:
         """Return who restarts with `first`, in starting order."""
-        children = list(self.children.values())
-        match self.spec.strategy:
-            case Strategy.ONE_FOR_ONE:
-                return [first]
-            case Strategy.ONE_FOR_ALL:
-                return children
-            case Strategy.REST_FOR_ONE:
-                return children[children.index(first) :]
+        if self.spec.strategy is Strategy.ONE_FOR_ONE:
+            return [first]
+        children = [child for child in self.children.values() if not _gone(child)]
+        return children if self.spec.strategy is Strategy.ONE_FOR_ALL else children[children.index(first) :]
 
-    async def _escalate(self, first: Node, revival: _Revival) -> None:
+    async def _escalate(self, first: Node, cause: Exception | None, revival: _Revival) -> None:
         """Fail as a whole: `first` crashes too often."""
         self.error = SupervisorError(f"{self.path} gives up: {first.path} crashes too often", actor=self.path)
-        self.error.__cause__ = first.error
+        self.error.__cause__ = cause
         log.error("%s", self.error)
-        await self._end_children(except_for=revival)
+        await self._end_children(self.error, except_for=revival)
         self.state = State.CRASHED
-        self.closing = False  # as a crashed child, we are the parent's to restart
         if self._parent is None:
             self._root.give_up(self.error)
         else:
             self._parent.ended(self, self.error)
 
-    async def _end_children(self, *, except_for: _Revival | None = None) -> None:
+    @property
+    def _going_down(self) -> bool:
+        """Whether nothing here is to be brought back: before the next start, or for good."""
+        return self.closing or self._ending
+
+    async def _end(self, child: Node, cause: Exception | None) -> None:
+        """End a child that its group brings down with it, for good where it is never restarted."""
+        await child.halt(cause)
+        if child.spec.restart is Restart.TEMPORARY and child.starts:
+            child.retire()
+
+    async def _end_children(self, cause: Exception | None, *, except_for: _Revival | None = None) -> None:
         """End every child, the last started first, and whatever brings children back but the caller's own revival."""
-        self.closing = True
+        self._ending = True
         revivals = [revival for revival in self._revivals.values() if revival is not except_for]
         for revival in revivals:
             revival.changed.set()
         for child in reversed(tuple(self.children.values())):
-            await child.halt()
+            await self._end(child, cause)
         for revival in revivals:
             await revival.done.wait()
         self._fallen.clear()
 
     # -- stopping
 
-    async def halt(self) -> None:
+    async def halt(self, cause: Exception | None = None) -> None:
         """End every child, the last started first. Waits until they are over."""
-        await self._end_children()
-        self.state = State.IDLE
+        await self._end_children(cause)
+        if self.state is not State.STOPPED:
+            self.state = State.IDLE
 
-    async def uproot(self, name: str) -> None:
-        """Take out the child `name`, which has been closed, once it is over."""
-        node = self.children.pop(name)
-        self._fallen.pop(node, None)
+    async def uproot(self, node: Node) -> None:
+        """Take out a child that has been closed, once it is over; till then it is a child, and stops with its group."""
         await node.halt()
         if revival := self._revivals.get(node):
             revival.changed.set()
             await revival.done.wait()
-            await node.halt()  # it may have been starting
+        self._fallen.pop(node, None)
         node.retire()
+        if self.children.get(node.spec.name) is node:  # else somebody else has taken it out meanwhile
+            del self.children[node.spec.name]
 
     def cancel(self) -> None:
         """Cancel every child, the last resort."""
@@ -203,6 +224,8 @@ class Group:
 
     def suspend(self, state: State) -> None:
         """Fail every ask below, now and until the next start."""
+        if _gone(self):
+            return
         self.state = state
         for child in self.children.values():
             child.suspend(state)
@@ -231,3 +254,8 @@ class Group:
         error = None if self.error is None else f"{type(self.error).__name__}: {self.error}"
         children = tuple(child.snapshot() for child in self.children.values())
         return TreeNode(self.spec.name, self.path, self.state, max(self.starts - 1, 0), error, None, children)
+
+
+def _gone(node: Node) -> bool:
+    """Whether a node is never started again: it has ended for good, or is about to."""
+    return node.closing or node.state is State.STOPPED

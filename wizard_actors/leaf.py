@@ -61,7 +61,8 @@ class Leaf:
         self._parent = parent
         self._root = root
         self._halting = False
-        self._scope: trio.CancelScope | None = None
+        self._cause: Exception | None = None
+        self._scope = trio.CancelScope(shield=True)
         self._start_scope: trio.CancelScope | None = None
         self._over = trio.Event()
         self.set_state(State.IDLE)
@@ -77,7 +78,9 @@ class Leaf:
         """Run the next incarnation in a task of its own; return when it is up, or has failed."""
         ready = trio.Event()
         self._over = trio.Event()
+        self._scope = trio.CancelScope(shield=True)  # here, so that `cancel` finds it before the task has run
         self._halting = self.mailbox.halting = False
+        self.mailbox.poison = None  # meant for an earlier incarnation
         self.starts += 1
         self.started = None
         self.set_state(State.STARTING)
@@ -86,20 +89,37 @@ class Leaf:
 
     @trio.lowlevel.enable_ki_protection
     async def _run(self, ready: trio.Event) -> None:
+        failure: Exception | None = None
+        try:
+            with self._scope:
+                failure = await self._live(ready)
+            self._ended(failure)
+        except Exception as error:  # noqa: BLE001 - a bug of the supervisor itself: the tree ends, loudly
+            self._root.give_up(error)
+        finally:  # whatever ends this task, a SystemExit too: nobody waits for it for ever
+            self._over.set()
+            ready.set()
+
+    async def _live(self, ready: trio.Event) -> Exception | None:
+        """Live from the making to the release; return what the incarnation failed of."""
         actor: Actor | None = None
         failure: Exception | None = None
-        with trio.CancelScope(shield=True) as self._scope:
-            try:
-                actor = self.spec.factory(self.mailbox.ledger, self.mailbox.published)
-                if await self._bring_up(actor):
-                    ready.set()
-                    await serve(actor, self.mailbox)
-            except Exception as error:  # noqa: BLE001 - whatever an actor raises is its crash, which supervision is for
-                failure = error
-            failure = await self._release(actor) or failure
-        self._ended(failure)
-        self._over.set()
-        ready.set()
+        try:
+            actor = self.spec.factory(self.mailbox.ledger, self.mailbox.published)
+            self._root.returned()  # the factory may have fenced what somebody waits for
+            if await self._bring_up(actor):
+                ready.set()
+                await serve(actor, self.mailbox)
+        except Exception as error:  # whatever an actor raises is its crash, which supervision is for
+            failure = self.error = self._cause = self.mailbox.failure = error
+            log.exception("%s crashed: %r", self.path, failure)
+            self._void()  # now, however long the release takes
+        flaw = await self._release(actor)
+        if flaw is not None:
+            log.error("%s failed to stop: %r", self.path, flaw, exc_info=flaw)
+            if failure is None:
+                failure = self.error = self._cause = self.mailbox.failure = flaw
+        return failure
 
     async def _bring_up(self, actor: Actor) -> bool:
         """Start the actor; return False where it was halted meanwhile."""
@@ -112,6 +132,7 @@ class Leaf:
             raise SupervisorError(f"{self.path} did not start in {self.spec.start_timeout:g} s", actor=self.path)
         self.started = trio.current_time()
         self.mailbox.published = actor.snapshot()
+        self._cause = None
         if not self.closing:
             self.mailbox.refusal = None
         self.set_state(State.RUNNING)
@@ -125,16 +146,19 @@ class Leaf:
         with trio.move_on_after(self.spec.shutdown_timeout):
             try:
                 await actor.stop()
-            except Exception as error:  # noqa: BLE001 - reported as the incarnation's failure
+            except Exception as error:  # noqa: BLE001 - logged, and the incarnation's failure where it has no other
                 return error
+            return None
+        log.warning("%s did not stop in %g s; its stop was cancelled", self.path, self.spec.shutdown_timeout)
         return None
+
+    def _void(self) -> None:
+        """Fail what the incarnation had in hand, and what it kept."""
+        self.mailbox.fail_kept(self._stopped if self.closing else self._crashed)
 
     def _ended(self, failure: Exception | None) -> None:
         """Settle what a finished incarnation leaves behind, and let the group decide."""
-        if failure is not None:
-            self.error = failure
-            log.error("%s crashed: %r", self.path, failure, exc_info=failure)
-        self.mailbox.fail_kept(self._stopped if self.closing else self._crashed)
+        self._void()
         self.set_state(State.IDLE if failure is None else State.CRASHED)
         if failure is not None:
             self._root.changed(ActorChanged(trio.current_time(), self.path, self.state, _say(failure)))
@@ -143,13 +167,17 @@ class Leaf:
 
     # -- what the group does with it
 
-    async def halt(self) -> None:
-        """End the present incarnation: it settles its return lane first. Waits until it is over."""
+    async def halt(self, cause: Exception | None = None) -> None:
+        """End the present incarnation, with a sibling that failed of `cause` or with the tree: it settles its return
+        lane first. Waits until it is over.
+        """
         self._halting = self.mailbox.halting = True
         if self.state is State.STARTING and self._start_scope is not None:
             self._start_scope.cancel()
         if self.state not in {State.STARTING, State.RUNNING}:
             return
+        if self._cause is None:  # else it is down already, for a reason of its own
+            self._cause = cause
         self.mailbox.wake()
         with trio.move_on_after(self.spec.shutdown_timeout + 1):
             await self._over.wait()
@@ -160,26 +188,32 @@ class Leaf:
 
     def cancel(self) -> None:
         """Cancel the present incarnation, the last resort."""
-        if self._scope is not None:
-            self._scope.cancel()
+        self._scope.cancel()
 
     def suspend(self, state: State) -> None:
         """Fail every ask, now and until the next start: nobody on the hot path waits for a backoff."""
+        if self.closing or self.state is State.STOPPED:
+            return
         self.set_state(state)
         self.mailbox.refuse(self._crashed)
-        self._root.changed(ActorChanged(trio.current_time(), self.path, state, _say(self.error)))
+        self._root.changed(ActorChanged(trio.current_time(), self.path, state, _say(self._cause)))
 
     def close(self) -> None:
         """Take no more asks and fail the unanswered ones: the actor, or its tree, is stopping."""
         self.closing = True
-        self.mailbox.refuse(self._stopped)
-        self.mailbox.fail_kept(self._stopped)
+        if self.state is not State.STOPPED:
+            self.mailbox.refuse(self._stopped)
+            self.mailbox.fail_kept(self._stopped)
 
     def retire(self) -> None:
         """End for good: after a stop, or where the spec forbids a restart."""
-        self.mailbox.refuse(self._crashed if self.state is State.CRASHED else self._stopped)
+        if self.state is State.STOPPED:
+            return
+        self.mailbox.refuse(self._stopped if self.closing or self._cause is None else self._crashed)
         self.set_state(State.STOPPED)
         self.mailbox.close()
+        self._root.returned()
+        self._root.changed(ActorChanged(trio.current_time(), self.path, self.state, _say(self._cause)))
 
     def kill(self, error: Exception) -> None:
         """Crash the present incarnation with `error`, as a bug in a handler would."""
@@ -187,9 +221,14 @@ class Leaf:
         self.mailbox.wake()
 
     def _crashed(self) -> ActorCrashedError:
-        why = "was restarted with a sibling" if self.error is None else f"crashed: {_say(self.error)}"
+        if self._cause is None:
+            why = "was restarted"
+        elif self._cause is self.error:
+            why = f"crashed: {_say(self._cause)}"
+        else:
+            why = f"was brought down with a sibling that failed: {_say(self._cause)}"
         error = ActorCrashedError(f"{self.path} {why}", actor=self.path)
-        error.__cause__ = self.error
+        error.__cause__ = self._cause
         return error
 
     def _stopped(self) -> ActorStoppedError:

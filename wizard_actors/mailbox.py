@@ -106,9 +106,10 @@ class Waiter:
 
 
 class Reply(Waiter, Generic[R]):
-    """The way back to one caller. Its methods never wait and never raise; each returns whether it was delivered.
+    """The way back to one caller. Its methods never wait; each returns whether it was delivered.
 
     At most one answer is ever delivered. An actor that gets False back from `grant` has to undo the grant at once.
+    Nothing raises but `grant`, and only for a grant that the ledger cannot tell from a live one: a bug of the actor.
     """
 
     __slots__ = ()
@@ -119,10 +120,9 @@ class Reply(Waiter, Generic[R]):
 
     def grant(self, value: R) -> bool:
         """Answer with a `value` that the caller has to give back; it stands in the ledger until then."""
-        if not self._settle(outcome.Value(value)):
-            return False
-        self._mailbox.ledger.enter(value)
-        return True
+        if self.wanted:
+            self._mailbox.ledger.enter(value)  # first: what it refuses, nobody may hold
+        return self._settle(outcome.Value(value))
 
     async def wait(self) -> R:
         """Wait for the answer, in the caller's task."""
@@ -209,6 +209,7 @@ class Mailbox:
         self.state = "new"
         self.ledger = Ledger()
         self.published: object = None
+        self.failure: Exception | None = None
         self.refusal: Refusal | None = None
         self.kept: dict[Waiter, None] = {}
         self.in_hand: Waiter | None = None
@@ -229,9 +230,10 @@ class Mailbox:
     @trio.lowlevel.enable_ki_protection
     async def ask(self, message: Ask[R]) -> R:
         """Post `message` and wait for its answer. Protected from Ctrl-C: nobody could tell who holds the answer."""
-        if self.refusal is not None:
+        refusal = self.refusal
+        if refusal is not None:
             await trio.lowlevel.checkpoint()
-            raise self.refusal()
+            raise refusal()  # it stood when we asked, even if the actor is back by now
         reply: Reply[R] = Reply(self)
         envelope = (message, reply)
         try:
@@ -369,11 +371,14 @@ class Mailbox:
                 return reply
         return None
 
-    def next_tells(self) -> list[object]:
-        """Return the told messages so far, and empty their lane."""
-        told = list(self._tells)
-        self._tells.clear()
-        return told
+    @property
+    def told(self) -> int:
+        """How many told messages wait."""
+        return len(self._tells)
+
+    def next_tell(self) -> object:
+        """Return the oldest told message, one at a time: those after it outlive a crash of its handler."""
+        return self._tells.popleft()
 
     @property
     def settled(self) -> bool:
@@ -383,7 +388,7 @@ class Mailbox:
     async def park(self, until: float) -> None:
         """Sleep until somebody wakes the loop, or until the instant `until`. Always a checkpoint."""
         if self.awake:
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            await trio.lowlevel.checkpoint()
         elif until == math.inf:
             await self._sleep()
         else:

@@ -11,12 +11,13 @@ import math
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from enum import StrEnum
 from random import Random
+from typing import TypeVar
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
-from wizard_actors.actor import ActorRef
-from wizard_actors.attempt import Attempt, Patience, Port
+from wizard_actors.actor import ActorRef, Ask
+from wizard_actors.attempt import Attempt, Patience, Port, deadline_exceeded
 from wizard_actors.config import RouteConfig, WizardConfig
 from wizard_actors.errors import (
     ActorCrashedError,
@@ -45,11 +46,13 @@ from wizard_actors.types import (
     UsageUpdate,
     WizardResponse,
 )
-from wizard_actors.verdict import Next
+from wizard_actors.verdict import Again, Next, Row
 
 __all__ = ["Delivery", "Pipeline", "Request"]
 
 log = logging.getLogger("wizard_actors.requests")
+
+R = TypeVar("R")
 
 
 class Delivery(StrEnum):
@@ -119,10 +122,14 @@ class _Way:
         self._delivered = False
         self._reset: Reset | None = None
 
+    @trio.lowlevel.enable_ki_protection
     async def events(self) -> AsyncGenerator[StreamEvent, None]:
-        """Yield what the caller gets; see `Pipeline.events_of`."""
+        """Yield what the caller gets; see `Pipeline.events_of`.
+
+        A Ctrl-C waits for the next wait: anywhere else it could come between a grant and its keeper.
+        """
         code: str | None = "cancelled"
-        model: str | None = None
+        response: WizardResponse | None = None
         try:
             await self._make_plan()
             while True:
@@ -139,15 +146,17 @@ class _Way:
                 finally:
                     self._give_back_probe()
                 response = self._answered(attempt)
-                code, model = None, response.model
+                code = None
                 for event in self._complete(response, held):
                     yield event
                 return
         except WizardError as error:
             code = error.code
+            if not error.attempts:
+                error.with_attempts(self._records)
             raise
         finally:
-            self._report(code, model)
+            self._report(code, response)
 
     def _pass_on(self, batch: Sequence[ModelEvent], held: list[ContentDelta]) -> Iterator[StreamEvent]:
         """Yield what may be delivered already; hold, in `held`, what may only be delivered once all of it is here."""
@@ -182,10 +191,17 @@ class _Way:
         down = frozenset(name for name in chain if name in ports and ports[name].down)
         self._pipeline.budget.deposit(trio.current_time())
         try:
-            plan = await self._pipeline.router.ask(MakePlan(chain, down), deadline=self._request.deadline)
+            plan = await self._ask_router(MakePlan(chain, down))
         except ActorCrashedError:
             plan = Plan(tuple(Choice(name, Why.IN_ORDER) for name in chain if name in ports))
         self._choices = list(plan.choices)
+
+    async def _ask_router(self, message: Ask[R]) -> R:
+        """Ask within the request's deadline."""
+        try:
+            return await self._pipeline.router.ask(message, deadline=self._request.deadline)
+        except DeadlineExceededError:
+            raise deadline_exceeded(self._request.given) from None
 
     async def _next_attempt(self) -> Attempt:
         """Wait out the delay, holding nothing, and return the next attempt."""
@@ -199,25 +215,29 @@ class _Way:
         return Attempt(port, call, self._patience(port), delay=self._delay)
 
     def _patience(self, port: Port) -> Patience:
-        """Share what remains of the caller's time: while other models remain, a first token gets half of it."""
-        first_token, deadline = port.config.timeouts.first_token, self._request.deadline
-        half = (deadline - trio.current_time()) / 2
-        shortened = len(self._choices) > 1 and half < first_token
+        """Say how long the next attempt may take.
+
+        A pause that a 429 asked for is obeyed up to a cap, which is lower while other models remain: whoever was told
+        waits it out, whatever else the limiter's queue may cost, and whoever comes later does not begin to.
+        """
+        retry, last = port.config.retry, len(self._choices) == 1
+        obeyed = retry.retry_after_cap if last else retry.retry_after_cap_with_fallback
+        told = bool(self._failures) and self._failures[-1].verdict.again is Again.REACQUIRE
+        max_wait = port.config.rate_limit.max_wait
         return Patience(
             queue_timeout=self._pipeline.config.server.queue_timeout,
-            first_token=half if shortened else first_token,
-            deadline=deadline,
+            max_wait=max(max_wait, obeyed) if told else max_wait,
+            longest_pause=math.inf if last else obeyed,
+            deadline=self._request.deadline,
             given=self._request.given,
-            shortened=shortened,
+            last=last,
         )
 
     async def _claim_probe(self) -> None:
         """Claim the probe of a model whose bar has expired; move on where another request has it, and others remain."""
         while self._choices[0].why is Why.PROBE and self._probe is None:
             try:
-                self._probe = await self._pipeline.router.ask(
-                    ClaimProbe(self._choices[0].model), deadline=self._request.deadline
-                )
+                self._probe = await self._ask_router(ClaimProbe(self._choices[0].model))
             except ActorCrashedError:
                 return
             if self._probe is None and len(self._choices) > 1:
@@ -318,31 +338,41 @@ class _Way:
         """Return what the caller is told, with every attempt and the right cause."""
         records = self._records
         errors = [record.error for record in records if record.error is not None]
-        real = [record.error for record in records if record.error is not None and record.sent]
+        sent = [record for record in records if record.sent]
         if isinstance(error, DeadlineExceededError):
             if len(errors) > 1:
                 error.__cause__ = errors[-2]
-            return error.with_attempts(records)
-        if error.verdict.next is Next.NO and (not real or real[0] is error):
-            return error.with_attempts(records)  # nobody else would answer this prompt either
-        if len({record.model for record in records}) > 1:
-            said = "; ".join(f"{record.model}: {record.error}" for record in records[-3:])
+            return self._own(error)
+        if error.verdict.next is Next.NO and all(record.model == records[-1].model for record in sent):
+            return self._own(error)  # nobody else would answer this prompt either
+        last_words = {record.model: record.error for record in records}
+        if len(last_words) > 1:
+            said = "; ".join(f"{model}: {words}" for model, words in last_words.items())
             failed: WizardError = FallbackError(f"every model of the route failed: {said}", attempts=records)
         elif len(records) > 1:
             failed = RetryError(f"{records[-1].model} failed {len(records)} times: {error}", attempts=records)
         else:
-            return error.with_attempts(records)
-        failed.__cause__ = real[0] if real else errors[0]
+            return self._own(error)
+        real = [error for error in errors if error.row is not Row.UNSENT]
+        failed.__cause__ = sent[0].error if sent else (real or errors)[0]
         return failed
+
+    def _own(self, error: WizardError) -> WizardError:
+        """Return a model's own `error` with every attempt; its own one lists a copy, for no error holds itself."""
+        copied = error.copy()
+        return error.with_attempts(
+            [evolve(record, error=copied) if record.error is error else record for record in self._records]
+        )
 
     # -- what others learn
 
     def _tell(self, event: AttemptBegan | AttemptEnded | Retrying | FellBack | RequestEnded) -> None:
         self._pipeline.events.publish(event)
 
-    def _report(self, code: str | None, model: str | None) -> None:
+    def _report(self, code: str | None, response: WizardResponse | None) -> None:
         """Publish the end, and log one line."""
         now, request = trio.current_time(), self._request
+        model = None if response is None else response.model
         seconds = now - self._began
         self._tell(RequestEnded(now, request.request_id, request.route.name, model, code, len(self._records), seconds))
         costs = [record.cost for record in self._records if record.cost is not None]
@@ -357,4 +387,5 @@ class _Way:
         }
         if self._pipeline.config.logging.log_content:
             fields["prompt"] = [message.text for message in request.prompt.conversation]
+            fields["answer"] = None if response is None else response.text
         log.log(logging.INFO if code in {None, "cancelled"} else logging.WARNING, "request", extra={"fields": fields})

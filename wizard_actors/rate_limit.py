@@ -19,12 +19,15 @@ __all__ = ["Acquire", "HeadersSeen", "RateLimiter", "Settle"]
 
 @frozen
 class Acquire(Ask[Grant]):
-    """Ask for leave to send one request, until the instant `give_up_at` at the latest.
+    """Ask for leave to send one request.
 
-    Fails with `RateLimitError` (source "limiter") as soon as it is clear that it would come too late.
+    Fails with `RateLimitError` (source "limiter") as soon as it is clear that it would come later than `max_wait`
+    seconds after `asked_at`, or than the instant `deadline`. What is due at once is not too late for any `max_wait`.
     """
 
-    give_up_at: float = math.inf
+    asked_at: float
+    max_wait: float
+    deadline: float = math.inf
 
 
 @frozen
@@ -64,6 +67,7 @@ class RateLimiter(Actor):
         )
         self._replies: dict[Waiter, Reply[Grant]] = {}
         self._limited_in_a_row = 0
+        self._limited_at = -math.inf
 
     def accepting(self) -> bool:
         """Whether there is room to wait in."""
@@ -72,7 +76,8 @@ class RateLimiter(Actor):
     @handles(Acquire)
     def acquire(self, message: Acquire, reply: Reply[Grant], now: float) -> None:
         """Grant the request, let it wait its turn, or refuse it at once where its turn would come too late."""
-        match self._core.acquire(reply, now, min(message.give_up_at, now + self._limits.max_wait)):
+        give_up_at = min(message.deadline, max(now, message.asked_at + message.max_wait))
+        match self._core.acquire(reply, now, give_up_at):
             case Grant() as grant:
                 self._deliver(reply, grant, now)
             case Waiting():
@@ -92,7 +97,7 @@ class RateLimiter(Actor):
         if not message.sent:
             self._core.refund(grant, now)
         elif message.limited:
-            self._core.pause(now + self._pause(message.retry_after), now)
+            self._core.pause(now + self._pause(message.retry_after, grant, now), now)
             if self._limits.adaptive:
                 self._core.slow_down(grant.at, now)
         else:
@@ -119,12 +124,18 @@ class RateLimiter(Actor):
         """Return the pause, the rate, and what has been granted."""
         return self._core.snapshot()
 
-    def _pause(self, retry_after: float | None) -> float:
-        """Return for how many seconds to stay away: as told, else a growing time that not all clients share."""
+    def _pause(self, retry_after: float | None, grant: Grant, now: float) -> float:
+        """Return for how many seconds to stay away: as told, else a growing time that not all clients share.
+
+        Calls that were under way together and all met a 429 have met one, not one after the other.
+        """
+        if grant.at > self._limited_at:
+            self._limited_in_a_row += 1
+            self._limited_at = now
         if retry_after is not None:
             return retry_after
-        limit = min(self._retry.max_delay, self._retry.base_delay * 2.0 ** min(self._limited_in_a_row, 60))
-        self._limited_in_a_row += 1
+        doublings = min(max(self._limited_in_a_row - 1, 0), 60)
+        limit = min(self._retry.max_delay, self._retry.base_delay * 2.0**doublings)
         return self._rng.uniform(limit / 2, limit)  # never next to nothing: the provider has just refused
 
     def _deliver(self, reply: Reply[Grant], grant: Grant, now: float) -> None:

@@ -30,7 +30,7 @@ Factory: TypeAlias = Callable[[Ledger, object], Actor]
 
 
 class Restart(StrEnum):
-    """When a child is restarted: always, only after a crash, never."""
+    """When a child is restarted: always, only after a crash (and not when it has finished), never."""
 
     PERMANENT = "permanent"
     TRANSIENT = "transient"

@@ -69,7 +69,7 @@ class SseDecoder:
         events: list[SseEvent] = []
         if b"\n" not in data:
             self._hold(data)
-        else:
+        elif not self._too_large:
             self._take_lines(data.split(b"\n"), events)
         if self._too_large and not events:
             raise ValueError(f"an event of more than {self._max_event} bytes")
@@ -87,38 +87,32 @@ class SseDecoder:
             self._held -= sum(map(len, self._line))
             lines[0] = b"".join((*self._line, lines[0]))
             self._line.clear()
+        if self._at_start:
+            self._at_start = False
+            if len(lines[0]) <= self._max_event:  # a line too large stays so, as it is where it comes in pieces
+                lines[0] = lines[0].removeprefix(BOM)
         rest = lines.pop()
         for line in lines:
+            self._take_line(line, events)
             if self._too_large:
                 return
-            self._take_line(line, events)
         self._hold(rest)
 
     def _take_line(self, line: bytes, events: list[SseEvent]) -> None:
-        if self._held + len(line) > self._max_event:
-            self._too_large = True
-            return
-        if self._at_start:
-            self._at_start = False
-            line = line.removeprefix(BOM)
         if not line:
             if self._data:
                 events.append(SseEvent(b"\n".join(self._data), self._name or "message"))
                 self._data.clear()
                 self._held = 0
             self._name = ""
-        elif line.startswith(b"data:"):
-            self._hold_data(line[6:] if line.startswith(b"data: ") else line[5:])
-        elif line == b"data":
-            self._hold_data(b"")
-        elif line.startswith(b"event:"):
+        elif self._held + len(line) > self._max_event:
+            self._too_large = True
+        elif line.startswith(b"data:") or line == b"data":
+            value = line[6:] if line.startswith(b"data: ") else line[5:]
+            self._data.append(value)
+            self._held += len(value) + 1
+        elif line.startswith(b"event:") or line == b"event":
             self._name = line[6:].removeprefix(b" ").decode(errors="replace")
-        elif line == b"event":
-            self._name = ""
-
-    def _hold_data(self, value: bytes) -> None:
-        self._data.append(value)
-        self._held += len(value) + 1
 
     def _hold(self, piece: bytes) -> None:
         if piece and not self._too_large:

@@ -79,8 +79,7 @@ class Supervisor:
         self._events = events
         self._root = Group(spec, None, self, spec.policy)
         self._body = trio.CancelScope()
-        self._manager = trio.open_nursery()
-        self._came_back = trio.Event()
+        self._came_back = trio.lowlevel.ParkingLot()
 
     # -- for the body
 
@@ -90,7 +89,7 @@ class Supervisor:
         counts = {leaf.path: leaf.mailbox.ledger.outstanding for leaf in self._root.leaves()}
         return {path: count for path, count in counts.items() if count}
 
-    def ref(self, path: str, published: type[P]) -> ActorRef[P]:  # noqa: ARG002 - gives the reference its type
+    def ref(self, path: str, published: type[P]) -> ActorRef[P]:
         """Return the address of the actor at `path`, such as "models/model:primary/limiter", at any time.
 
         `published` is the type of its snapshot, `object` where none is read. Raises `KeyError` where no actor stands
@@ -109,41 +108,46 @@ class Supervisor:
     async def add(self, spec: ChildSpec | GroupSpec, *, under: str = "") -> None:
         """Start another child under the group at path `under` (default: the root); return when it is up, or failed.
 
-        A failed start is a crash like any other: see `tree`. Raises `ValueError` for a name that is taken,
+        A failed start is a crash like any other: see `tree`. Where the group itself waits for its restart, the child
+        starts with it. Raises `ValueError` for a name that is taken,
         `ActorStoppedError` once the tree is stopping.
         """
         group = self._group(under)
-        if group.closing:
+        if group.closing or group.state is State.STOPPED:
             raise ActorStoppedError(f"{group.path} is stopping and takes no new children", actor=group.path)
-        node = group.plant(spec)
         with trio.CancelScope(shield=True):  # a start that is abandoned half-way would belong to nobody
-            await node.start()
+            await group.adopt(spec)
 
     async def remove(self, path: str, *, drain_timeout: float | None = None) -> None:
         """Stop the child at `path` for good: its asks fail at once, its live grants are awaited for `drain_timeout`
         seconds (default: the tree's), and it is taken out of the tree.
 
-        Cancelling cuts the draining short; the child is stopped all the same.
+        Cancelling cuts the draining short; the child is stopped all the same. Raises `KeyError` where nothing stands at
+        `path`.
         """
         parent, _, name = path.rpartition("/")
         group = self._group(parent)
-        node = group.children[name]
+        node = group.children.get(name)
+        if node is None:
+            raise KeyError(f"{self._root.path} has no child at {path!r}")
         node.close()
         try:
             await self._drained(node, self._drain_timeout if drain_timeout is None else drain_timeout)
         finally:
             with trio.CancelScope(shield=True):
-                await group.uproot(name)
+                await group.uproot(node)
 
     # -- the block
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
+        self._manager = trio.open_nursery()  # here, so that a tree can be made before Trio runs
         self.nursery = await self._manager.__aenter__()
         started = False
         try:
             with trio.CancelScope(shield=True):
                 await self._root.start()
-            started = self.failure is None
+            started = self.failure is None and self._root.state is State.RUNNING  # else it is about to give up
         finally:
             if not started:
                 await self._wind_up()
@@ -179,13 +183,11 @@ class Supervisor:
     async def _drained(self, node: Group | Leaf, seconds: float) -> None:
         """Wait until every grant below `node` has come back, for so many seconds; name those that have not."""
         with trio.move_on_after(seconds):
-            while any(leaf.mailbox.ledger.outstanding for leaf in node.leaves()):
-                self._came_back = trio.Event()
-                await self._came_back.wait()
+            while _owed(node):
+                await self._came_back.park()
             return
-        for leaf in node.leaves():
-            if count := leaf.mailbox.ledger.outstanding:
-                log.warning("%s stops with %d grants not given back after %g s", leaf.path, count, seconds)
+        for path, count in _owed(node).items():
+            log.warning("%s stops with %d grants not given back after %g s", path, count, seconds)
 
     # -- for the nodes
 
@@ -203,7 +205,8 @@ class Supervisor:
 
     def returned(self) -> None:
         """Look again whether every grant has come back."""
-        self._came_back.set()
+        if self._came_back:
+            self._came_back.unpark_all()
 
     def _leaf(self, path: str) -> Leaf:
         parent, _, name = path.rpartition("/")
@@ -219,3 +222,9 @@ class Supervisor:
         if not isinstance(node, Group):
             raise KeyError(f"{self._root.path} has no group at {path!r}")
         return node
+
+
+def _owed(node: Group | Leaf) -> dict[str, int]:
+    """Return how many grants may still come back to each actor below `node`: none to one that has ended for good."""
+    counts = {leaf.path: leaf.mailbox.ledger.outstanding for leaf in node.leaves() if not leaf.mailbox.stopped}
+    return {path: count for path, count in counts.items() if count}

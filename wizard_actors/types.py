@@ -108,6 +108,10 @@ def _as_content(value: str | Iterable[Text | Image]) -> Content:
     return value if isinstance(value, str) else tuple(value)
 
 
+def _as_calls(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
+    return tuple(calls)
+
+
 @frozen
 class Message:
     """One message of a conversation.
@@ -117,7 +121,7 @@ class Message:
 
     role: Role = field(converter=Role)
     content: Content = field(default="", converter=_as_content)
-    tool_calls: tuple[ToolCall, ...] = field(default=(), converter=tuple)
+    tool_calls: tuple[ToolCall, ...] = field(default=(), converter=_as_calls)
     tool_call_id: str | None = None
     name: str | None = None
 
@@ -155,6 +159,10 @@ def _as_messages(value: str | Message | Iterable[Message]) -> tuple[Message, ...
     return (value,) if isinstance(value, Message) else tuple(value)
 
 
+def _as_tools(tools: Iterable[Tool]) -> tuple[Tool, ...]:
+    return tuple(tools)
+
+
 def _as_stop(value: str | Iterable[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
@@ -173,7 +181,7 @@ class Prompt:
 
     messages: tuple[Message, ...] = field(converter=_as_messages)
     system: str | None = field(default=None, kw_only=True)
-    tools: tuple[Tool, ...] = field(default=(), converter=tuple, kw_only=True)
+    tools: tuple[Tool, ...] = field(default=(), converter=_as_tools, kw_only=True)
     tool_choice: str | None = field(default=None, kw_only=True)
     response_schema: Mapping[str, object] | None = field(default=None, kw_only=True)
     temperature: float | None = field(default=None, kw_only=True)

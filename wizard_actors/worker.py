@@ -18,7 +18,10 @@ __all__ = ["FirstToken", "ModelWorker", "Release", "TakeSlot"]
 
 @frozen
 class TakeSlot(Ask[Slot]):
-    """Ask for a place at the model until the instant `give_up_at`; fails with `MailboxFullError` after that."""
+    """Ask for a place at the model until the instant `give_up_at`; fails with `MailboxFullError` after that.
+
+    A place that is free is never too late.
+    """
 
     request_id: str
     give_up_at: float = math.inf
@@ -55,7 +58,7 @@ class ModelWorker(Actor):
     @handles(TakeSlot)
     def take(self, message: TakeSlot, reply: Reply[Slot], now: float) -> None:
         """Grant a slot, or let the caller wait for one."""
-        match self._core.take(reply, message.request_id, now, message.give_up_at):
+        match self._core.take(reply, message.request_id, now, max(now, message.give_up_at)):
             case Slot() as slot:
                 self._deliver(reply, slot, now)
             case Waiting():

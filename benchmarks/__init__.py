@@ -1,0 +1,1 @@
+"""What things cost here: each script prints its figures. `python -m benchmarks.buffer_pool`."""

@@ -1,0 +1,340 @@
+"""The rate limiter's core: exact turns, never too much in any window, nobody overtaken, forgotten or kept in vain."""
+
+import math
+from copy import deepcopy
+from itertools import combinations
+
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from wizard_actors.config import RateLimitConfig
+from wizard_actors.gcra import Gcra, GcraCore, Grant, Pace
+from wizard_actors.types import LimitHeaders, LimitWindow
+from wizard_actors.waiting import Rejected, Ticked, Waiting
+
+FUZZ = 1e-6  # seconds; what rounding may shift an instant of this size by, and much more
+
+INTERVALS = st.one_of(st.sampled_from([0.0, 0.1, 1 / 3, 0.12, 1.0, 60.0]), st.floats(1e-4, 100.0))
+STEPS = st.one_of(st.integers(0, 40).map(lambda quarters: quarters / 4), st.floats(0.0, 30.0))
+# Beside the round instants at which things happen here: on them rounding decides who is too late.
+PATIENCE = st.one_of(st.sampled_from([0.0, math.inf]), st.integers(0, 100).map(lambda seconds: seconds + math.pi / 100))
+
+
+def sends_fit(sends: list[float], burst: int, interval: float) -> bool:
+    """Whether no window, however long and wherever it begins, holds more than the burst and what refills in it."""
+    ordered = sorted(sends)
+    return all(
+        last - first + 1 <= burst + (ordered[last] - ordered[first] + FUZZ) / interval
+        for first, last in combinations(range(len(ordered)), 2)
+    )
+
+
+@given(
+    INTERVALS,
+    st.integers(1, 5),
+    st.floats(0.0, 1e9),
+    st.lists(
+        st.one_of(
+            STEPS.map(lambda step: ("take", step)),
+            STEPS.map(lambda step: ("give_back", step)),
+            STEPS.map(lambda step: ("forgo", step)),
+            INTERVALS.map(lambda interval: ("set_interval", interval)),
+        ),
+        max_size=30,
+    ),
+)
+def test_a_request_is_always_there_when_the_bucket_says(
+    interval: float, burst: int, start: float, steps: list[tuple[str, float]]
+) -> None:
+    """`try_take(ready_at)` succeeds after any history, and not one representable instant earlier."""
+    bucket = Gcra(interval, burst)
+    now = start
+    for step, value in steps:
+        now += value if step != "set_interval" else 0.0
+        if step == "take":
+            bucket.try_take(now)
+        elif step == "give_back":
+            bucket.give_back(now - value, interval)
+        elif step == "forgo":
+            bucket.forgo(now)
+        else:
+            bucket.set_interval(value, now)
+        early, due = deepcopy(bucket), deepcopy(bucket)
+        assert due.try_take(max(due.ready_at, start))
+        assert early.ready_at == -math.inf or not early.try_take(math.nextafter(early.ready_at, -math.inf))
+
+
+@given(st.floats(1e-3, 10.0), st.integers(1, 5), st.lists(STEPS, max_size=40))
+def test_an_unsent_request_given_back_at_once_leaves_no_trace(
+    interval: float, burst: int, steps: list[float]
+) -> None:
+    """Taking and giving back makes no difference to anybody's turn, where nobody came between."""
+    plain, other = Gcra(interval, burst), Gcra(interval, burst)
+    now = 0.0
+    for step in steps:
+        now += step
+        if other.try_take(now):
+            other.give_back(now, interval)
+        assert math.isclose(max(now, plain.ready_at), max(now, other.ready_at), abs_tol=FUZZ)
+        if plain.try_take(now):
+            assert other.try_take(max(now, other.ready_at))
+
+
+@given(
+    st.integers(1, 4),
+    st.lists(
+        st.one_of(
+            st.integers(0, 8).map(lambda quarters: ("take", quarters / 4)),
+            st.integers(0, 8).map(lambda quarters: ("take", quarters / 4)),
+            st.integers(1, 4).map(lambda newest: ("give_back", float(newest))),
+            st.sampled_from([1.0, 1.5, 4.0]).map(lambda interval: ("set_interval", interval)),
+        ),
+        max_size=40,
+    ),
+)
+def test_no_window_of_sends_is_too_full(burst: int, steps: list[tuple[str, float]]) -> None:
+    """Whatever is given back unsent, however late, and however the pace changes: what is sent fits the fastest pace."""
+    bucket = Gcra(1.0, burst)
+    now, sends = 0.0, list[float]()
+    for step, value in steps:
+        if step == "take":
+            now += value
+            if bucket.try_take(now):
+                sends.append(now)
+        elif step == "set_interval":
+            bucket.set_interval(value, now)
+        elif len(sends) >= value:
+            bucket.give_back(sends.pop(-int(value)), 1.0)
+        assert sends_fit(sends, burst, 1.0)
+
+
+class Limiter(RuleBasedStateMachine):
+    """One limiter, its callers and its provider: everything that can happen to it, in any order, at any time.
+
+    `sends` are the instants of grants that did not come back unsent.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.latest = 1000.0  # the clock may go back
+        self.keys = 0
+        self.waiting: dict[int, float] = {}  # in order of arrival, with who gives up when
+        self.sends: list[Grant] = []
+        self.paused_until = -math.inf
+
+    @initialize(
+        rate=st.sampled_from([None, 1, 7, 60, 60, 90, 500]), burst=st.sampled_from([None, 1, 2, 3, 10]), queue=st.integers(1, 9)
+    )
+    def build(self, rate: float | None, burst: int | None, queue: int) -> None:
+        self.config = RateLimitConfig(requests_per_minute=rate, burst=burst, queue=queue)
+        self.interval = 60 / rate if rate else 0.0
+        self.burst = burst or max(1, int((rate or 0) // 60))
+        self.core: GcraCore[int] = GcraCore(self.config)
+
+    # -- callers
+
+    @rule(patiences=st.lists(PATIENCE, min_size=1, max_size=6))
+    def acquire(self, patiences: list[float]) -> None:
+        if self.core.wake_at() <= self.now:  # as an actor's loop does before it takes an ask
+            self.tick()
+        for patience in patiences:
+            self._acquire(patience)
+
+    def _acquire(self, patience: float) -> None:
+        self.keys += 1
+        give_up_at = self.now + patience
+        full = self.core.full
+        due = None if full else self._granted_at(self.keys)
+        answer = self.core.acquire(self.keys, self.now, give_up_at)
+        if isinstance(answer, Grant):
+            assert due == self.now
+            assert not self.waiting
+            self._granted(answer, give_up_at)
+        elif isinstance(answer, Waiting):
+            assert due is not None
+            assert answer.due is not None
+            assert math.isclose(answer.due, due, abs_tol=FUZZ)
+            assert answer.due <= give_up_at
+            self.waiting[self.keys] = give_up_at
+        else:
+            assert answer.retry_after is not None
+            assert full or self.now + answer.retry_after > give_up_at
+            assert due is None or math.isclose(self.now + answer.retry_after, due, abs_tol=FUZZ)
+
+    def _granted_at(self, key: int) -> float:
+        """When a newcomer with all the patience there is gets its turn, if nothing happens but time."""
+        core = deepcopy(self.core)
+        answer = core.acquire(key, self.now, math.inf)
+        assert not isinstance(answer, Rejected)
+        return self.now if isinstance(answer, Grant) else self._run_out(core)[key]
+
+    def _run_out(self, core: GcraCore[int]) -> dict[int, float]:
+        """Let time pass until nobody waits; return who was granted when."""
+        granted: dict[int, float] = {}
+        now = self.now
+        for _ in range(100):
+            if (due := core.wake_at()) == math.inf:
+                return granted
+            now = max(now, due)
+            granted.update((key, now) for key, _ in core.tick(now).granted)
+        raise AssertionError(f"still {core.snapshot().waiting} waiting after 100 wake-ups")
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def forget(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(list(self.waiting)))
+        self.core.forget(key)
+        del self.waiting[key]
+
+    @precondition(lambda self: self.sends)
+    @rule(data=st.data())
+    def refund(self, data: st.DataObject) -> None:
+        recent = self.sends[-6:]
+        grant = recent[data.draw(st.integers(0, len(recent) - 1))]
+        self.core.refund(grant, self.now)
+        self.sends.remove(grant)
+
+    # -- the provider
+
+    @rule(wait=STEPS)
+    def pause(self, wait: float) -> None:
+        self.core.pause(self.now + wait, self.now)
+        self.paused_until = max(self.paused_until, self.now + wait)
+        self._tick_at_once()
+
+    @rule(age=STEPS)
+    def slow_down(self, age: float) -> None:
+        self.core.slow_down(self.now - age, self.now)
+        self._tick_at_once()
+
+    @rule(
+        limit=st.one_of(st.none(), st.integers(-1, 20)),
+        remaining=st.one_of(st.none(), st.integers(-1, 20)),
+        reset=st.one_of(st.none(), st.integers(-1, 90), st.just(math.nan), st.just(math.inf)),
+    )
+    def observe(self, limit: float | None, remaining: float | None, reset: float | None) -> None:
+        self.core.observe(LimitHeaders(requests=LimitWindow(limit, remaining, reset)), self.now)
+        self._tick_at_once()
+
+    def _tick_at_once(self) -> None:
+        """Whoever is too late now is told now, and whoever is not will get a turn, if nothing happens but time."""
+        if self.core.wake_at() <= self.now:
+            self.tick()
+        if self.now >= self.latest:
+            patient = self._run_out(deepcopy(self.core))
+            assert self.waiting.keys() <= patient.keys()
+
+    # -- time
+
+    @rule(step=st.one_of(STEPS, STEPS, STEPS, STEPS, st.sampled_from([-500.0, -3.0, -0.25, 600.0, 1e6])))
+    def wait(self, step: float) -> None:
+        self.now += step
+
+    @rule()
+    def tick(self) -> None:
+        answers = self.core.tick(self.now)
+        self.latest = max(self.latest, self.now)
+        self._answered(answers)
+        assert self.core.wake_at() > self.now
+
+    @precondition(lambda self: self.core.wake_at() < math.inf)
+    @rule()
+    def wake(self) -> None:
+        due, pace = self.core.wake_at(), self.core.snapshot().pace
+        self.now = max(self.now, due)
+        answers = self.core.tick(self.now)
+        self.latest = max(self.latest, self.now)
+        self._answered(answers)
+        assert answers.granted or answers.rejected or self.core.snapshot().pace != pace
+        assert self.core.wake_at() > self.now
+
+    def _answered(self, answers: Ticked[int, Grant]) -> None:
+        for key in answers.rejected:
+            del self.waiting[key]
+        for key, grant in answers.granted:
+            assert key == next(iter(self.waiting)), "somebody was overtaken"
+            self._granted(grant, self.waiting.pop(key))
+        event(f"granted by a tick: {min(len(answers.granted), 3)}, rejected: {min(len(answers.rejected), 3)}")
+
+    def _granted(self, grant: Grant, give_up_at: float) -> None:
+        assert grant.at == self.now
+        assert self.paused_until <= self.now <= give_up_at
+        self.sends.append(grant)
+
+    # -- crashes
+
+    @precondition(lambda self: self.now >= self.latest)
+    @rule(now=st.sampled_from([True, False, False, False]))
+    def restart(self, now: bool) -> None:
+        if not now:
+            return
+        self.tick()
+        rate = self.core.snapshot().rate
+        self.core = GcraCore.restore(self.config, self.core.snapshot(), self.now)
+        assert self.core.snapshot().rate == rate
+        self.waiting.clear()  # a kept reply fails with its actor
+        assert self.core.snapshot().paused_until == self.paused_until
+        if self.interval:
+            assert self.core._bucket.ready_at >= self.now + self.interval - FUZZ
+
+    # -- always
+
+    @invariant()
+    def no_window_holds_too_much(self) -> None:
+        if self.interval:
+            assert sends_fit([grant.at for grant in self.sends[-60:]], self.burst, self.interval)
+
+    @invariant()
+    def never_faster_than_configured(self) -> None:
+        rate = self.core.snapshot().rate
+        if self.interval:
+            assert rate is not None
+            assert rate <= 60 / self.interval + FUZZ
+
+    @invariant()
+    def nobody_is_lost(self) -> None:
+        state = self.core.snapshot()
+        assert state.waiting == len(self.waiting) <= self.config.queue
+        assert state.paused_until == self.paused_until
+        assert (self.core.wake_at() < math.inf) is bool(self.waiting)
+
+
+TestLimiter = Limiter.TestCase
+TestLimiter.settings = settings(stateful_step_count=50, max_examples=2 * settings.default.max_examples)
+
+PACES = st.builds(
+    Pace,
+    share=st.sampled_from([1 / 16, 0.25, 0.5, 0.75, 1.0]),
+    learned=st.sampled_from([0.0, 0.5, 60.0]),
+)
+
+
+@given(PACES, st.floats(0.0, 1e6), st.floats(0.0, 1e6))
+def test_a_pace_recovers_completely_within_a_minute_and_its_reset(pace: Pace, now: float, reset: float) -> None:
+    """Left alone, every slow-down ends, in a handful of steps, each for the faster."""
+    slowed = pace.halved(now)
+    steps = 0
+    while slowed.changes_at < math.inf:
+        coming = slowed.next()
+        assert coming.interval(1.0) <= slowed.interval(1.0)
+        assert slowed.changes_at <= now + 60.0 or slowed.learned
+        slowed = coming
+        steps += 1
+    assert steps <= 9
+    assert slowed.share == 1.0
+
+
+NUMBERS = st.one_of(st.none(), st.floats(), st.integers(-2, 10**6).map(float))
+
+
+@given(PACES, st.builds(LimitWindow, NUMBERS, NUMBERS, NUMBERS), st.floats(0.0, 1e9))
+def test_any_headers_teach_a_bearable_pace_or_nothing(pace: Pace, window: LimitWindow, now: float) -> None:
+    """No header stops a limiter, speeds it up, or teaches for ever."""
+    taught = pace.taught(window, now)
+    assert taught.interval(1.0) >= Pace(pace.share).interval(1.0)
+    if taught is not pace:
+        assert taught.share == pace.share
+        assert 0.0 <= taught.learned <= 60.0
+        assert (taught.learned_until < math.inf) is (taught.learned > 0.0)

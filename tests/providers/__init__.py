@@ -1,0 +1,1 @@
+"""What each provider promises, one file a provider."""

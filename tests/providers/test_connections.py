@@ -1,0 +1,203 @@
+"""The pool of connections: reuse, expiry, and nothing left open after errors and cancels."""
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+import trio
+
+from tests.loopback import Wire, response, serving
+from wizard_actors.providers.connections import ConnectionPool
+
+OK = response(200, {}, [b"ok"])
+TLS = ssl.create_default_context()
+
+
+class Upstream:
+    """Answers everything, and counts its connections."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.open = 0
+
+    async def __call__(self, wire: Wire) -> None:
+        self.begun += 1
+        self.open += 1
+        try:
+            while await wire.request() is not None:
+                await wire.send(OK)
+        finally:
+            self.open -= 1
+
+
+@asynccontextmanager
+async def client(idle_time: float = 60.0) -> AsyncIterator[tuple[httpx.AsyncClient, ConnectionPool]]:
+    """Yield a client over a pool, and the pool."""
+    pool = ConnectionPool(TLS, idle_time=idle_time)
+    async with httpx.AsyncClient(transport=pool) as http:
+        yield http, pool
+
+
+async def test_calls_one_after_the_other_share_a_connection() -> None:
+    """Also where the upstream's answers differ."""
+    upstream = Upstream()
+    async with serving(upstream) as url, client() as (http, pool):
+        for _ in range(5):
+            assert (await http.post(url)).text == "ok"
+        assert pool.size == 1
+    assert upstream.begun == 1
+
+
+async def test_calls_at_once_have_a_connection_each() -> None:
+    """As many as there are calls; the next burst uses the same ones."""
+    upstream = Upstream()
+    async with serving(upstream) as url, client() as (http, pool):
+        for _ in range(2):
+            async with trio.open_nursery() as nursery:
+                for _ in range(50):
+                    nursery.start_soon(http.post, url)
+        assert pool.size == upstream.begun == 50
+
+
+async def test_each_origin_has_connections_of_its_own() -> None:
+    """What is idle for one serves no other."""
+    first, second = Upstream(), Upstream()
+    async with serving(first) as one, serving(second) as two, client() as (http, pool):
+        for url in (one, two, one, two):
+            await http.post(url)
+        assert pool.size == 2
+    assert (first.begun, second.begun) == (1, 1)
+
+
+async def test_an_idle_connection_expires() -> None:
+    """It is closed by the next call, which makes a new one."""
+    upstream = Upstream()
+    async with serving(upstream) as url, client(idle_time=0.0) as (http, pool):
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(http.post, url)
+        await http.post(url)
+        await http.post(url)
+        assert pool.size <= 1
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert upstream.open <= 1
+
+
+async def test_a_connection_that_its_server_closed_is_not_used_again() -> None:
+    """A call never meets what another call left behind."""
+    begun = 0
+
+    async def once(wire: Wire) -> None:
+        nonlocal begun
+        begun += 1
+        await wire.request()
+        await wire.send(OK)
+
+    async with serving(once) as url, client() as (http, pool):
+        for _ in range(5):
+            assert (await http.post(url)).text == "ok"
+            await trio.testing.wait_all_tasks_blocked(0.005)  # the server's end of the connection arrives
+        assert pool.size <= 1
+    assert begun == 5
+
+
+async def test_an_answer_that_ends_the_connection_is_not_kept() -> None:
+    """HTTP's own way to say so."""
+
+    async def last(wire: Wire) -> None:
+        await wire.request()
+        await wire.send(response(200, {"connection": "close"}, [b"ok"]))
+        await wire.gone()
+
+    async with serving(last) as url, client() as (http, pool):
+        await http.post(url)
+        assert pool.size == 0
+
+
+async def silent(wire: Wire) -> None:
+    """Take requests, say nothing."""
+    await wire.gone()
+
+
+async def rude(wire: Wire) -> None:
+    """Hang up on every request."""
+    await wire.request()
+
+
+async def half(wire: Wire) -> None:
+    """Break off inside the body."""
+    await wire.request()
+    await wire.send(response(200, {}, [b"half"], cut=True))
+
+
+@pytest.mark.parametrize("upstream", [rude, half])
+async def test_broken_connections_are_forgotten(upstream: object) -> None:
+    """Before the head or after it; the errors are httpx's."""
+    async with serving(upstream) as url, client() as (http, pool):  # type: ignore[arg-type]  # parametrized
+        for _ in range(3):
+            with pytest.raises(httpx.RemoteProtocolError):
+                await http.post(url)
+        assert pool.size == 0
+
+
+async def test_refused_connections_are_forgotten() -> None:
+    """They never were."""
+    with trio.socket.socket() as unused:
+        await unused.bind(("127.0.0.1", 0))
+        async with client() as (http, pool):
+            with pytest.raises(httpx.ConnectError):
+                await http.post(f"http://127.0.0.1:{unused.getsockname()[1]}")
+            assert pool.size == 0
+
+
+async def test_cancelled_calls_leave_nothing() -> None:
+    """Whether they wait for the head or for the body."""
+    for upstream in (silent, half_and_silent):
+        async with serving(upstream) as url, client() as (http, pool):
+            async with trio.open_nursery() as nursery:
+                for _ in range(20):
+                    nursery.start_soon(http.post, url)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                nursery.cancel_scope.cancel()
+            assert pool.size == 0
+
+
+async def half_and_silent(wire: Wire) -> None:
+    """Begin a body, then say nothing."""
+    await wire.request()
+    await wire.send(response(200, {}, [b"half"], cut=True))
+    await wire.gone()
+
+
+async def test_closing_ends_calls_in_flight() -> None:
+    """Their connections are closed under them; what comes back later is closed too."""
+    async with serving(half_and_silent) as url, client() as (http, pool):
+        response_ = await http.send(httpx.Request("GET", url), stream=True)
+        await pool.aclose()
+        with pytest.raises(httpx.ReadError):
+            await response_.aread()
+        await response_.aclose()
+        assert pool.size == 0
+
+
+async def test_other_schemes_are_refused() -> None:
+    """There is one protocol here."""
+    async with client() as (http, _):
+        with pytest.raises(httpx.UnsupportedProtocol):
+            await http.post("ftp://127.0.0.1/x")
+
+
+async def test_an_untrusted_server_is_not_talked_to() -> None:
+    """TLS is spoken where the URL says so, and fails where the server does not speak it."""
+
+    async def plain(wire: Wire) -> None:
+        await wire.stream.receive_some()
+        await wire.send(OK)
+        await wire.gone()
+
+    async with serving(plain) as url, client() as (http, pool):
+        with pytest.raises(httpx.ConnectError):
+            await http.post(url.replace("http", "https"))
+        assert pool.size == 0

@@ -1,0 +1,558 @@
+"""What Chat Completions upstreams answer, read without a socket: every quirk, every failure, all recorded traffic."""
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import pytest
+from attrs import frozen
+
+from wizard_actors.errors import (
+    ContentFilterError,
+    ModelNotFoundError,
+    OverloadedError,
+    ParseError,
+    ProviderError,
+    RateLimitError,
+    RequestError,
+    WizardError,
+)
+from wizard_actors.providers.openai_answer import MAX_ERROR_BODY, AnswerParser
+from wizard_actors.providers.refusals import Head
+from wizard_actors.streaming import MAX_EVENT, Assembly
+from wizard_actors.types import (
+    Finished,
+    FinishReason,
+    ModelEvent,
+    ReasoningDelta,
+    TextDelta,
+    TokenUsage,
+    ToolCall,
+    ToolCallDelta,
+    UsageUpdate,
+)
+
+KEY = "sk-canary-0123456789"
+HEAD = Head("primary", secrets=(KEY,))
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+
+
+def chunk(delta: object = None, finish: object = None, **fields: object) -> bytes:
+    """Return one event of a stream: a chunk with one choice."""
+    choice = {"index": 0, "delta": {} if delta is None else delta, "finish_reason": finish}
+    return event({"id": "chatcmpl-1", "model": "up-1", "choices": [choice], **fields})
+
+
+def event(data: object) -> bytes:
+    """Return one event of a stream."""
+    return b"data: " + json.dumps(data).encode() + b"\n\n"
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+def parse(*pieces: bytes, head: Head = HEAD, content_type: str = EVENT_STREAM) -> list[ModelEvent]:
+    """Return the events of a whole body; raise what failed."""
+    parser = AnswerParser(head, content_type=content_type)
+    events: list[ModelEvent] = []
+    for piece in pieces:
+        events += parser.feed(piece)
+    events += parser.close()
+    if parser.failure is not None:
+        raise parser.failure
+    return events
+
+
+def whole(message: object, finish: object = "stop", **fields: object) -> bytes:
+    """Return a whole answer as JSON."""
+    return json.dumps({"model": "up-1", "choices": [{"message": message, "finish_reason": finish}], **fields}).encode()
+
+
+def failure(*pieces: bytes, head: Head = HEAD, content_type: str = EVENT_STREAM) -> WizardError:
+    """Return what a body fails with."""
+    with pytest.raises(WizardError) as caught:
+        parse(*pieces, head=head, content_type=content_type)
+    return caught.value
+
+
+# -- streams -----------------------------------------------------------------------------------------
+
+
+def test_a_stream_becomes_its_texts_its_usage_and_its_end() -> None:
+    """The plain case: role, text, finish reason, a chunk with the usage alone, `[DONE]`."""
+    usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
+    events = parse(
+        chunk({"role": "assistant", "content": ""}),
+        chunk({"content": "Why"}),
+        chunk({"content": " not?"}),
+        chunk(finish="stop"),
+        event({"choices": [], "usage": usage}),
+        DONE,
+    )
+    assert events == [
+        TextDelta("Why"),
+        TextDelta(" not?"),
+        Finished(FinishReason.STOP, "stop"),
+        UsageUpdate(TokenUsage(7, 2)),
+    ]
+
+
+def test_what_carries_nothing_is_no_event() -> None:
+    """Roles, empty texts, nulls, pings, comments, blank lines and Azure's first chunk yield nothing."""
+    azure = {"choices": [], "object": "", "model": "", "id": "", "prompt_filter_results": []}
+    nothing = (
+        b": OPENROUTER PROCESSING\n\n",
+        b"\r\n\r\n",
+        b": keep-alive\n\n",
+        b"data:\n\n",
+        event(azure),
+        chunk({"role": "assistant"}),
+        chunk({"content": "", "reasoning": "", "reasoning_content": None, "refusal": None, "tool_calls": []}),
+        chunk({"content": None}),
+        event({"choices": None}),
+    )
+    assert parse(*nothing) == []
+
+
+def test_the_end_of_the_body_alone_finishes_nothing() -> None:
+    """A stream that just ends was cut: no `Finished`, for the caller to see."""
+    parser = AnswerParser(HEAD, content_type=EVENT_STREAM)
+    events = [*parser.feed(chunk({"content": "half"})), *parser.close()]
+    assert events == [TextDelta("half")]
+    assert parser.ended
+    assert not parser.finished
+
+
+def test_half_an_event_at_the_end_is_a_cut_stream() -> None:
+    """The connection's end in the middle of an event is no malformed event."""
+    assert parse(chunk({"content": "half"}), b'data: {"choices": [{"de') == [TextDelta("half")]
+
+
+def test_an_event_without_its_blank_line_counts() -> None:
+    """Some servers leave out the last line end, or the blank line."""
+    assert parse(chunk({"content": "a"}), b"data: [DONE]") == [TextDelta("a"), Finished(FinishReason.STOP)]
+
+
+def test_done_without_a_finish_reason_is_complete() -> None:
+    """`[DONE]` says that the answer is whole, also where no chunk said why it ended."""
+    assert parse(chunk({"content": "a"}), DONE) == [TextDelta("a"), Finished(FinishReason.STOP)]
+
+
+def test_nothing_is_read_after_the_last_word() -> None:
+    """What follows `[DONE]` is neither parsed nor able to fail."""
+    parser = AnswerParser(HEAD, content_type=EVENT_STREAM)
+    assert parser.feed(chunk({"content": "a"}, "stop") + DONE + b"data: {broken\n\n")
+    assert parser.ended
+    assert parser.feed(b"data: {broken\n\n") == []
+    assert parser.failure is None
+
+
+def test_a_finish_reason_is_reported_once() -> None:
+    """OpenRouter repeats it beside the usage."""
+    usage = {"prompt_tokens": 1, "completion_tokens": 1}
+    events = parse(chunk({"content": "a"}, "stop"), chunk({"content": ""}, "stop", usage=usage), DONE)
+    assert events == [TextDelta("a"), Finished(FinishReason.STOP, "stop"), UsageUpdate(TokenUsage(1, 1))]
+
+
+def test_an_empty_finish_reason_on_a_chunk_means_nothing_yet() -> None:
+    """Some put `""` on every chunk; only `[DONE]` ends such a stream."""
+    events = parse(chunk({"content": "a"}, ""), chunk({"content": "b"}, ""), DONE)
+    assert events == [TextDelta("a"), TextDelta("b"), Finished(FinishReason.STOP, "")]
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        ("stop", FinishReason.STOP),
+        ("eos", FinishReason.STOP),
+        ("STOP", FinishReason.STOP),
+        ("length", FinishReason.LENGTH),
+        ("model_length", FinishReason.LENGTH),
+        ("tool_calls", FinishReason.TOOL_CALLS),
+        ("function_call", FinishReason.TOOL_CALLS),
+        ("content_filter", FinishReason.CONTENT_FILTER),
+        ("insufficient_system_resource", FinishReason.OTHER),
+    ],
+)
+def test_finish_reasons_are_named_alike_and_kept_as_they_were(raw: str, reason: FinishReason) -> None:
+    """Every provider's word becomes one of ours; the raw one stays beside it."""
+    assert parse(chunk(finish=raw), DONE) == [Finished(reason, raw)]
+
+
+def test_usage_is_read_wherever_it_stands() -> None:
+    """On every chunk (Perplexity), on the finish chunk (DeepSeek), in a field of its own (Groq); only changes count."""
+    everywhere = [
+        chunk({"content": text}, finish, usage={"prompt_tokens": 5, "completion_tokens": count})
+        for text, finish, count in (("a", None, 1), ("b", None, 2), ("", "stop", 2))
+    ]
+    groq = chunk({}, "stop", x_groq={"usage": {"prompt_tokens": 3, "completion_tokens": 4}})
+    assert [each for each in parse(*everywhere) if isinstance(each, UsageUpdate)] == [
+        UsageUpdate(TokenUsage(5, 1)),
+        UsageUpdate(TokenUsage(5, 2)),
+    ]
+    assert UsageUpdate(TokenUsage(3, 4)) in parse(groq, DONE)
+
+
+def test_missing_and_empty_usage_is_no_usage() -> None:
+    """Nulls, empty objects, zeros and nonsense are not a usage of zero tokens."""
+    zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    bad = {"prompt_tokens": "many", "completion_tokens": None, "prompt_tokens_details": 3}
+    for stated in (None, {}, zeros, bad, [1], "x"):
+        assert parse(chunk({}, "stop", usage=stated), DONE) == [Finished(FinishReason.STOP, "stop")]
+
+
+def test_usage_details_are_kept() -> None:
+    """Cached tokens are part of the input and reasoning of the output, also where a provider counts it beside."""
+    openai = {
+        "prompt_tokens": 100,
+        "completion_tokens": 50,
+        "total_tokens": 150,
+        "prompt_tokens_details": {"cached_tokens": 64},
+        "completion_tokens_details": {"reasoning_tokens": 30},
+    }
+    xai = {**openai, "total_tokens": 180}
+    deepseek = {"prompt_tokens": 10, "completion_tokens": 1, "prompt_cache_hit_tokens": 8}
+    assert UsageUpdate(TokenUsage(100, 50, 64, 30)) in parse(chunk({}, "stop", usage=openai))
+    assert UsageUpdate(TokenUsage(100, 80, 64, 30)) in parse(chunk({}, "stop", usage=xai))
+    assert UsageUpdate(TokenUsage(10, 1, 8, 0)) in parse(chunk({}, "stop", usage=deepseek))
+
+
+def test_reasoning_is_told_from_the_answer() -> None:
+    """Under either name, and in parts; where both names stand together it is said once."""
+    thinking = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "hm "}, {"type": "text", "text": "so"}]},
+        {"type": "text", "text": "Yes"},
+        {"type": "reference", "reference_ids": [1]},
+        "!",
+    ]
+    events = parse(
+        chunk({"reasoning_content": "a"}),
+        chunk({"reasoning": "b"}),
+        chunk({"reasoning": "c", "reasoning_content": "c"}),
+        chunk({"content": thinking}),
+    )
+    assert events == [
+        *(ReasoningDelta(text) for text in ("a", "b", "c", "hm ", "so")),
+        TextDelta("Yes"),
+        TextDelta("!"),
+    ]
+
+
+def test_a_refusal_is_the_text_of_the_answer() -> None:
+    """A model that declines says so in a field of its own."""
+    assert parse(chunk({"refusal": "I cannot"}), DONE)[0] == TextDelta("I cannot")
+    assert parse(whole({"content": None, "refusal": "No"}))[0] == TextDelta("No")
+
+
+def test_the_upstream_names_itself() -> None:
+    """The model's own name and the call's id are the first that are not empty; an id in the headers wins."""
+    parser = AnswerParser(HEAD, content_type=EVENT_STREAM)
+    names = []
+    for piece in (event({"choices": [], "model": "", "id": ""}), chunk({"content": "a"})):
+        parser.feed(piece)
+        names.append((parser.upstream_model, parser.upstream_id))
+    assert names == [(None, None), ("up-1", "chatcmpl-1")]
+    assert AnswerParser(Head("m", request_id="req_7")).upstream_id == "req_7"
+
+
+def test_other_choices_than_the_first_are_ignored() -> None:
+    """More than one answer is nothing that anybody asked for."""
+    second = {"index": 1, "delta": {"content": "other"}, "finish_reason": "length"}
+    assert parse(event({"choices": [second]}), chunk({"content": "first"})) == [TextDelta("first")]
+
+
+# -- tool calls --------------------------------------------------------------------------------------
+
+
+def calls_of(events: Sequence[ModelEvent]) -> tuple[ToolCall, ...]:
+    """Return the tool calls that the events make up."""
+    assembly = Assembly()
+    assembly.extend(events)
+    return assembly.tool_calls
+
+
+def test_tool_calls_come_in_pieces_by_index() -> None:
+    """Id and name once, the arguments bit by bit, two calls interleaved."""
+
+    def pieces(index: int, **fields: object) -> bytes:
+        return chunk({"tool_calls": [{"index": index, **fields}]})
+
+    events = parse(
+        pieces(0, id="a", type="function", function={"name": "get", "arguments": ""}),
+        pieces(1, id="b", function={"name": "put", "arguments": "{"}),
+        pieces(0, function={"arguments": '{"x":'}),
+        pieces(1, function={"arguments": "}"}),
+        pieces(0, function={"arguments": "1}"}),
+    )
+    assert events[0] == ToolCallDelta(0, "a", "get")
+    assert events[2] == ToolCallDelta(0, arguments='{"x":')
+    assert calls_of(events) == (ToolCall("a", "get", '{"x":1}'), ToolCall("b", "put", "{}"))
+
+
+def test_tool_calls_without_index_are_told_apart_by_their_ids() -> None:
+    """Google's compatible endpoint counts nothing; pieces without an id belong to the last call."""
+    events = parse(
+        chunk({"tool_calls": [{"id": "a", "function": {"name": "get", "arguments": "{}"}}]}),
+        chunk({"tool_calls": [{"id": "b", "function": {"name": "get", "arguments": "["}}]}),
+        chunk({"tool_calls": [{"function": {"arguments": "]"}}]}),
+    )
+    assert calls_of(events) == (ToolCall("a", "get", "{}"), ToolCall("b", "get", "[]"))
+
+
+def test_calls_under_one_index_are_told_apart_by_their_ids() -> None:
+    """Some give every call the index 0; a repeated id is the same call."""
+    events = parse(
+        chunk({"tool_calls": [{"index": 0, "id": "a", "function": {"name": "get", "arguments": "1"}}]}),
+        chunk({"tool_calls": [{"index": 0, "id": "a", "function": {"name": "get", "arguments": "2"}}]}),
+        chunk({"tool_calls": [{"index": 0, "id": "b", "function": {"name": "get", "arguments": "3"}}]}),
+    )
+    assert calls_of(events) == (ToolCall("a", "get", "12"), ToolCall("b", "get", "3"))
+
+
+def test_a_tool_call_without_type_and_id_is_one() -> None:
+    """Mistral leaves out the type, others the id; arguments may be an object."""
+    body = whole({"content": None, "tool_calls": [{"function": {"name": "get", "arguments": {"x": 1}}}]}, "tool_calls")
+    assert calls_of(parse(body)) == (ToolCall("call_0", "get", '{"x":1}'),)
+
+
+def test_the_older_function_call_is_a_tool_call() -> None:
+    """What came before tools reads the same."""
+    body = whole({"content": None, "function_call": {"name": "get", "arguments": "{}"}}, "function_call")
+    assert calls_of(parse(body)) == (ToolCall("call_0", "get", "{}"),)
+    streamed = (chunk({"function_call": {"name": "get"}}), chunk({"function_call": {"arguments": "{}"}}))
+    assert calls_of(parse(*streamed)) == (ToolCall("call_0", "get", "{}"),)
+
+
+# -- whole answers -----------------------------------------------------------------------------------
+
+
+def test_json_is_read_as_a_whole_answer_whatever_was_asked_for() -> None:
+    """The body's first byte decides, not the content type; white space before it keeps connections alive."""
+    body = whole({"content": "Yes"}, usage={"prompt_tokens": 1, "completion_tokens": 1})
+    expected = [TextDelta("Yes"), UsageUpdate(TokenUsage(1, 1)), Finished(FinishReason.STOP, "stop")]
+    for content_type in ("application/json", "application/octet-stream", EVENT_STREAM, ""):
+        assert parse(b"\n\n", b"  ", body[:9], body[9:], content_type=content_type) == expected
+
+
+def test_a_stream_is_read_as_one_whatever_its_content_type_says() -> None:
+    """Some label an event stream as text or JSON."""
+    for content_type in ("application/json", "text/plain", ""):
+        assert parse(chunk({"content": "a"}), DONE, content_type=content_type)[0] == TextDelta("a")
+
+
+@pytest.mark.parametrize(("finish", "raw"), [("", ""), (None, None)])
+def test_a_whole_answer_without_a_reason_is_complete(finish: str | None, raw: str | None) -> None:
+    """JSON that parses was not cut."""
+    assert parse(whole({"content": "a"}, finish)) == [TextDelta("a"), Finished(FinishReason.STOP, raw)]
+
+
+def test_a_filtered_answer_without_message_ends_by_the_filter() -> None:
+    """Azure leaves out the message of an answer that it filtered."""
+    body = json.dumps({"choices": [{"finish_reason": "content_filter", "index": 0}]}).encode()
+    assert parse(body) == [Finished(FinishReason.CONTENT_FILTER, "content_filter")]
+
+
+# -- failures ----------------------------------------------------------------------------------------
+
+
+def test_an_error_inside_a_stream_is_raised_after_the_events_before_it() -> None:
+    """Nothing that arrived is lost; what comes after the error is not read."""
+    error = event({"error": {"message": "engine overloaded", "code": "overloaded", "type": "server_error"}})
+    parser = AnswerParser(HEAD, content_type=EVENT_STREAM)
+    events = parser.feed(chunk({"content": "a"}) + error + chunk({"content": "b"}) + DONE)
+    assert events == [TextDelta("a")]
+    assert isinstance(parser.failure, OverloadedError)
+    assert parser.feed(DONE) == []
+
+
+@pytest.mark.parametrize(
+    ("piece", "kind"),
+    [
+        (b'event: error\ndata: {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}\n\n', RateLimitError),
+        (b'event: error\ndata: {"message": "boom"}\n\n', ProviderError),
+        (event({"error": {"message": "x", "code": 429}, "choices": [{"delta": {"content": ""}}]}), RateLimitError),
+        (event({"error": {"message": "bad field", "type": "invalid_request_error"}}), RequestError),
+        (event({"error": {"code": "content_filter", "message": "no"}}), ContentFilterError),
+        (event({"object": "error", "message": "worker died", "type": "InternalServerError"}), ProviderError),
+        (event({"detail": "gone wrong"}), ProviderError),
+        (event([{"error": {"code": 503, "message": "later", "status": "UNAVAILABLE"}}]), OverloadedError),
+        (chunk({"content": ""}, "error"), ProviderError),
+        (b'{"error": {"message": "plain JSON", "code": "overloaded"}}', OverloadedError),
+    ],
+)
+def test_errors_under_a_200_are_classified(piece: bytes, kind: type[WizardError]) -> None:
+    """By code or type, in every shape, beside choices too, and as plain JSON under an event stream's content type."""
+    assert type(failure(piece)) is kind
+
+
+@pytest.mark.parametrize(
+    ("piece", "said"),
+    [
+        (b"data: {broken\n\n", "JSON"),
+        (b"data: 17\n\n", "not a JSON object"),
+        (b'data: {"choices": [{"delta": {"content": 5}}]}\n\n', "int for its text"),
+        (b'data: {"choices": "\xff"}\n\n', "understood"),
+        (b"data: " + b"[" * 100_000 + b"\n\n", "nested"),
+        (b"{" + b'"choices": []}', "no choices"),
+        (b"[]", "the provider failed"),
+        (b'{"choices": [{"message": {"content": "cut', "understood"),
+    ],
+)
+def test_what_cannot_be_understood_fails(piece: bytes, said: str) -> None:
+    """Malformed events and answers are errors that say what was wrong, never silence."""
+    error = failure(piece)
+    assert isinstance(error, ProviderError)
+    assert said in str(error)
+
+
+def test_a_web_page_is_no_answer() -> None:
+    """A proxy's page under a 200 fails with a short excerpt and the setting to look at."""
+    page = b"<!DOCTYPE html>\n<html><body>" + b"Sign in to the network " * 1000 + KEY.encode()
+    error = failure(page, content_type="text/html")
+    assert isinstance(error, ParseError)
+    assert "text/html" in str(error)
+    assert "base_url" in str(error)
+    assert len(str(error)) < 700
+
+
+def test_other_text_is_no_answer() -> None:
+    """Text that only looks like an event stream by its first letter, and an empty body, fail too."""
+    assert isinstance(failure(b"error code: 1015", content_type="text/plain"), ParseError)
+    assert isinstance(failure(content_type="application/json"), ParseError)
+
+
+def test_an_endless_event_fails() -> None:
+    """What a server may make us hold is bounded."""
+    parser = AnswerParser(HEAD, content_type=EVENT_STREAM)
+    parser.feed(chunk({"content": "a"}) + b"data: ")
+    for _ in range(MAX_EVENT // 2**20 + 1):
+        parser.feed(b"x" * 2**20)
+    assert isinstance(parser.failure, ParseError)
+    assert str(MAX_EVENT) in str(parser.failure)
+
+
+def test_an_error_status_makes_an_error_of_any_body() -> None:
+    """JSON, a page by its title, nothing at all, and a page without end, of which only the beginning is read."""
+    head = Head("primary", status=502)
+    assert "upstream gone" in str(failure(b'{"error": {"message": "upstream gone"}}', head=head))
+    assert "502 Bad Gateway" in str(failure(b"<html><title>\n502 Bad Gateway</title>" + b"x" * 5000, head=head))
+    assert str(failure(head=head)) == "primary: the provider failed (HTTP 502)"
+    parser = AnswerParser(head)
+    parser.feed(b"<html>" + b"x" * MAX_ERROR_BODY)
+    assert parser.failure is not None
+
+
+def test_no_error_repeats_the_key() -> None:
+    """Not from an error body, a broken event or a page that echoes it."""
+    echo = KEY.encode()
+    errors = [
+        failure(b'{"error": {"message": "Incorrect API key: ' + echo + b'"}}', head=Head("m", 401, secrets=(KEY,))),
+        failure(b'{"error": {"message": "' + echo + b'", "code": "' + echo + b'"}}'),
+        failure(b"data: {" + echo + b"\n\n"),
+        failure(b"<html>" + echo, content_type="text/html"),
+        failure(b"plain " + echo, head=Head("m", 500, secrets=(KEY,))),
+    ]
+    for error in errors:
+        assert "***" in str(error)
+        assert KEY not in f"{error!r} {error.to_dict()} {error.__cause__!r}"
+
+
+# -- recorded traffic --------------------------------------------------------------------------------
+
+RECORDED_ERRORS: dict[str, type[WizardError]] = {
+    "DeploymentNotFound": ModelNotFoundError,
+    "model_not_found": ModelNotFoundError,
+    "content_filter": ContentFilterError,
+    "invalid_image_url": RequestError,
+    "invalid_image_format": RequestError,
+}
+"""What each code that fails in the recordings means; each stands there once."""
+
+
+@frozen
+class Reading:
+    """What an answer says. `calls` are ids, names and arguments, `tokens` the input and all of the output."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: tuple[tuple[str, str, str], ...] = ()
+    tokens: tuple[int, int] | None = None
+    finish: str | None = None
+    done: bool = True
+
+
+def read_plainly(body: str, *, streamed: bool) -> Reading:
+    """Read a recorded answer with the standard library, and no code of ours."""
+    lines = [line[5:].strip() for line in body.split("\n") if line.startswith("data:")] if streamed else [body]
+    chunks = [json.loads(line) for line in lines if line != "[DONE]"]
+    choices = [choice for each in chunks for choice in each["choices"][:1]]
+    deltas = [choice.get("delta" if streamed else "message") or {} for choice in choices]
+    usages = [u for each in chunks if (u := each.get("usage") or each.get("x_groq", {}).get("usage"))]
+    calls: dict[int, list[str]] = {}
+    for delta in deltas:
+        for place, call in enumerate(delta.get("tool_calls") or ()):
+            parts = calls.setdefault(
+                call.get("index", place), [call.get("id", ""), call["function"].get("name", ""), ""]
+            )
+            parts[2] += call["function"].get("arguments", "")
+        if delta.get("function_call"):
+            calls[0] = ["call_0", delta["function_call"]["name"], delta["function_call"]["arguments"]]
+    return Reading(
+        text="".join(delta.get("content") or delta.get("refusal") or "" for delta in deltas),
+        reasoning="".join(delta.get("reasoning_content") or delta.get("reasoning") or "" for delta in deltas),
+        calls=tuple((call[0], call[1], call[2]) for _, call in sorted(calls.items())),
+        tokens=(usages[-1]["prompt_tokens"], usages[-1]["total_tokens"] - usages[-1]["prompt_tokens"])
+        if usages
+        else None,
+        finish=next((choice["finish_reason"] for choice in choices if choice.get("finish_reason")), None),
+        done="[DONE]" in lines or not streamed,
+    )
+
+
+def read_with_the_parser(body: bytes, status: int, rng: Random) -> Reading:
+    """Read an answer with the parser, in pieces of random lengths; raise what it fails with."""
+    parser = AnswerParser(Head("primary", status))
+    assembly = Assembly()
+    done = False
+    start = 0
+    while start < len(body):
+        end = start + rng.choice([1, 7, 100, 4096, 65536])
+        assembly.extend(parser.feed(body[start:end]))
+        start = end
+    done = parser.ended or not body.startswith((b"data:", b":"))
+    assembly.extend(parser.close())
+    if parser.failure is not None:
+        raise parser.failure
+    usage = assembly.usage
+    return Reading(
+        text=assembly.text,
+        reasoning=assembly.reasoning,
+        calls=tuple((call.id, call.name, call.arguments) for call in assembly.tool_calls),
+        tokens=None if usage is None else (usage.input_tokens, usage.output_tokens),
+        finish=None if assembly.finished is None else assembly.finished.raw,
+        done=done,
+    )
+
+
+def test_all_recorded_answers_are_understood(recordings: Path) -> None:
+    """Every recorded pair reads as its JSON says, in whatever pieces it comes, or raises the error that it is."""
+    rng = Random(1)
+    answers, failures = 0, Counter[str]()
+    with gzip.open(recordings / "openai-chat.jsonl.gz", "rt", encoding="utf-8") as lines:
+        for pair in map(json.loads, lines):
+            body, status = pair["response"]["body"], pair["response"]["status"]
+            name = f"{pair['path']}[{pair['idx']}]"
+            if status == 200 and '"choices"' in body:
+                expected = read_plainly(body, streamed=pair["stream"])
+                assert read_with_the_parser(body.encode(), status, rng) == expected, name
+                answers += 1
+            else:
+                code = json.loads(body)["error"]["code"]
+                with pytest.raises(RECORDED_ERRORS[code]):
+                    read_with_the_parser(body.encode(), status, rng)
+                failures[code] += 1
+    assert answers == 654
+    assert failures == dict.fromkeys(RECORDED_ERRORS, 1)

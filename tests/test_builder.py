@@ -1,0 +1,172 @@
+"""The composition root: which tree, which providers and which HTTP clients a configuration becomes."""
+
+from pathlib import Path
+from random import Random
+from typing import TypeAlias
+
+import httpx
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.models import Calls, Scripted, model, says
+from wizard_actors import ConfigError, ModelConfig, ResilientClient, UnsupportedError, WizardConfig
+from wizard_actors.builder import Clients, make_pipeline, make_tree
+from wizard_actors.config import LocalConfig, RouteConfig, ServerConfig, SupervisionConfig
+from wizard_actors.events import EventStream
+from wizard_actors.pipeline import Pipeline
+from wizard_actors.providers.base import Provider
+from wizard_actors.providers.engine import LocalProvider
+from wizard_actors.providers.openai import OpenAIProvider
+from wizard_actors.providers.simulated import SimulatedProvider
+from wizard_actors.supervisor import Supervisor
+
+Made: TypeAlias = tuple[Supervisor, Pipeline]
+
+
+def remote(
+    name: str, provider: str = "openai", *, proxy: str | None = None, ca_file: Path | None = None
+) -> ModelConfig:
+    """Return the configuration of a model behind HTTP."""
+    return ModelConfig(name=name, provider=provider, base_url="http://127.0.0.1:9/v1", proxy=proxy, ca_file=ca_file)
+
+
+async def build(config: WizardConfig, clients: Clients, providers: dict[str, Provider] | None = None) -> Made:
+    """Build, and start nothing."""
+    rng, events = Random(1), EventStream()
+    tree = make_tree(config, rng=rng, events=events)
+    return tree, make_pipeline(config, tree, clients, rng=rng, events=events, providers=providers)
+
+
+async def test_the_tree_has_an_actor_for_each_concern_of_each_model(autojump_clock: MockClock) -> None:
+    """A router, and a group for every model that is enabled; the embedded one has its engine, too."""
+    config = WizardConfig(
+        models=[
+            model("a"),
+            model("off", enabled=False),
+            ModelConfig(name="inside", provider="local", local=LocalConfig()),
+        ]
+    )
+    tree, pipeline = await build(config, Clients())
+
+    assert [node.path for node in tree.tree().walk()] == [
+        "wizard",
+        "wizard/router",
+        "wizard/models",
+        "wizard/models/model:a",
+        "wizard/models/model:a/limiter",
+        "wizard/models/model:a/breaker",
+        "wizard/models/model:a/worker",
+        "wizard/models/model:inside",
+        "wizard/models/model:inside/limiter",
+        "wizard/models/model:inside/breaker",
+        "wizard/models/model:inside/worker",
+        "wizard/models/model:inside/engine",
+    ]
+    assert sorted(pipeline.ports) == ["a", "inside"]
+
+
+async def test_every_actor_has_the_configured_bounds(autojump_clock: MockClock) -> None:
+    """Lanes from the configuration, and a drain deadline."""
+    config = WizardConfig(
+        models=[model("a")],
+        supervision=SupervisionConfig(mailbox=7, tells=9),
+        server=ServerConfig(drain_timeout=3.0),
+    )
+    tree, _ = await build(config, Clients())
+
+    lanes = [node.lanes for node in tree.tree().walk() if node.lanes is not None]
+    assert [(lane.asks_bound, lane.tells_bound) for lane in lanes] == [(7, 9)] * 4
+
+
+async def test_the_restart_policy_is_the_configured_one(autojump_clock: MockClock) -> None:
+    """How many crashes make an actor DOWN, and when it is tried again."""
+    supervision = SupervisionConfig(max_restarts=1, down_retry=5.0)
+    async with ResilientClient.open(WizardConfig(models=[model("a")], supervision=supervision)) as client:
+        for state in ("running", "down"):
+            client.supervisor.kill("router", RuntimeError("planted"))
+            await wait_all_tasks_blocked()
+            assert client.tree().children[0].state == state
+        await trio.sleep(5.0)
+        await wait_all_tasks_blocked()
+        assert client.tree().children[0].state == "running"
+
+
+async def test_each_kind_of_model_gets_its_provider(autojump_clock: MockClock) -> None:
+    """Presets speak OpenAI's protocol."""
+    inside = ModelConfig(name="inside", provider="local", local=LocalConfig())
+    config = WizardConfig(models=[model("sim"), remote("one"), remote("two", "groq"), inside])
+    clients = Clients()
+    _, pipeline = await build(config, clients)
+
+    kinds = {name: type(port.provider) for name, port in pipeline.ports.items()}
+    assert kinds == {"sim": SimulatedProvider, "one": OpenAIProvider, "two": OpenAIProvider, "inside": LocalProvider}
+    await clients.aclose()
+
+
+async def test_models_share_one_http_client_unless_they_are_reached_differently(autojump_clock: MockClock) -> None:
+    """One for each proxy or authority; all of them are closed."""
+    clients = Clients()
+    shared = clients.get(remote("one"))
+    proxied = clients.get(remote("two", proxy="http://127.0.0.1:8"))
+
+    assert clients.get(remote("three")) is shared
+    assert clients.get(remote("four", proxy="http://127.0.0.1:8")) is proxied
+    assert proxied is not shared
+    await clients.aclose()
+    assert shared.is_closed
+    assert proxied.is_closed
+
+
+async def test_an_unreadable_authority_is_told_by_its_file(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """Before anything starts."""
+    config = WizardConfig(models=[remote("one", ca_file=tmp_path / "none.pem")])
+    with pytest.raises(ConfigError, match=r"none\.pem"):
+        await build(config, Clients())
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "gemini"])
+async def test_a_protocol_of_a_later_version_is_named(autojump_clock: MockClock, provider: str) -> None:
+    """With the model that wants it."""
+    with pytest.raises(UnsupportedError, match=f"model one: the provider '{provider}'") as caught:
+        await build(WizardConfig(models=[remote("one", provider)]), Clients())
+    assert caught.value.feature == provider
+
+
+async def test_a_provider_of_ones_own_takes_the_place_of_a_models(autojump_clock: MockClock) -> None:
+    """Whatever the model's configuration says, and without an HTTP client of its own."""
+    own = Scripted(says("mine"))
+    config = WizardConfig(models=[remote("one"), remote("two", "anthropic")])
+    async with ResilientClient.open(config, providers={"one": own, "two": own}) as client:
+        assert (await client.generate("Why?", model="two")).text == "mine"
+
+
+async def test_a_provider_for_no_model_is_a_mistake(autojump_clock: MockClock) -> None:
+    """Left unsaid, the real one would be called in its place."""
+    config = WizardConfig(models=[model("primary")])
+    with pytest.raises(ConfigError, match="'pirmary'"):
+        await build(config, Clients(), {"pirmary": Scripted()})
+
+
+async def test_a_disabled_model_may_stand_in_a_chain(autojump_clock: MockClock) -> None:
+    """It is passed by, with the router and without."""
+    config = WizardConfig(
+        models=[model("off", enabled=False), model("a")], fallback=RouteConfig(name="wizard", chain=("off", "a"))
+    )
+    async with ResilientClient.open(config, providers={"a": Scripted(says("from a"))}) as client:
+        calls = Calls()
+        await calls.generate(client)
+        client.supervisor.kill("router", RuntimeError("planted"))
+        client.supervisor.kill("router", RuntimeError("planted"))
+        await calls.generate(client)
+
+        assert [answer.model for answer in calls.answers] == ["a", "a"]
+
+
+async def test_making_a_client_sends_nothing(autojump_clock: MockClock) -> None:
+    """Not to the upstream, and not to ask for its name."""
+    clients = Clients()
+    made = clients.get(remote("one"))
+    assert isinstance(made, httpx.AsyncClient)
+    assert made.trust_env is False
+    await clients.aclose()

@@ -1,0 +1,157 @@
+"""`wizard check` and `wizard models`: what is shown, where it came from, and how probes go."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.wizard_cli import SIMULATED, Wizard, two_models
+
+
+@pytest.fixture
+def wizard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wizard:
+    """The program, in a folder and an environment without any configuration."""
+    return Wizard(tmp_path, monkeypatch)
+
+
+CHECKED = """
+[defaults]
+max_concurrency = 7
+[[models]]
+name = "pretender"
+provider = "simulated"
+retry = { max_attempts = 2 }
+[cache]
+ttl = "5m"
+"""
+ORIGINS = {
+    "models[0].name": ("pretender", "model"),
+    "models[0].max_concurrency": (7, "defaults"),
+    "models[0].retry.max_attempts": (2, "model"),
+    "models[0].timeouts.stall": (30.0, "default"),
+    "cache.ttl": (300.0, "file"),
+    "logging.level": ("ERROR", "environment"),
+    "models[0].price": (None, "default"),
+    "fallback.chain": (["pretender"], "default"),
+}
+
+
+def test_check_shows_every_value_and_its_origin(wizard: Wizard) -> None:
+    """One row a setting: its key, the value in force, and where that came from."""
+    wizard.config(CHECKED)
+    wizard.monkeypatch.setenv("WIZARD_LOGGING_LEVEL", "ERROR")
+    ran = wizard("check")
+    assert (ran.status, ran.err) == (0, "")
+    rows = [line.split() for line in ran.out.splitlines()]
+    assert ["models[0].max_concurrency", "7", "defaults"] in rows
+    assert ["cache.ttl", "300", "file"] in rows
+    assert ["logging.level", "ERROR", "environment"] in rows
+    assert ["models[0].price", "-", "default"] in rows
+
+
+def test_check_json_shows_the_same_as_objects(wizard: Wizard) -> None:
+    """Values keep their types."""
+    file = wizard.config(CHECKED)
+    wizard.monkeypatch.setenv("WIZARD_LOGGING_LEVEL", "ERROR")
+    shown = wizard("check", "--json").json
+    assert shown["source"] == file.name
+    assert "probes" not in shown
+    settings = {each["key"]: (each["value"], each["origin"]) for each in shown["settings"]}
+    assert {key: settings[key] for key in ORIGINS} == ORIGINS
+
+
+def test_check_shows_paths_prices_and_tables(wizard: Wizard) -> None:
+    """Values that JSON has no type for are texts."""
+    (wizard.path / "some.key").write_text("sk-canary", encoding="utf-8")
+    wizard.config(
+        '[[models]]\nname = "a"\nprovider = "openai"\napi_key_file = "some.key"\nheaders = { x-token = "sk-canary" }\n'
+        'price = { input = 0.25, output = 2 }\nextra = { stop = ["x"], deep = { a = 1 } }\n'
+    )
+    ran = wizard("check", "--json")
+    settings = {each["key"]: each["value"] for each in ran.json["settings"]}
+    assert settings["models[0].api_key_file"] == "some.key"
+    assert settings["models[0].price.input"] == "0.25"
+    assert settings["models[0].headers.x-token"] == "***"
+    assert "sk-canary" not in ran.out + wizard("check").out
+
+
+def test_check_notes_what_this_version_cannot_ask(wizard: Wizard) -> None:
+    """Such a configuration is right all the same."""
+    wizard.config(f'{SIMULATED}[[models]]\nname = "other"\nprovider = "gemini"\n')
+    ran = wizard("check")
+    assert ran.status == 0
+    assert "model other: the provider 'gemini' is not part of this version" in ran.err
+
+
+def test_probe_asks_each_model_once(wizard: Wizard) -> None:
+    """The first model fails its first call and would answer a second one; the second model does not stand in for it."""
+    wizard.config(two_models().replace("max_attempts = 1", "max_attempts = 3"))
+    ran = wizard("check", "--probe", "--json")
+    first, second = ran.json["probes"]
+    assert ran.status == 1
+    assert (first["model"], first["ok"], first["error"]["code"]) == ("first", False, "provider_error")
+    assert (second["model"], second["ok"], second["error"]) == ("second", True, None)
+    assert second["ms"] >= 0
+
+
+def test_probe_shows_a_row_a_model(wizard: Wizard) -> None:
+    """A model that fails shows its error beside the others' ok; all ok is status 0."""
+    wizard.config(two_models())
+    ran = wizard("check", "--probe")
+    rows = ran.out.splitlines()[-2:]
+    assert ran.status == 1
+    assert "simulated failure" in rows[0]
+    assert rows[1].split()[:2] == ["second", "ok"]
+    wizard.config(SIMULATED)
+    assert wizard("check", "--probe").status == 0
+
+
+def test_probe_asks_around_a_model_that_cannot_be_asked(wizard: Wizard) -> None:
+    """One that this version does not know fails alone; a disabled one is left out."""
+    more = (
+        '[[models]]\nname = "other"\nprovider = "gemini"\n[[models]]\nname = "off"\nprovider = "xai"\nenabled = false\n'
+    )
+    wizard.config(SIMULATED + more)
+    ran = wizard("check", "--probe", "--json")
+    assert ran.status == 1
+    assert [(each["model"], each["ok"]) for each in ran.json["probes"]] == [("pretender", True), ("other", False)]
+
+
+LISTED = """
+[[models]]
+name = "one"
+provider = "simulated"
+model = "upstream-one"
+rate_limit = { requests_per_minute = 60 }
+[[models]]
+name = "two"
+provider = "simulated"
+enabled = false
+[[routes]]
+name = "fast"
+chain = ["one"]
+"""
+
+
+def test_models_lists_models_and_routes(wizard: Wizard) -> None:
+    """Each model with its upstream's id, its routes and its limits."""
+    wizard.config(LISTED)
+    shown = wizard("models", "--json").json
+    one, two = shown["models"]
+    assert (one["name"], one["provider"], one["model"]) == ("one", "simulated", "upstream-one")
+    assert (one["enabled"], two["enabled"]) == (True, False)
+    assert (one["routes"], two["routes"]) == (["wizard", "fast"], [])
+    assert one["limits"]["requests_per_minute"] == 60
+    assert shown["routes"] == [
+        {"name": "wizard", "strategy": "sequential", "chain": ["one"]},
+        {"name": "fast", "strategy": "sequential", "chain": ["one"]},
+    ]
+
+
+def test_models_prints_a_table(wizard: Wizard) -> None:
+    """The same, for people."""
+    wizard.config(LISTED)
+    ran = wizard("models")
+    assert ran.status == 0
+    rows = [line.split() for line in ran.out.splitlines()]
+    assert ["one", "simulated", "upstream-one", "true", "wizard,", "fast"] in [row[:6] for row in rows]
+    assert ["fast", "sequential", "one"] in rows

@@ -1,0 +1,71 @@
+"""Ctrl-C and its like."""
+
+import os
+import signal
+
+import pytest
+import trio
+
+from wizard_actors.cli_signals import Signals
+
+
+class Exited(BaseException):
+    """The process has ended."""
+
+
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of the process raises `Exited`."""
+
+    def exit_now(status: int) -> None:
+        raise Exited(status)
+
+    monkeypatch.setattr(os, "_exit", exit_now)
+
+
+@pytest.mark.usefixtures("exits")
+def test_the_first_signal_cancels_and_the_second_ends_at_once() -> None:
+    """The work is cancelled as Trio cancels; a second signal while it winds up ends the process."""
+    signals = Signals()
+    steps: list[str] = []
+
+    async def work() -> int:
+        try:
+            signals.handle(2)
+            await trio.sleep_forever()
+        finally:
+            steps.append("cancelled")
+            try:
+                signals.handle(2)
+            except Exited as end:
+                steps.append(f"exit {end}")
+
+    assert signals.run(work) == 130
+    assert steps == ["cancelled", "exit 130"]
+
+
+@pytest.mark.usefixtures("exits")
+@pytest.mark.parametrize(("number", "status"), [(2, 130), (15, 143)])
+def test_a_signal_before_or_after_the_work_ends_at_once(number: int, status: int) -> None:
+    """There is nothing to stop in order."""
+
+    async def work() -> int:
+        await trio.lowlevel.checkpoint()
+        return 0
+
+    signals = Signals()
+    with pytest.raises(Exited, match=str(status)):
+        signals.handle(number)
+    assert signals.run(work) == 0
+    with pytest.raises(Exited, match=str(status)):
+        signals.handle(number)
+
+
+def test_a_signal_that_was_ignored_from_the_start_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`nohup` and a shell's background jobs rely on it."""
+    before = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_DFL}
+    installed: list[int] = []
+    monkeypatch.setattr(signal, "getsignal", before.get)
+    monkeypatch.setattr(signal, "signal", lambda number, _handler: installed.append(number))
+    Signals().install()
+    assert installed == [signal.SIGTERM]

@@ -1,0 +1,448 @@
+"""The rate limiter's core, case by case. Times are seconds from an arbitrary start."""
+
+import math
+
+import pytest
+
+from wizard_actors.config import RateLimitConfig
+from wizard_actors.gcra import GcraCore, Grant
+from wizard_actors.types import LimitHeaders, LimitWindow
+from wizard_actors.waiting import Rejected, Waiting
+
+NEVER = math.inf
+
+
+def limiter(rate: float | None = 60, burst: int | None = 1, queue: int = 100) -> GcraCore[int]:
+    """Return a limiter of one request a second, unless told otherwise."""
+    return GcraCore(RateLimitConfig(requests_per_minute=rate, burst=burst, queue=queue))
+
+
+def headers(limit: float | None, remaining: float | None, reset: float | None) -> LimitHeaders:
+    """Return headers that describe the limit of requests."""
+    return LimitHeaders(requests=LimitWindow(limit, remaining, reset))
+
+
+def granted(core: GcraCore[int], now: float) -> list[int]:
+    """Return who is granted by a tick at `now`."""
+    return [key for key, _ in core.tick(now).granted]
+
+
+def run_out(core: GcraCore[int]) -> dict[int, float]:
+    """Let time pass until nobody waits; return who was granted when."""
+    due: dict[int, float] = {}
+    while (now := core.wake_at()) < NEVER:
+        due.update((key, now) for key, _ in core.tick(now).granted)
+    return due
+
+
+def sent_at_once(core: GcraCore[int], now: float) -> int:
+    """Return how many of a thousand requests go without a wait at `now`."""
+    return sum(isinstance(core.acquire(key, now, now), Grant) for key in range(1000))
+
+
+# -- the pace
+
+
+@pytest.mark.parametrize(("rate", "at_once"), [(1, 1), (59, 1), (60, 1), (125, 2), (600, 10)])
+def test_the_default_burst_is_what_a_second_allows(rate: float, at_once: int) -> None:
+    """Without a configured burst, as many go at once as the rate allows in a second, at least one."""
+    assert sent_at_once(limiter(rate, None), 0.0) == at_once
+
+
+def test_after_the_burst_one_goes_each_interval() -> None:
+    """Waiters follow each other at the pace, in order of arrival."""
+    core = limiter(burst=2)
+    assert sent_at_once(core, 0.0) == 2
+    for key in range(3):
+        core.acquire(key, 0.0, NEVER)
+    assert run_out(core) == {0: 1.0, 1: 2.0, 2: 3.0}
+
+
+@pytest.mark.parametrize("jump", [3.0, 1e3, 1e9])
+def test_a_clock_that_jumps_ahead_frees_no_more_than_the_burst(jump: float) -> None:
+    """However much time passes, or seems to, only the burst was saved up."""
+    core = limiter(burst=3)
+    sent_at_once(core, 0.0)
+    assert sent_at_once(core, jump) == 3
+
+
+def test_a_clock_that_goes_back_frees_nothing_early_and_does_not_spin() -> None:
+    """A tick in the past changes nothing, and asks for no other tick there."""
+    core = limiter()
+    core.acquire(1, 1000.0, NEVER)
+    core.acquire(2, 1000.0, NEVER)
+    assert granted(core, 400.0) == []
+    assert core.wake_at() == 1001.0
+    assert run_out(core) == {2: 1001.0}
+
+
+def test_without_a_rate_everything_goes_at_once() -> None:
+    """A limiter that knows no limit never makes anybody wait."""
+    core = limiter(None)
+    assert sent_at_once(core, 0.0) == 1000
+    assert core.snapshot().rate is None
+
+
+# -- the waiting room
+
+
+def test_thirty_of_forty_waiters_leave_and_the_others_move_up_at_once() -> None:
+    """Whoever leaves costs nothing: the last of ten is served after ten seconds, not after forty."""
+    core = limiter()
+    core.acquire(-1, 0.0, NEVER)
+    for key in range(40):
+        core.acquire(key, 0.0, NEVER)
+    for key in range(40):
+        if key % 4:
+            core.forget(key)
+    assert run_out(core) == {key: key / 4 + 1 for key in range(0, 40, 4)}
+
+
+def test_a_request_that_would_come_too_late_is_rejected_at_once() -> None:
+    """Nobody waits in vain; the rejected are told how long a newcomer would wait."""
+    core = limiter()
+    core.acquire(1, 0.0, NEVER)
+    core.acquire(2, 0.0, NEVER)
+    assert core.acquire(3, 0.0, 1.9) == Rejected(2.0)
+    assert core.acquire(4, 0.0, 2.0) == Waiting(2.0)
+    assert core.snapshot().rejected == 1
+
+
+def test_a_turn_at_the_very_instant_of_giving_up_is_taken() -> None:
+    """The instant of giving up belongs to the time that a caller has."""
+    core = limiter()
+    core.acquire(1, 0.0, NEVER)
+    core.acquire(2, 0.0, 1.0)
+    assert granted(core, 1.0) == [2]
+
+
+def test_a_late_tick_grants_nothing_to_whoever_has_given_up() -> None:
+    """When the loop was held up, the overdue are rejected wherever they stand, and the others served."""
+    core = limiter()
+    core.acquire(1, 0.0, NEVER)
+    for key, give_up_at in ((2, 1.5), (3, NEVER), (4, NEVER), (5, 4.5), (6, NEVER)):
+        core.acquire(key, 0.0, give_up_at)
+    answers = core.tick(5.0)
+    assert [key for key, _ in answers.granted] == [3]
+    assert answers.rejected == (2, 5)
+    assert run_out(core) == {4: 6.0, 6: 7.0}
+
+
+def test_a_newcomer_does_not_overtake_whoever_is_due_already() -> None:
+    """Even where the tick is late, order of arrival counts."""
+    core = limiter()
+    core.acquire(1, 0.0, NEVER)
+    core.acquire(2, 0.0, NEVER)
+    assert isinstance(core.acquire(3, 5.0, NEVER), Waiting)
+    assert granted(core, 5.0) == [2]
+
+
+def test_a_full_room_takes_nobody_else() -> None:
+    """The room is bounded; over the bound a request is rejected, with the wait that it would have had."""
+    core = limiter(queue=2)
+    for key in range(3):
+        core.acquire(key, 0.0, NEVER)
+    assert core.full
+    assert core.acquire(9, 0.0, NEVER) == Rejected(3.0)
+
+
+# -- refunds
+
+
+def test_an_unsent_request_is_there_for_the_next_one() -> None:
+    """A grant that came back at once has cost nothing."""
+    core = limiter()
+    grant = core.acquire(1, 0.0, NEVER)
+    core.acquire(2, 0.0, NEVER)
+    assert isinstance(grant, Grant)
+    core.refund(grant, 0.0)
+    assert core.wake_at() <= 0.0
+    assert granted(core, 0.0) == [2]
+    assert core.snapshot().refunded == 1
+
+
+def test_a_late_refund_is_worth_what_nobody_else_got_the_use_of() -> None:
+    """After a quarter of an interval three quarters are left of it; after a whole one, nothing."""
+    core = limiter(burst=2)
+    early, late = core.acquire(1, 0.0, NEVER), core.acquire(2, 0.0, NEVER)
+    core.acquire(3, 0.0, NEVER)
+    core.acquire(4, 0.0, NEVER)
+    assert isinstance(early, Grant)
+    assert isinstance(late, Grant)
+    assert granted(core, 1.0) == [3]
+    core.refund(early, 1.0)
+    assert core.wake_at() == 2.0
+    core.refund(Grant(0.75), 1.0)
+    assert core.wake_at() == 1.25
+
+
+# -- pauses
+
+
+def test_nobody_is_granted_before_the_end_of_a_pause() -> None:
+    """A pause holds even a full bucket, and nothing is saved up in it."""
+    core = limiter(burst=5)
+    core.pause(10.0, 0.0)
+    for key in range(3):
+        core.acquire(key, 0.0, NEVER)
+    assert run_out(core) == {0: 10.0, 1: 11.0, 2: 12.0}
+
+
+def test_a_shorter_pause_does_not_end_a_longer_one() -> None:
+    """Of two pauses the later end counts, in whichever order they are heard of."""
+    core = limiter()
+    core.pause(10.0, 0.0)
+    core.pause(2.0, 0.0)
+    assert core.snapshot().paused_until == 10.0
+
+
+def test_a_pause_rejects_at_once_whoever_it_makes_too_late() -> None:
+    """Only they are rejected: those behind them move up, and wait where that is in time."""
+    core = limiter()
+    core.acquire(0, 0.0, NEVER)
+    for key, give_up_at in ((1, 3.0), (2, 4.0), (3, NEVER), (4, 11.5)):
+        core.acquire(key, 0.0, give_up_at)
+    core.pause(10.0, 0.5)
+    assert core.wake_at() <= 0.5
+    assert core.tick(0.5).rejected == (1, 2)
+    assert run_out(core) == {3: 10.0, 4: 11.0}
+
+
+def test_a_waiter_may_leave_before_it_is_told_that_it_is_too_late() -> None:
+    """Nobody is answered who has gone."""
+    core = limiter()
+    core.pause(1.0, 0.0)
+    core.acquire(1, 0.0, 5.0)
+    core.pause(10.0, 0.0)
+    core.forget(1)
+    assert core.wake_at() == NEVER
+    assert core.tick(0.0).rejected == ()
+
+
+def test_a_pause_is_as_long_as_it_says_whatever_the_pace_does() -> None:
+    """A pace that changes meanwhile neither shortens nor lengthens it."""
+    core = limiter()
+    core.observe(headers(None, 1, 5), 0.0)
+    core.pause(20.0, 0.0)
+    assert core.acquire(1, 0.0, NEVER) == Waiting(20.0)
+    assert core.acquire(2, 0.0, NEVER) == Waiting(21.0)
+    core.tick(6.0)
+    assert run_out(core) == {1: 20.0, 2: 21.0}
+
+
+# -- slowing down
+
+
+def test_a_429_halves_the_rate_which_recovers_within_half_a_minute_of_the_pause() -> None:
+    """An eighth of the configured rate comes back every 7.5 seconds, counted from the end of the pause."""
+    core = limiter()
+    core.slow_down(0.0, 0.0)
+    core.pause(100.0, 0.0)
+    rates = []
+    for now in (0.0, 100.0, 107.5, 115.0, 122.5, 130.0, 1000.0):
+        core.tick(now)
+        rates.append(core.snapshot().rate)
+    assert rates == [30.0, 30.0, 37.5, 45.0, 52.5, 60.0, 60.0]
+
+
+def test_many_429s_at_once_halve_the_rate_once() -> None:
+    """What was sent before the rate was halved says nothing about the new one; what was sent after it does."""
+    core = limiter()
+    for _ in range(20):
+        core.slow_down(0.0, 1.0)
+    assert core.snapshot().rate == 30.0
+    core.slow_down(2.0, 3.0)
+    assert core.snapshot().rate == 15.0
+
+
+def test_the_rate_never_falls_below_a_sixteenth() -> None:
+    """A client that only meets 429s still finds out when they are over."""
+    core = limiter()
+    for now in range(1, 20):
+        core.slow_down(now - 0.1, float(now))
+    assert core.snapshot().rate == 60 / 16
+
+
+def test_a_burst_is_not_repeated_after_a_429() -> None:
+    """What was saved up is gone, also where no pause follows."""
+    core = limiter(burst=10)
+    core.slow_down(0.0, 0.0)
+    assert sent_at_once(core, 0.0) == 1
+
+
+def test_without_a_rate_a_429_changes_nothing_but_its_pause() -> None:
+    """There is nothing to halve."""
+    core = limiter(None)
+    core.slow_down(0.0, 0.0)
+    assert sent_at_once(core, 0.0) == 1000
+    assert core.snapshot().rate is None
+
+
+# -- what headers teach
+
+
+@pytest.mark.parametrize(
+    ("limit", "remaining", "reset", "rate"),
+    [
+        (100, 20, 20, 60.0),  # one a second until then
+        (100, 20, 40, 30.0),
+        (100, 51, 6000, None),  # more than half is left
+        (None, 5, 10, 30.0),
+        (100, 0, 60, 10.0),  # as if a tenth were left
+        (14_400, 0, 86_400, 1.0),  # a limit a day: an answer a minute tells when it is over
+        (None, 0, 86_400, 1.0),
+        (100, -1, 60, None),
+        (100, 10, 0, None),
+        (100, 10, -5, None),
+        (100, 10, math.nan, None),
+        (100, math.nan, 10, None),
+        (100, math.inf, 10, None),
+        (100, 10, math.inf, None),
+        (100, None, 10, None),
+        (100, 10, None, None),
+        (-1, 10, 20, 30.0),
+        (0, 10, 20, 30.0),
+        (math.nan, 10, 20, 30.0),
+    ],
+)
+def test_headers_pace_what_remains_until_the_reset(
+    limit: float | None, remaining: float | None, reset: float | None, rate: float | None
+) -> None:
+    """Half of the limit goes freely, the other half is spread; what is absurd or missing teaches nothing."""
+    core = limiter(None)
+    core.observe(headers(limit, remaining, reset), 0.0)
+    learned = core.snapshot().rate
+    assert learned == rate if rate is None else learned == pytest.approx(rate)
+
+
+def test_headers_never_speed_up() -> None:
+    """The configured rate is the most that goes."""
+    core = limiter(60)
+    core.observe(headers(10_000, 4_000, 1), 0.0)
+    assert core.snapshot().rate == 60.0
+
+
+def test_what_headers_taught_ends_with_the_reset() -> None:
+    """From then on the window is full again."""
+    core = limiter(60)
+    core.observe(headers(None, 1, 30), 0.0)
+    assert core.snapshot().rate == 2.0
+    core.tick(30.0)
+    assert core.snapshot().rate == 60.0
+
+
+def test_a_waiter_is_planned_with_the_pace_of_its_time() -> None:
+    """Who would be too late at the learned pace, but not after the reset, waits."""
+    core = limiter(60)
+    core.observe(headers(None, 1, 30), 0.0)
+    for key, due in enumerate((30.0, 31.0, 32.0)):
+        core.acquire(-1, 0.0, 0.0)
+        assert core.acquire(key, 0.0, 40.0) == Waiting(due)
+    assert run_out(core) == {0: 30.0, 1: 31.0, 2: 32.0}
+
+
+def test_what_was_saved_up_is_not_there_if_the_provider_does_not_know_of_it() -> None:
+    """No more go at once than the headers say remain."""
+    core = limiter(600, burst=10)
+    core.observe(headers(None, 2, 10), 0.0)
+    assert sent_at_once(core, 0.0) == 2
+
+
+def test_no_headers_teach_nothing() -> None:
+    """Headers about tokens, or about nothing, leave the pace alone; so does a Retry-After on an answer."""
+    core = limiter(None)
+    core.observe(LimitHeaders(tokens=LimitWindow(10, 0, 60), retry_after=30.0), 0.0)
+    assert core.snapshot().rate is None
+    assert sent_at_once(core, 0.0) == 1000
+
+
+class RefillingAccount:
+    """A provider whose limit refills steadily."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.level, self.seen = limit, float(limit), 0.0
+
+    def send(self, now: float) -> LimitHeaders | None:
+        self.level = min(self.limit, self.level + (now - self.seen) * self.limit / 60)
+        self.seen = now
+        self.level -= 1
+        missing = (self.limit - self.level) * 60 / self.limit
+        return headers(self.limit, math.floor(self.level), missing) if self.level >= 0 else None
+
+
+class WindowedAccount:
+    """A provider whose limit is a fixed window of a minute."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.used, self.window = limit, 0, 0
+
+    def send(self, now: float) -> LimitHeaders | None:
+        if now // 60 != self.window:
+            self.window, self.used = int(now // 60), 0
+        self.used += 1
+        reset = 60 - now % 60
+        return headers(self.limit, self.limit - self.used, reset) if self.used <= self.limit else None
+
+
+@pytest.mark.parametrize("account", [RefillingAccount(120), WindowedAccount(120)])
+def test_a_client_without_a_configured_rate_never_meets_a_429(account: RefillingAccount | WindowedAccount) -> None:
+    """Headers alone keep an eager client within its limit for ten minutes, and let it use most of it."""
+    core = limiter(None)
+    now, sent = 0.0, 0
+    core.acquire(0, now, NEVER)
+    while now < 600.0:
+        limits = account.send(now)
+        assert limits is not None, f"a 429 after {sent} requests, at {now}"
+        sent += 1
+        core.observe(limits, now)
+        if isinstance(core.acquire(sent, now, NEVER), Waiting):
+            now = core.wake_at()
+            while not core.tick(now).granted:
+                now = core.wake_at()
+    assert sent > 0.75 * 120 * 10
+
+
+# -- restarts
+
+
+def test_a_new_incarnation_begins_with_an_empty_bucket() -> None:
+    """What the last one granted is unknown: the first goes after an interval, and nothing was saved up."""
+    core = GcraCore[int].restore(RateLimitConfig(requests_per_minute=60, burst=5), limiter().snapshot(), 50.0)
+    assert sent_at_once(core, 50.0) == 0
+    assert sent_at_once(core, 51.0) == 1
+
+
+def test_a_new_incarnation_goes_on_with_pause_slow_down_and_counts() -> None:
+    """A crash is no reason to be less careful with a provider."""
+    old = limiter()
+    old.acquire(1, 0.0, NEVER)
+    old.slow_down(0.0, 1.0)
+    old.pause(20.0, 1.0)
+    core = GcraCore[int].restore(RateLimitConfig(requests_per_minute=60, burst=1), old.snapshot(), 5.0)
+    state = core.snapshot()
+    assert (state.paused_until, state.rate, state.granted) == (20.0, 30.0, 1)
+    core.slow_down(0.5, 6.0)  # an answer to what was sent before the rate was halved
+    assert core.snapshot().rate == 30.0
+    assert core.acquire(2, 5.0, NEVER) == Waiting(20.0)
+
+
+def test_a_grant_from_before_a_restart_is_refunded_into_the_empty_bucket() -> None:
+    """Its worth is what the time until the restart left of it."""
+    core = GcraCore[int].restore(RateLimitConfig(requests_per_minute=60, burst=1), limiter().snapshot(), 10.0)
+    core.refund(Grant(9.5), 10.0)
+    core.acquire(1, 10.0, NEVER)
+    assert core.wake_at() == 10.5
+    core.refund(Grant(2.0), 10.0)
+    assert core.wake_at() == 10.5
+
+
+def test_the_counts_say_what_happened() -> None:
+    """Granted, throttled, rejected and waiting add up."""
+    core = limiter()
+    core.acquire(1, 0.0, NEVER)
+    core.acquire(2, 0.0, NEVER)
+    core.acquire(3, 0.0, 0.5)
+    core.acquire(4, 0.0, NEVER)
+    core.tick(1.0)
+    state = core.snapshot()
+    assert (state.granted, state.throttled, state.rejected, state.waiting) == (2, 2, 1, 1)

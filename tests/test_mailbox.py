@@ -1,0 +1,447 @@
+"""The two lanes: what they hold, in which order they are served, and what they refuse."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import trio
+import trio.testing
+
+from tests.kernel_actors import (
+    AnswerKept,
+    BoomError,
+    Clerk,
+    ClerkView,
+    Do,
+    Echo,
+    Garage,
+    Keep,
+    Lease,
+    Rent,
+    Told,
+    Vacate,
+    clerk,
+    collect,
+    garage,
+    quiet,
+    tree,
+)
+from wizard_actors.actor import Actor, Reply, Waiter, handles, hears, takes_back
+from wizard_actors.errors import ActorCrashedError, DeadlineExceededError, MailboxFullError
+from wizard_actors.mailbox import Lanes, Mailbox
+from wizard_actors.specs import ChildSpec
+from wizard_actors.supervisor import Supervisor
+
+Clock = trio.testing.MockClock
+
+
+def lanes_of(supervisor: Supervisor) -> Lanes:
+    """Return the lanes of the only child."""
+    lanes = supervisor.tree().children[0].lanes
+    assert lanes is not None
+    return lanes
+
+
+# -- the ask lane
+
+
+async def test_an_actor_that_accepts_no_more_fills_its_lane_and_then_asks_wait(autojump_clock: Clock) -> None:
+    """The waiting room fills first, then the lane, then callers wait outside: that is the backpressure."""
+    spec = ChildSpec("a", clerk("a", room=2), mailbox=3)
+    answers: list[object] = []
+    async with tree(spec) as supervisor, trio.open_nursery() as nursery:
+        ref = supervisor.ref("a", ClerkView)
+        for number in range(9):
+            nursery.start_soon(collect, answers, ref, Keep(str(number), until=5.0 + number))
+        await quiet()
+        lanes = lanes_of(supervisor)
+    assert (lanes.kept, lanes.asks, lanes.asks_bound, lanes.senders_waiting) == (2, 3, 3, 4)
+    assert sorted(map(str, answers)) == [str(number) for number in range(9)]
+
+
+async def test_asks_are_received_in_the_order_in_which_they_were_sent(autojump_clock: Clock) -> None:
+    """Those that wait outside a full lane come after those in it, each in its turn."""
+    journal: list[str] = []
+    made: list[Clerk] = []
+    answers: list[object] = []
+    async with tree(ChildSpec("a", clerk("a", journal, made, room=0), mailbox=2)) as supervisor:
+        ref = supervisor.ref("a", ClerkView)
+        async with trio.open_nursery() as nursery:
+            for number in range(6):
+                nursery.start_soon(collect, answers, ref, Echo(str(number)))
+                await quiet()
+            made[0].room = 1
+            ref.tell(Told("go on"))
+    echoed = [line for line in journal if line.startswith("echo")]
+    assert echoed == [f"echo {number}" for number in range(6)]
+    assert len(answers) == 6
+
+
+async def test_ask_nowait_is_refused_at_once_where_the_lane_is_full(autojump_clock: Clock) -> None:
+    """It names the actor, posts nothing, and takes no time."""
+    answers: list[object] = []
+    async with tree(ChildSpec("a", clerk("a", room=0), mailbox=1), drain_timeout=0) as supervisor:
+        ref = supervisor.ref("a", ClerkView)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(collect, answers, ref, Echo())
+            await quiet()
+            with pytest.raises(MailboxFullError, match="wizard/a is full") as caught:
+                await ref.ask_nowait(Echo())
+            assert caught.value.actor == "wizard/a"
+            assert lanes_of(supervisor).asks == 1
+            assert trio.current_time() == 0
+            nursery.cancel_scope.cancel()
+
+
+async def test_ask_nowait_is_answered_where_there_is_room(autojump_clock: Clock) -> None:
+    """Room in the lane is all it needs: the answer is waited for."""
+    async with tree(ChildSpec("a", clerk("a"), mailbox=1)) as supervisor:
+        assert await supervisor.ref("a", ClerkView).ask_nowait(Echo("hi")) == "hi"
+
+
+async def test_an_answer_to_a_caller_that_is_let_in_and_served_in_one_turn_arrives(autojump_clock: Clock) -> None:
+    """A caller that waited for room may be answered before its task has run again."""
+    made: list[Clerk] = []
+    answers: list[object] = []
+    async with tree(ChildSpec("a", clerk("a", None, made, room=0), mailbox=1)) as supervisor:
+        ref = supervisor.ref("a", ClerkView)
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(collect, answers, ref, Echo("let in"))
+            await quiet()
+            made[0].room = 1
+            ref.tell(Told("one turn serves all three"))
+            await quiet()
+            assert answers == ["let in"] * 3
+
+
+# -- the return lane
+
+
+class Witness(Actor):
+    """Notes the order in which its lanes are served; receives no ask while it is not `open`."""
+
+    def __init__(self) -> None:
+        self.open = True
+        self.due = math.inf
+        self.order: list[str] = []
+
+    def accepting(self) -> bool:
+        """Whether it is open."""
+        return self.open
+
+    def wake_at(self) -> float:
+        """When it is due."""
+        return self.due
+
+    def tick(self, now: float) -> None:
+        """Note it, once."""
+        self.order.append("tick")
+        self.due = math.inf
+
+    def forget(self, waiter: Waiter, now: float) -> None:
+        """Note it."""
+        self.order.append("forget")
+
+    @handles(Keep)
+    def keep(self, message: Keep, reply: Reply[str], now: float) -> None:
+        """Keep it."""
+
+    @handles(Rent)
+    def rent(self, message: Rent, reply: Reply[Lease], now: float) -> None:
+        """Grant it."""
+        self.order.append("ask")
+        reply.grant(Lease(len(self.order)))
+
+    @takes_back(Vacate)
+    def vacate(self, grant: Lease, message: Vacate, now: float) -> None:
+        """Note it."""
+        self.order.append("return")
+
+    @hears(Told)
+    def hear(self, message: Told, now: float) -> None:
+        """Note it."""
+        self.order.append("tell")
+
+
+async def test_a_turn_serves_forgets_and_returns_then_what_is_due_then_tells_then_asks(autojump_clock: Clock) -> None:
+    """The order is that of the lanes, whatever arrived first."""
+    actor = Witness()
+    scope = trio.CancelScope()
+    answers: list[object] = []
+    async with tree(ChildSpec("a", lambda _ledger, _carry: actor), drain_timeout=0) as supervisor:
+        ref = supervisor.ref("a", object)
+        lease = await ref.ask(Rent())
+
+        async def leaver() -> None:
+            with scope:
+                try:
+                    await ref.ask(Keep())
+                finally:  # all in one step, in the opposite order
+                    actor.open = True
+                    ref.tell(Told("news"))
+                    actor.due = trio.current_time()
+                    ref.give_back(lease, Vacate())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leaver)
+            await quiet()
+            actor.open = False
+            nursery.start_soon(collect, answers, ref, Rent())
+            await quiet()
+            actor.order.clear()
+            scope.cancel()
+    assert actor.order == ["forget", "return", "tick", "tell", "ask"]
+
+
+async def test_returns_reach_an_actor_that_accepts_no_asks(autojump_clock: Clock) -> None:
+    """A full waiting room and a full lane keep nothing back that would empty them."""
+    made: list[Garage] = []
+    answers: list[object] = []
+    async with tree(ChildSpec("a", garage(made, room=1), mailbox=1)) as supervisor:
+        ref = supervisor.ref("a", int)
+        lease = await ref.ask(Rent())
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(collect, answers, ref, Rent())
+            await quiet()
+            assert lanes_of(supervisor).senders_waiting == 2
+            for served in range(1, 5):
+                ref.give_back(lease, Vacate())
+                await quiet()
+                assert len(answers) == served
+                latest = answers[-1]
+                assert isinstance(latest, Lease)
+                lease = latest
+        ref.give_back(lease, Vacate())
+
+
+async def test_a_thousand_returns_in_one_tick_all_arrive(autojump_clock: Clock) -> None:
+    """The return lane never refuses: it is bounded by the grants that it settles."""
+    made: list[Garage] = []
+    async with tree(ChildSpec("a", garage(made, places=1000), mailbox=1)) as supervisor:
+        ref = supervisor.ref("a", int)
+        leases = [await ref.ask(Rent()) for _ in range(1000)]
+        for lease in leases:
+            ref.give_back(lease, Vacate())
+        assert lanes_of(supervisor).returns == 1000
+        await quiet()
+        assert [lease for lease, _ in made[0].seen] == leases
+        assert ref.published == 0
+        assert lanes_of(supervisor).grants == 0
+
+
+# -- the told lane
+
+
+async def test_the_told_lane_drops_the_oldest_and_counts_it(autojump_clock: Clock) -> None:
+    """Telling never waits; over the bound the oldest message is lost, and `tree` says how many were."""
+    made: list[Clerk] = []
+    async with tree(ChildSpec("a", clerk("a", None, made), tells=3)) as supervisor:
+        ref = supervisor.ref("a", ClerkView)
+        for number in range(5):
+            ref.tell(Told(str(number)))
+        before = lanes_of(supervisor)
+        await quiet()
+        after = lanes_of(supervisor)
+        assert made[0].heard == ["2", "3", "4"]
+    assert (before.tells, before.tells_bound, before.dropped) == (3, 3, 2)
+    assert (after.tells, after.dropped, after.handled) == (0, 2, 3)
+
+
+async def test_telling_a_stopped_actor_does_nothing(autojump_clock: Clock) -> None:
+    """Nothing piles up where nobody will ever read."""
+    async with tree(ChildSpec("a", clerk("a"))) as supervisor:
+        ref = supervisor.ref("a", ClerkView)
+    ref.tell(Told("too late"))
+    assert lanes_of(supervisor).tells == 0
+
+
+async def test_an_actor_that_tells_itself_goes_on_and_lets_others_run(autojump_clock: Clock) -> None:
+    """A message told in the middle of a turn is heard in a later one, and every turn ends in a checkpoint."""
+    made: list[Clerk] = []
+    async with tree(ChildSpec("a", clerk("a", None, made))) as supervisor:
+        ref = supervisor.ref("a", ClerkView)
+        await ref.ask(Do(lambda: ref.tell(Told("to myself"))))
+        await quiet()
+        assert made[0].heard == ["to myself"]
+
+
+# -- forgetting
+
+
+async def test_a_caller_that_is_cancelled_frees_its_place(autojump_clock: Clock) -> None:
+    """The actor forgets a kept ask whose caller has gone, and the place serves another."""
+    made: list[Clerk] = []
+    answers: list[object] = []
+    async with tree(ChildSpec("a", clerk("a", None, made, room=1), mailbox=1)) as supervisor:
+        ref = supervisor.ref("a", ClerkView)
+        async with trio.open_nursery() as nursery:
+            with trio.move_on_after(1):
+                await ref.ask(Keep("gone"))
+            nursery.start_soon(collect, answers, ref, Keep("stays"))
+            await quiet()
+            assert made[0].journal == ["start a", "forget gone"]
+            made[0].room = 2
+            ref.tell(Told("there is room again"))
+            assert await ref.ask(AnswerKept()) == 1
+    assert answers == ["stays"]
+
+
+async def test_a_caller_that_is_late_frees_its_place(autojump_clock: Clock) -> None:
+    """A deadline forgets a kept ask as a cancellation does."""
+    made: list[Clerk] = []
+    async with tree(ChildSpec("a", clerk("a", None, made))) as supervisor:
+        ref = supervisor.ref("a", ClerkView)
+        with pytest.raises(DeadlineExceededError, match="wizard/a did not answer Keep in time"):
+            await ref.ask(Keep("late"), deadline=2.0)
+        assert trio.current_time() == 2.0
+        await quiet()
+        assert made[0].journal == ["start a", "forget late"]
+        assert lanes_of(supervisor).kept == 0
+
+
+async def test_a_deadline_that_has_passed_answers_nothing(autojump_clock: Clock) -> None:
+    """An ask that comes too late is never handled."""
+    made: list[Clerk] = []
+    async with tree(ChildSpec("a", clerk("a", None, made))) as supervisor:
+        with pytest.raises(DeadlineExceededError):
+            await supervisor.ref("a", ClerkView).ask(Echo(), deadline=-1.0)
+        await quiet()
+        assert made[0].echoed == 0
+
+
+async def test_an_answer_within_the_deadline_is_returned(autojump_clock: Clock) -> None:
+    """A deadline that is kept changes nothing."""
+    async with tree(ChildSpec("a", clerk("a"))) as supervisor:
+        assert await supervisor.ref("a", ClerkView).ask(Keep("in time", until=1.0), deadline=2.0) == "in time"
+
+
+async def test_an_ask_abandoned_before_receipt_is_skipped(autojump_clock: Clock) -> None:
+    """It is not handled, and leaves nothing to forget."""
+    made: list[Clerk] = []
+    async with tree(ChildSpec("a", clerk("a", None, made, room=0), mailbox=4)) as supervisor:
+        ref = supervisor.ref("a", ClerkView)
+        with trio.move_on_after(1):
+            await ref.ask(Echo("abandoned"))
+        made[0].room = 1
+        assert await ref.ask(Echo("wanted")) == "wanted"
+        assert made[0].journal == ["start a", "echo wanted"]
+
+
+async def test_a_caller_cancelled_while_it_waits_for_room_was_never_there(autojump_clock: Clock) -> None:
+    """Its message does not enter the lane."""
+    made: list[Clerk] = []
+    async with tree(ChildSpec("a", clerk("a", None, made, room=0), mailbox=1)) as supervisor:
+        ref = supervisor.ref("a", ClerkView)
+        answers: list[object] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(collect, answers, ref, Echo("first"))
+            await quiet()
+            with pytest.raises(DeadlineExceededError):
+                await ref.ask(Echo("outside"), deadline=1.0)
+            assert lanes_of(supervisor).senders_waiting == 0
+            made[0].room = 1
+            ref.tell(Told("go on"))
+        assert made[0].journal == ["start a", "hear go on", "echo first"]
+
+
+async def test_an_ask_answered_just_as_its_caller_leaves_is_not_forgotten_too(autojump_clock: Clock) -> None:
+    """The answer that is not delivered settles the ask; the caller's later forget finds nothing."""
+    made: list[Clerk] = []
+    async with tree(ChildSpec("a", clerk("a", None, made))) as supervisor:
+        ref = supervisor.ref("a", ClerkView)
+        scope = trio.CancelScope()
+        answers: list[object] = []
+
+        async def caller() -> None:
+            with scope:
+                await collect(answers, ref, Keep("both"))
+
+        def leave_then_answer() -> int:
+            scope.cancel()
+            return sum(reply.send("too late") for reply, _ in made[0].kept.values())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(caller)
+            await quiet()
+            assert await ref.ask(Do(leave_then_answer)) == 0
+        await quiet()
+        assert answers == []
+        assert made[0].journal == ["start a"]
+        assert lanes_of(supervisor).kept == 0
+
+
+async def test_a_forget_that_a_crash_overtakes_does_not_reach_the_next_incarnation(autojump_clock: Clock) -> None:
+    """The crash has settled every kept ask; the next incarnation knows none of them."""
+    made: list[Clerk] = []
+    scope = trio.CancelScope()
+    async with tree(ChildSpec("a", clerk("a", None, made))) as supervisor:
+        ref = supervisor.ref("a", ClerkView)
+
+        async def leaver() -> None:
+            with scope:
+                try:
+                    await ref.ask(Keep("gone"))
+                finally:  # the forget is queued, and the crash comes before it
+                    supervisor.kill("a", BoomError("planted"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leaver)
+            await quiet()
+            scope.cancel()
+        await quiet()
+        assert await ref.ask(Echo("alive")) == "alive"
+        assert made[1].journal == ["start a", "echo alive"]
+        assert lanes_of(supervisor).returns == 0
+
+
+async def test_a_crash_in_the_turn_in_which_the_caller_leaves_settles_its_ask(autojump_clock: Clock) -> None:
+    """The caller is cancelled, and nothing more: no error reaches it, no forget the next incarnation."""
+    made: list[Clerk] = []
+    scope = trio.CancelScope()
+    answers: list[object] = []
+    async with tree(ChildSpec("a", clerk("a", None, made))) as supervisor:
+        ref = supervisor.ref("a", ClerkView)
+
+        async def leaver() -> None:
+            with scope:
+                await collect(answers, ref, Keep("gone"))
+
+        def leave_and_crash() -> None:
+            scope.cancel()
+            raise BoomError("planted")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leaver)
+            await quiet()
+            with pytest.raises(ActorCrashedError):
+                await ref.ask(Do(leave_and_crash))
+        await quiet()
+        assert (answers, scope.cancelled_caught) == ([], True)
+        assert made[1].journal == ["start a"]
+
+
+# -- what it says of itself
+
+
+def test_a_mailbox_counts_what_waits_in_it() -> None:
+    """Also where nobody is there yet to read it."""
+    mailbox = Mailbox("wizard/a", bound=1, tells=1)
+    for grant in ("one", "two"):
+        mailbox.ledger.enter(grant)
+        mailbox.notify(grant, "news")
+        mailbox.give_back(grant, "over")
+    mailbox.tell("first")
+    mailbox.tell("second")
+    lanes = mailbox.lanes()
+    assert (lanes.grants, lanes.returns, lanes.tells, lanes.dropped) == (2, 4, 1, 1)
+    assert (mailbox.ledger.outstanding, mailbox.settled, mailbox.full) == (0, False, False)
+
+
+def test_a_mailbox_says_how_full_it_is() -> None:
+    """`lanes` shows depths and bounds of an untouched mailbox."""
+    lanes = Mailbox("wizard/a", bound=7, tells=9).lanes()
+    assert (lanes.asks, lanes.asks_bound, lanes.tells, lanes.tells_bound) == (0, 7, 0, 9)
+    assert (lanes.returns, lanes.kept, lanes.grants, lanes.handled, lanes.dropped) == (0, 0, 0, 0, 0)

@@ -1,0 +1,283 @@
+"""The rate limiter of one model: turns in order, refusals at once, pauses, and what providers' answers teach."""
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from random import Random
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.models import model
+from wizard_actors import ActorCrashedError, RateLimitError, WizardError
+from wizard_actors.actor import ActorRef
+from wizard_actors.config import RateLimitConfig
+from wizard_actors.gcra import Grant, LimiterState
+from wizard_actors.rate_limit import Acquire, HeadersSeen, RateLimiter, Settle
+from wizard_actors.supervisor import ChildSpec, GroupSpec, Supervisor
+from wizard_actors.types import LimitHeaders, LimitWindow
+
+Ref = ActorRef[LimiterState]
+
+A_SECOND = RateLimitConfig(requests_per_minute=60, burst=1)
+NO_LIMIT = RateLimitConfig()
+
+
+@asynccontextmanager
+async def limiter_of(config: RateLimitConfig = A_SECOND, seed: int = 1) -> AsyncIterator[tuple[Supervisor, Ref]]:
+    """Run one limiter."""
+    settings, rng = model("a", limit=config), Random(seed)
+    spec = ChildSpec(
+        "limiter", lambda _ledger, carry: RateLimiter(settings, rng, carry, trio.current_time()), mailbox=2
+    )
+    async with Supervisor(GroupSpec("wizard", [spec])) as tree:
+        yield tree, tree.ref("limiter", LimiterState)
+
+
+async def state(ref: Ref) -> LimiterState:
+    """Return what the limiter publishes once all is quiet."""
+    await wait_all_tasks_blocked()
+    published = ref.published
+    assert published is not None
+    return published
+
+
+async def turn(ref: Ref, max_wait: float = 30.0, deadline: float = math.inf) -> Grant:
+    """Wait for one turn."""
+    return await ref.ask(Acquire(trio.current_time(), max_wait, deadline))
+
+
+class Callers:
+    """Tasks that wait for their turns, and what became of each, by its number: when it came, or why not."""
+
+    def __init__(self, ref: Ref, nursery: trio.Nursery) -> None:
+        self.ref = ref
+        self.nursery = nursery
+        self.came: dict[int, float] = {}
+        self.errors: dict[int, WizardError] = {}
+        self.scopes: dict[int, trio.CancelScope] = {}
+
+    async def come(self, count: int, max_wait: float = 100.0) -> None:
+        """Let `count` callers come, one after the other."""
+        for _ in range(count):
+            self.nursery.start_soon(self._call, len(self.scopes), max_wait)
+            await wait_all_tasks_blocked()
+
+    async def _call(self, number: int, max_wait: float) -> None:
+        with trio.CancelScope() as self.scopes[number]:
+            try:
+                grant = await turn(self.ref, max_wait)
+            except WizardError as error:
+                self.errors[number] = error
+            else:
+                self.came[number] = trio.current_time()
+                self.ref.give_back(grant, Settle())
+
+
+async def test_turns_come_in_order_at_the_rate(autojump_clock: MockClock) -> None:
+    """One a second; nobody overtakes."""
+    async with limiter_of() as (_, ref), trio.open_nursery() as nursery:
+        callers = Callers(ref, nursery)
+        await callers.come(4)
+        await trio.sleep(10.0)
+
+        assert callers.came == {0: 0.0, 1: 1.0, 2: 2.0, 3: 3.0}
+        assert (await state(ref)).throttled == 3
+
+
+async def test_without_a_limit_nobody_waits(autojump_clock: MockClock) -> None:
+    """Until a provider says otherwise."""
+    async with limiter_of(NO_LIMIT) as (_, ref), trio.open_nursery() as nursery:
+        callers = Callers(ref, nursery)
+        await callers.come(50)
+
+        assert set(callers.came.values()) == {0.0}
+
+
+async def test_whoever_would_be_too_late_is_told_at_once(autojump_clock: MockClock) -> None:
+    """By its own patience, or by its deadline; with the wait that a newcomer would have."""
+    async with limiter_of() as (_, ref), trio.open_nursery() as nursery:
+        callers = Callers(ref, nursery)
+        await callers.come(3)
+
+        for max_wait, deadline in ((2.9, math.inf), (30.0, 2.9)):
+            with pytest.raises(RateLimitError, match="would wait 3 s, longer than it may") as caught:
+                await turn(ref, max_wait, deadline)
+            assert (caught.value.source, caught.value.retry_after, caught.value.model) == ("limiter", 3.0, "a")
+        assert trio.current_time() == 0.0
+
+
+async def test_the_wait_counts_from_the_asking(autojump_clock: MockClock) -> None:
+    """Also while the ask still stood in its lane; but what is due at once is not too late."""
+    async with limiter_of() as (_, ref):
+        first = await turn(ref)
+        with pytest.raises(RateLimitError):
+            await ref.ask(Acquire(asked_at=-30.0, max_wait=30.5))
+        ref.give_back(first, Settle())
+        await trio.sleep(5.0)
+
+        assert (await ref.ask(Acquire(asked_at=0.0, max_wait=1.0))).at == 5.0
+
+
+async def test_those_behind_one_who_leaves_move_up(autojump_clock: MockClock) -> None:
+    """Of 40 who wait 30 leave: the last call goes after 9 s, not after 39."""
+    async with limiter_of() as (_, ref), trio.open_nursery() as nursery:
+        callers = Callers(ref, nursery)
+        await callers.come(40)
+        for number in range(5, 35):
+            callers.scopes[number].cancel()
+        await trio.sleep(60.0)
+
+        assert len(callers.came) == 10
+        assert max(callers.came.values()) == 9.0
+
+
+async def test_a_turn_that_reaches_nobody_is_refunded(autojump_clock: MockClock) -> None:
+    """A caller that leaves in the very step in which its turn comes costs nothing."""
+    for seed in range(20):
+        async with limiter_of(seed=seed) as (tree, ref), trio.open_nursery() as nursery:
+            callers = Callers(ref, nursery)
+            await callers.come(3)
+            nursery.start_soon(leave_at, callers.scopes[1], trio.current_time() + 1.0)
+            began = trio.current_time()
+            await trio.sleep(5.0)
+
+            taken = 1 in callers.came  # the turn may have come before the leaving
+            assert callers.came[2] - began == (2.0 if taken else 1.0)
+            assert tree.outstanding == {}
+
+
+async def leave_at(scope: trio.CancelScope, instant: float) -> None:
+    """Cancel a task in the instant in which something else is due."""
+    await trio.sleep_until(instant)
+    scope.cancel()
+
+
+async def test_a_request_that_was_not_sent_costs_nothing(autojump_clock: MockClock) -> None:
+    """Its turn comes back, and the next one is due earlier by it."""
+    async with limiter_of() as (_, ref):
+        ref.give_back(await turn(ref), Settle(sent=False))
+        assert (await state(ref)).refunded == 1
+
+        assert (await turn(ref)).at == 0.0
+
+
+async def test_a_429_pauses_everybody_for_as_long_as_it_says(autojump_clock: MockClock) -> None:
+    """Those who wait too; whoever would now be too late is told at once."""
+    async with limiter_of() as (_, ref), trio.open_nursery() as nursery:
+        sent = await turn(ref)
+        callers = Callers(ref, nursery)
+        await callers.come(2, max_wait=5.0)
+        await callers.come(1)
+
+        ref.give_back(sent, Settle(limited=True, retry_after=20.0))
+        await wait_all_tasks_blocked()
+
+        assert {type(error) for error in callers.errors.values()} == {RateLimitError}
+        assert sorted(callers.errors) == [0, 1]
+        await trio.sleep(30.0)
+        assert callers.came == {2: 20.0}
+
+
+async def test_pauses_that_nobody_stated_grow_from_round_to_round(autojump_clock: MockClock) -> None:
+    """They double up to the longest delay, are jittered in their upper half, and start over after an answer."""
+    async with limiter_of(NO_LIMIT) as (_, ref):
+        pauses = []
+        for _ in range(7):
+            ref.give_back(await turn(ref), Settle(limited=True))
+            pauses.append((await state(ref)).paused_until - trio.current_time())
+            await trio.sleep(10.0)
+        limits = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
+        assert all(limit / 2 <= pause <= limit for pause, limit in zip(pauses, limits, strict=True))
+
+        ref.give_back(await turn(ref), Settle())
+        await wait_all_tasks_blocked()
+        ref.give_back(await turn(ref), Settle(limited=True))
+
+        assert (await state(ref)).paused_until - trio.current_time() <= 0.5
+
+
+async def test_calls_that_were_under_way_together_meet_one_429(autojump_clock: MockClock) -> None:
+    """However many of them are refused, the pause is that of one round, and the rate is halved once."""
+    config = RateLimitConfig(requests_per_minute=600, burst=20)
+    async with limiter_of(config) as (_, ref):
+        sent = [await turn(ref) for _ in range(20)]
+        for grant in sent:
+            await trio.sleep(0.01)
+            ref.give_back(grant, Settle(limited=True))
+
+        after = await state(ref)
+        assert after.paused_until - trio.current_time() <= 0.5
+        assert after.rate == 300.0
+
+
+async def test_a_limit_that_is_not_adaptive_pauses_and_keeps_its_rate(autojump_clock: MockClock) -> None:
+    """Headers teach it nothing."""
+    config = RateLimitConfig(requests_per_minute=60, adaptive=False)
+    async with limiter_of(config) as (_, ref):
+        grant = await turn(ref)
+        headers = LimitHeaders(requests=LimitWindow(limit=100.0, remaining=1.0, reset=60.0))
+        ref.notify(grant, HeadersSeen(headers))
+        ref.give_back(grant, Settle(limited=True, retry_after=7.0))
+
+        after = await state(ref)
+        assert (after.rate, after.paused_until) == (60.0, 7.0)
+
+
+async def test_headers_slow_an_adaptive_limit_down(autojump_clock: MockClock) -> None:
+    """What remains has to last until the reset."""
+    async with limiter_of(NO_LIMIT) as (_, ref):
+        grant = await turn(ref)
+        ref.notify(grant, HeadersSeen(LimitHeaders(requests=LimitWindow(limit=100.0, remaining=20.0, reset=60.0))))
+        ref.give_back(grant, Settle())
+
+        assert (await state(ref)).rate == pytest.approx(20.0)
+
+
+async def test_a_full_waiting_room_lets_the_lane_fill(autojump_clock: MockClock) -> None:
+    """Asks wait for room, and are answered no later than those before them."""
+    config = RateLimitConfig(requests_per_minute=60, burst=1, queue=1)
+    async with limiter_of(config) as (tree, ref), trio.open_nursery() as nursery:
+        callers = Callers(ref, nursery)
+        await callers.come(6, max_wait=2.0)
+        [lanes] = [node.lanes for node in tree.tree().children]
+        assert lanes is not None
+        assert (lanes.kept, lanes.asks, lanes.senders_waiting) == (1, 2, 2)
+
+        await trio.sleep(10.0)
+
+        assert callers.came == {0: 0.0, 1: 1.0, 2: 2.0}
+        assert [type(error) for error in callers.errors.values()] == [RateLimitError] * 3
+
+
+async def test_after_a_crash_the_pause_goes_on_and_the_bucket_is_empty(autojump_clock: MockClock) -> None:
+    """Nobody gets more out of a limiter because it crashed; who waited asks again."""
+    async with limiter_of(RateLimitConfig(requests_per_minute=60, burst=10)) as (tree, ref):
+        sent = await turn(ref)
+        async with trio.open_nursery() as nursery:
+            callers = Callers(ref, nursery)
+            ref.give_back(sent, Settle(limited=True, retry_after=5.0))
+            await wait_all_tasks_blocked()
+            await callers.come(1)
+            tree.kill("limiter", RuntimeError("planted"))
+            await wait_all_tasks_blocked()
+            assert [type(error) for error in callers.errors.values()] == [ActorCrashedError]
+            await callers.come(2)
+
+        assert list(callers.came.values()) == [5.0, 7.0]
+
+
+async def test_a_turn_of_before_the_crash_comes_back_without_harm(autojump_clock: MockClock) -> None:
+    """It is settled like any other, and gives nobody a second turn."""
+    async with limiter_of() as (tree, ref):
+        grant = await turn(ref)
+        tree.kill("limiter", RuntimeError("planted"))
+        await wait_all_tasks_blocked()
+        ref.give_back(grant, Settle())
+        await wait_all_tasks_blocked()
+
+        assert tree.outstanding == {}
+        second = await turn(ref)
+        assert second.at == 1.0
+        ref.give_back(second, Settle())

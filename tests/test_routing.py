@@ -1,0 +1,162 @@
+"""The router: plans, bars, probes, and what it keeps over a crash."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.models import model
+from wizard_actors import AuthError, NetworkError, TokenLimitError, UnsupportedError
+from wizard_actors.actor import ActorRef
+from wizard_actors.config import ModelConfig
+from wizard_actors.plan import Bar, Choice, Needs, Plan, Probe, Skip, Skipped, Why
+from wizard_actors.routing import ClaimProbe, MakePlan, Observed, ProbeOver, Router, RouterState
+from wizard_actors.supervisor import ChildSpec, GroupSpec, Supervisor
+
+Ref = ActorRef[RouterState]
+
+AUTH = AuthError("wrong key", model="a")
+A, B = Choice("a", Why.IN_ORDER), Choice("b", Why.IN_ORDER)
+
+
+@asynccontextmanager
+async def router_of(*models: ModelConfig) -> AsyncIterator[tuple[Supervisor, Ref]]:
+    """Run one router, of the models "a" and "b" where nothing else is said."""
+    by_name = {config.name: config for config in models or (model("a"), model("b"))}
+    spec = ChildSpec("router", lambda ledger, carry: Router(by_name, ledger, carry))
+    async with Supervisor(GroupSpec("wizard", [spec])) as tree:
+        yield tree, tree.ref("router", RouterState)
+
+
+async def bars(ref: Ref) -> Mapping[str, Bar]:
+    """Return the bars that the router publishes once all is quiet."""
+    await wait_all_tasks_blocked()
+    published = ref.published
+    assert published is not None
+    return published.bars
+
+
+async def planned(ref: Ref, *, down: frozenset[str] = frozenset()) -> Plan:
+    """Plan a request over "a" and "b"."""
+    return await ref.ask(MakePlan(("a", "b"), down))
+
+
+async def test_the_chains_order_is_the_plan(autojump_clock: MockClock) -> None:
+    """Where nothing is known against a model."""
+    async with router_of() as (_, ref):
+        assert await planned(ref) == Plan((A, B))
+        assert await ref.ask(MakePlan(("b", "a"))) == Plan((B, A))
+
+
+async def test_what_cannot_help_is_left_out(autojump_clock: MockClock) -> None:
+    """A model that is disabled, whose actors are down, or whose window is too small."""
+    models = (model("a", window=100), model("b"), model("c", enabled=False))
+    async with router_of(*models) as (_, ref):
+        assert await planned(ref, down=frozenset({"a"})) == Plan((B,), (Skipped("a", Skip.DOWN),))
+        needs = await ref.ask(MakePlan(("a", "b", "c"), needs=Needs(tokens=101)))
+        assert needs == Plan((B,), (Skipped("a", Skip.TOO_LONG), Skipped("c", Skip.DISABLED)))
+
+
+async def test_a_chain_that_cannot_help_at_all_says_why(autojump_clock: MockClock) -> None:
+    """As an answer, not as a crash."""
+    async with router_of(model("a", window=100), model("b", enabled=False)) as (tree, ref):
+        with pytest.raises(TokenLimitError):
+            await ref.ask(MakePlan(("a", "b"), needs=Needs(tokens=101)))
+        with pytest.raises(UnsupportedError):
+            await ref.ask(MakePlan(("b",)))
+        assert tree.tree().children[0].restarts == 0
+
+
+async def test_a_barring_error_bars_for_a_minute(autojump_clock: MockClock) -> None:
+    """Then the model is planned as a probe, and an answer frees it."""
+    async with router_of() as (_, ref):
+        ref.tell(Observed("a", AUTH, started=0.0))
+        assert await planned(ref) == Plan((B,), (Skipped("a", Skip.BARRED, 60.0),))
+        assert (await bars(ref))["a"].reason == "auth"
+
+        await trio.sleep(60.0)
+        assert await planned(ref) == Plan((Choice("a", Why.PROBE), B))
+        ref.tell(Observed("a", None, started=60.0))
+        assert await planned(ref) == Plan((A, B))
+
+
+async def test_old_news_changes_nothing(autojump_clock: MockClock) -> None:
+    """A call that began before the model was barred proves nothing by its answer."""
+    async with router_of() as (_, ref):
+        await trio.sleep(5.0)
+        ref.tell(Observed("a", AUTH, started=1.0))
+        ref.tell(Observed("a", None, started=2.0))
+
+        assert list(await bars(ref)) == ["a"]
+
+
+async def test_one_request_probes_at_a_time(autojump_clock: MockClock) -> None:
+    """Nobody else is given leave until it is over; what it taught or did not teach decides."""
+    async with router_of() as (tree, ref):
+        ref.tell(Observed("a", AUTH, started=0.0))
+        assert await ref.ask(ClaimProbe("a")) is None
+        await trio.sleep(60.0)
+        probe = await ref.ask(ClaimProbe("a"))
+        assert isinstance(probe, Probe)
+        assert await ref.ask(ClaimProbe("a")) is None
+        assert (await planned(ref)).skipped == (Skipped("a", Skip.PROBING, 60.0),)
+
+        ref.give_back(probe, ProbeOver())
+        second = await ref.ask(ClaimProbe("a"))
+        assert isinstance(second, Probe)
+        ref.tell(Observed("a", NetworkError("down", model="a"), started=60.0))
+        ref.give_back(second, ProbeOver())
+
+        assert await bars(ref) == {}
+        assert tree.outstanding == {}
+
+
+async def test_a_probe_that_reaches_nobody_is_abandoned(autojump_clock: MockClock) -> None:
+    """A caller that leaves in the step in which it is given leave keeps nobody from probing."""
+    async with router_of() as (tree, ref):
+        ref.tell(Observed("a", AUTH, started=0.0))
+        await trio.sleep(60.0)
+        for _ in range(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(claim, ref)
+                nursery.start_soon(cancel, nursery.cancel_scope)
+
+            assert (await bars(ref))["a"].probing is False
+            assert tree.outstanding == {}
+
+
+async def claim(ref: Ref) -> None:
+    """Claim a probe and give it back, as a request does."""
+    probe: Probe | None = None
+    try:
+        probe = await ref.ask(ClaimProbe("a"))
+    finally:
+        if probe is not None:
+            ref.give_back(probe, ProbeOver())
+
+
+async def cancel(scope: trio.CancelScope) -> None:
+    """Cancel from a task, one step later."""
+    await trio.lowlevel.checkpoint()
+    scope.cancel()
+
+
+async def test_a_crash_keeps_the_bars_and_fences_the_probes(autojump_clock: MockClock) -> None:
+    """What was learned stays; a probe of before may be made anew, and its end is ignored."""
+    async with router_of() as (tree, ref):
+        ref.tell(Observed("a", AUTH, started=0.0))
+        await trio.sleep(60.0)
+        old = await ref.ask(ClaimProbe("a"))
+        assert isinstance(old, Probe)
+        tree.kill("router", RuntimeError("planted"))
+        await wait_all_tasks_blocked()
+
+        assert tree.outstanding == {}
+        new = await ref.ask(ClaimProbe("a"))
+        assert isinstance(new, Probe)
+        ref.give_back(old, ProbeOver())
+        assert (await bars(ref))["a"].probing is True
+        ref.give_back(new, ProbeOver())
+        assert (await bars(ref))["a"].probing is False

@@ -1,0 +1,303 @@
+"""The program `wizard`: its commands, and how they end.
+
+What a command prints on standard output is its answer and nothing else; everything that is said about it goes to
+standard error. `docs/cli.md` is the reference.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from inspect import iscoroutinefunction
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Final, TypeAlias
+
+import trio
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+from rich.console import Console
+
+from wizard_actors import __version__
+from wizard_actors.cli_check import (
+    models_table,
+    probe_models,
+    probes_table,
+    routes_table,
+    settings_table,
+    shown_models,
+    shown_setting,
+    unsupported,
+)
+from wizard_actors.cli_config import DEFAULT_FILE, Found, find_config, set_up_logs, silence_logs
+from wizard_actors.cli_output import Errors, ExitStatus, Output
+from wizard_actors.cli_signals import Signals
+from wizard_actors.client import ResilientClient, ResponseStream
+from wizard_actors.config import TEMPLATE
+from wizard_actors.demo import run_demo
+from wizard_actors.errors import ConfigError, ConfigProblem, InvalidPromptError, WizardError
+from wizard_actors.types import Prompt, Reset, TextDelta
+
+__all__ = ["app", "main", "run"]
+
+LONGEST_INPUT: Final = 64 * 2**20
+"""Bytes of a prompt from standard input, at most."""
+
+app = App(
+    name="wizard",
+    help="Ask language models through limits, circuit breakers, retries and fallbacks.",
+    version=__version__,
+    default_parameter=Parameter(negative=()),
+    help_format="plaintext",
+)
+
+ConfigFile: TypeAlias = Annotated[
+    str | None,
+    Parameter(help="The configuration file. Default: $WIZARD_CONFIG, ./wizard.toml, the API keys in the environment."),
+]
+AsJson: TypeAlias = Annotated[bool, Parameter(help="Print JSON, errors too.")]
+Verbose: TypeAlias = Annotated[bool, Parameter(help="Log to standard error, and show a bug's traceback.")]
+
+
+# -- wizard ask ------------------------------------------------------------------------------------------------------
+
+
+@app.command
+async def ask(  # noqa: PLR0913 - a parameter is a flag
+    prompt: Annotated[str, Parameter(allow_leading_hyphen=True, help="The prompt; - reads standard input.")],
+    /,
+    *,
+    config: ConfigFile = None,
+    route: Annotated[str | None, Parameter(help="The route that answers. Default: the one named wizard.")] = None,
+    model: Annotated[str | None, Parameter(help="Ask this model alone.")] = None,
+    system: Annotated[str | None, Parameter(help="The system message.")] = None,
+    stream: Annotated[
+        bool | None,
+        Parameter(negative="--no-stream", help="Print the answer as it comes. Default: on a terminal, without --json."),
+    ] = None,
+    json: AsJson = False,
+    deadline: Annotated[float | None, Parameter(help="Seconds that the whole request may take.")] = None,
+    verbose: Verbose = False,
+) -> int:
+    """Print a model's answer."""
+    output = Output(sys.stdout)
+    errors = Errors(sys.stderr, as_json=json)
+    found = await _configuration(config, errors, verbose=verbose)
+    question = _prompt(await _standard_input() if prompt == "-" else prompt, system)
+    streaming = output.is_terminal and not json if stream is None else stream
+    async with ResilientClient.open(found.config) as client:
+        if streaming:
+            async with client.stream(question, route=route, model=model, deadline=deadline) as events:
+                await (_print_events(events, output) if json else _print_text(events, output, errors))
+        else:
+            response = await client.generate(question, route=route, model=model, deadline=deadline)
+            await (output.json(response.to_dict()) if json else output.text(f"{response.text}\n"))
+    return ExitStatus.OK
+
+
+def _prompt(text: str, system: str | None) -> Prompt:
+    if not text.strip():
+        raise InvalidPromptError("the prompt is empty")
+    return Prompt(text, system=system)
+
+
+async def _standard_input() -> str:
+    """Read standard input to its end, in a thread: Ctrl-C leaves it behind with its terminal."""
+    data = await trio.to_thread.run_sync(_read_all, abandon_on_cancel=True)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidPromptError(f"standard input is not UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
+def _read_all() -> bytes:
+    if sys.stdin is None:
+        raise InvalidPromptError("there is no standard input to read the prompt from: it is closed")
+    pieces, size = [], 0
+    # Not through Python's buffer: a thread left behind in it would hold up the interpreter's exit.
+    try:
+        while piece := os.read(sys.stdin.fileno(), 2**20):
+            pieces.append(piece)
+            size += len(piece)
+            if size > LONGEST_INPUT:
+                raise InvalidPromptError(f"the prompt on standard input is longer than {LONGEST_INPUT} bytes")
+    except OSError as error:
+        raise InvalidPromptError(f"standard input cannot be read: {error.strerror}") from error
+    return b"".join(pieces)
+
+
+async def _print_events(events: ResponseStream, output: Output) -> None:
+    async for event in events:
+        await output.json(event.to_dict())
+
+
+async def _print_text(events: ResponseStream, output: Output, errors: Errors) -> None:
+    """Print the text as it comes. What has been printed stays there: after an interruption its line ends."""
+    midway, failed = False, None
+    try:
+        async for event in events:
+            if isinstance(event, TextDelta):
+                await output.text(event.text)
+                midway = True
+            elif isinstance(event, Reset):
+                await output.text("\n")
+                midway = False
+                errors.note(
+                    f"{event.model} broke off ({event.reason}): the text so far is void, the answer starts again"
+                )
+    except WizardError as error:
+        failed = error
+    if midway or failed is None:
+        await output.text("\n")
+    if failed is not None:
+        raise failed
+
+
+# -- the configuration -----------------------------------------------------------------------------------------------
+
+
+@app.command
+async def init(
+    path: Annotated[Path, Parameter(help="The file to write.")] = Path(DEFAULT_FILE),
+    /,
+    *,
+    force: Annotated[bool, Parameter(help="Overwrite the file.")] = False,
+) -> int:
+    """Write a configuration file that explains itself."""
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(TEMPLATE)
+    except FileExistsError:
+        raise _unwritable(path, "the file exists already", "--force overwrites it") from None
+    except OSError as error:
+        raise _unwritable(path, f"the file cannot be written: {error.strerror}") from error
+    await Output(sys.stdout).text(
+        f"{path} is written. Name your models in it, set the variables that hold their keys, and see what\n"
+        "`wizard check --probe` says.\n"
+    )
+    return ExitStatus.OK
+
+
+def _unwritable(path: Path, reason: str, hint: str = "") -> ConfigError:
+    return ConfigError([ConfigProblem("", reason, hint)], file=str(path))
+
+
+@app.command
+async def models(*, config: ConfigFile = None, json: AsJson = False) -> int:
+    """List the configured models and routes."""
+    output = Output(sys.stdout)
+    found = await _configuration(config, Errors(sys.stderr, as_json=json))
+    if json:
+        await output.json(shown_models(found.config))
+    else:
+        await output.tables(models_table(found.config), routes_table(found.config))
+    return ExitStatus.OK
+
+
+@app.command
+async def check(
+    *,
+    config: ConfigFile = None,
+    probe: Annotated[bool, Parameter(help="Make one tiny call to each enabled model.")] = False,
+    json: AsJson = False,
+    verbose: Verbose = False,
+) -> int:
+    """Check the configuration, and show every setting in force and where it comes from."""
+    output = Output(sys.stdout)
+    errors = Errors(sys.stderr, as_json=json)
+    found = await _configuration(config, errors, verbose=verbose)
+    for note in unsupported(found.config):
+        errors.note(note)
+    settings = list(found.config.effective())
+    if not json:
+        await output.tables(settings_table(settings, found.source))
+    probes = await probe_models(found.config) if probe else []
+    if json:
+        shown: dict[str, object] = {"source": found.source, "settings": [shown_setting(each) for each in settings]}
+        await output.json({**shown, "probes": [each.to_dict() for each in probes]} if probe else shown)
+    elif probe:
+        await output.text("\n")
+        await output.tables(probes_table(probes))
+    return ExitStatus.FAILED if any(each.error for each in probes) else ExitStatus.OK
+
+
+async def _configuration(path: str | None, errors: Errors, *, verbose: bool = False) -> Found:
+    found = await find_config(path, os.environ)
+    for note in found.notes:
+        errors.note(note)
+    set_up_logs(found.config, verbose=verbose)
+    return found
+
+
+# -- wizard demo -----------------------------------------------------------------------------------------------------
+
+
+class _Screen(Console):
+    """A console that leaves a broken pipe to whoever prints."""
+
+    def on_broken_pipe(self) -> None:
+        """Drop what is left to print, and raise the `BrokenPipeError` at hand again."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # else the interpreter's own exit finds the pipe broken too
+        raise BrokenPipeError
+
+
+@app.command
+async def demo() -> int:
+    """Show a chain of models at work while its first model fails and recovers."""
+    try:
+        return await run_demo(_Screen())
+    except* BrokenPipeError:  # of any of its tasks
+        pass
+    return ExitStatus.BROKEN_PIPE
+
+
+# -- how it runs -----------------------------------------------------------------------------------------------------
+
+
+def main() -> int:
+    """Run the program with the process's arguments, and return its exit status. For a process's main thread."""
+    signals = Signals()
+    signals.install()
+    return run(sys.argv[1:], signals)
+
+
+def run(tokens: Sequence[str], signals: Signals) -> int:
+    """Run the command that `tokens` spell, and return the exit status; what goes wrong is told on standard error."""
+    silence_logs()
+    flags = tokens[: tokens.index("--")] if "--" in tokens else tokens
+    errors = Errors(sys.stderr, as_json="--json" in flags, verbose="--verbose" in flags)
+    output, page = Output(sys.stdout), StringIO()
+    try:
+        command, given, _ = app.parse_args(tokens, console=output.console(page), print_error=False, exit_on_error=False)
+        if not iscoroutinefunction(command):  # --help, --version
+            command(*given.args, **given.kwargs)
+            output.write_now(output.rendered(page))
+            return ExitStatus.OK
+        _check_prompt(given.arguments.get("prompt", ""), explicit="--" in tokens)
+        return signals.run(partial(command, *given.args, **given.kwargs))
+    except CycloptsError as error:
+        return errors.usage(_usage(error))
+    except WizardError as error:
+        return signals.status or errors.failure(error)
+    except BrokenPipeError:
+        return ExitStatus.BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - the last word: a bug is one line too
+        return errors.bug(error)
+
+
+def _check_prompt(prompt: str, *, explicit: bool) -> None:
+    """Refuse a prompt that is rather a flag: cyclopts lets it through, for the sake of `-`."""
+    if prompt.startswith("-") and prompt != "-" and not explicit:
+        raise CycloptsError(
+            msg=f"unknown option {prompt!r}; put -- before a prompt that begins with a hyphen", command_chain=["ask"]
+        )
+
+
+def _usage(error: CycloptsError) -> str:
+    """Return what is wrong with the command line, in one line."""
+    hint = "; put a prompt of several words in quotes" if isinstance(error, UnusedCliTokensError) else ""
+    command = " ".join(["wizard", *(error.command_chain or ())])
+    return f"{str(error).rstrip('.')}{hint} (see `{command} --help`)"

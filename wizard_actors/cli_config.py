@@ -1,0 +1,95 @@
+"""Which configuration a command uses, and what to say about it; which logs it prints."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import trio
+from attrs import frozen
+
+from wizard_actors import logs
+from wizard_actors.builder import SUPPORTED
+from wizard_actors.config import WizardConfig
+from wizard_actors.config.environment import API_KEYS
+from wizard_actors.errors import UnsupportedError
+from wizard_actors.providers.local import available
+
+__all__ = ["DEFAULT_FILE", "Found", "find_config", "set_up_logs", "silence_logs"]
+
+DEFAULT_FILE: Final = "wizard.toml"
+
+EMBEDDED: Final = """\
+[[models]]
+name = "embedded"
+provider = "local"
+"""
+SIMULATED: Final = """\
+[[models]]
+name = "simulated"
+provider = "simulated"
+"""
+ADVICE: Final = "set OPENAI_API_KEY, or let `wizard init` write a configuration file"
+
+
+@frozen
+class Found:
+    """A configuration, where it came from, and what whoever asked should know of it."""
+
+    config: WizardConfig
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+async def find_config(path: str | None, env: Mapping[str, str]) -> Found:
+    """Return the configuration of the file at `path`, else at `env`'s WIZARD_CONFIG, else of ./wizard.toml; without any
+    file, the chain of the API keys in `env`; without any key, the embedded model, or where that is not installed a
+    simulated one.
+
+    Reads in a thread, for a path may be a pipe that nobody writes to; cancelling leaves the thread behind.
+
+    Raises `ConfigError`, and `UnsupportedError` where there are keys, but for no provider of this version: only where
+    nobody has a key does a model answer that nobody asked for.
+    """
+    return await trio.to_thread.run_sync(_find, path, env, abandon_on_cancel=True)
+
+
+def _find(path: str | None, env: Mapping[str, str]) -> Found:
+    named = path or env.get("WIZARD_CONFIG") or (DEFAULT_FILE if Path(DEFAULT_FILE).exists() else None)
+    if named is not None:
+        return Found(WizardConfig.load(named, env), named)
+    keys = {variable: provider for variable, (provider, _) in API_KEYS.items() if env.get(variable, "").strip()}
+    if not keys:
+        return _without_keys(env)
+    unusable = {variable: provider for variable, provider in keys.items() if provider not in SUPPORTED}
+    notes = tuple(
+        f"{variable} is not used: the provider {provider!r} is not part of this version"
+        for variable, provider in unusable.items()
+    )
+    if len(unusable) == len(keys):
+        raise UnsupportedError(f"no model to ask: {'; '.join(notes)}; {ADVICE}", feature=next(iter(unusable.values())))
+    usable = {variable: value for variable, value in env.items() if variable not in unusable}
+    return Found(WizardConfig.from_env(usable), "environment", notes)
+
+
+def _without_keys(env: Mapping[str, str]) -> Found:
+    if available():
+        note = "no configuration file and no API key: the small embedded model answers"
+        return Found(WizardConfig.from_toml(EMBEDDED, env=env), "embedded", (f"{note} ({ADVICE})",))
+    note = "no configuration file, no API key and no embedded model: a simulated model makes an answer up"
+    return Found(WizardConfig.from_toml(SIMULATED, env=env), "simulated", (f"{note} ({ADVICE})",))
+
+
+def silence_logs() -> None:
+    """Print no log but what is CRITICAL, not even what Python prints by itself where nobody has set up logging: what a
+    person has to know of a request, its command says.
+    """
+    logging.getLogger().setLevel(logging.CRITICAL)
+
+
+def set_up_logs(config: WizardConfig, *, verbose: bool) -> None:
+    """Print the package's log on standard error with `verbose`, and where somebody has set up `[logging]`."""
+    if verbose or any(each.origin != "default" for each in config.effective() if each.key.startswith("logging.")):
+        logs.configure(config.logging)

@@ -1,0 +1,64 @@
+"""Ctrl-C and its like: the first one stops what runs in good order, the second one ends the process at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from types import FrameType
+from typing import Final
+
+import trio
+
+__all__ = ["Signals"]
+
+HANDLED: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class Signals:
+    """SIGINT and SIGTERM for a program that does its work in `run`.
+
+    The handler raises nothing, so that nothing is torn apart half-way: it cancels, and Trio takes everything down as
+    after any cancellation. Where there is nothing to cancel, before and after the work, and with the second signal, it
+    ends the process without more ado; whatever was written has left already.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        """The number of the first signal that came while the work ran."""
+        self._cancel: Callable[[], None] | None = None
+
+    @property
+    def status(self) -> int | None:
+        """The exit status that says which signal it was, None where none came."""
+        return None if self.received is None else 128 + self.received
+
+    def install(self) -> None:
+        """Handle the signals from now on; one that whoever started the program had it ignore stays ignored."""
+        for each in HANDLED:
+            if signal.getsignal(each) is not signal.SIG_IGN:
+                signal.signal(each, self.handle)
+
+    def handle(self, number: int, _frame: FrameType | None = None) -> None:
+        """Do what the signal `number` asks for."""
+        if self._cancel is None or self.received is not None:
+            os._exit(128 + number)
+        self.received = number
+        self._cancel()
+
+    def run(self, work: Callable[[], Awaitable[int]]) -> int:
+        """Run `work` on Trio, and return its exit status, or the signal's where one stopped it.
+
+        Raises what `work` raises.
+        """
+        try:
+            return trio.run(self._cancellable, work)
+        finally:
+            self._cancel = None
+
+    async def _cancellable(self, work: Callable[[], Awaitable[int]]) -> int:
+        token = trio.lowlevel.current_trio_token()
+        with trio.CancelScope() as scope:
+            self._cancel = lambda: token.run_sync_soon(scope.cancel)
+            return await work()
+        return self.status or 0

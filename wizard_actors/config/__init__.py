@@ -1,0 +1,78 @@
+"""Settings: frozen, checked values, from TOML, from the environment or from code.
+
+Whatever is wrong is found at once, and raised as one `ConfigError` that names the file, each key and each reason.
+"""
+
+from wizard_actors.config.checks import DEFAULT_ROUTE
+from wizard_actors.config.merge import Origin
+from wizard_actors.config.model import (
+    PRESETS,
+    PROVIDERS,
+    BreakerConfig,
+    Fault,
+    LocalConfig,
+    ModelConfig,
+    PriceConfig,
+    RateLimitConfig,
+    RetryConfig,
+    ScriptStep,
+    SimulatedConfig,
+    TimeoutsConfig,
+    Upstream,
+)
+from wizard_actors.config.root import Effective, WizardConfig
+from wizard_actors.config.secret import Secret
+from wizard_actors.config.tables import (
+    CacheConfig,
+    Delivery,
+    LogFormat,
+    LoggingConfig,
+    LogLevel,
+    OnInterruption,
+    RetryBudgetConfig,
+    RouteConfig,
+    ServerConfig,
+    SessionsConfig,
+    Strategy,
+    StreamConfig,
+    SupervisionConfig,
+)
+from wizard_actors.config.template import TEMPLATE
+from wizard_actors.config.values import Seconds, split_address
+
+__all__ = [
+    "DEFAULT_ROUTE",
+    "PRESETS",
+    "PROVIDERS",
+    "TEMPLATE",
+    "BreakerConfig",
+    "CacheConfig",
+    "Delivery",
+    "Effective",
+    "Fault",
+    "LocalConfig",
+    "LogFormat",
+    "LogLevel",
+    "LoggingConfig",
+    "ModelConfig",
+    "OnInterruption",
+    "Origin",
+    "PriceConfig",
+    "RateLimitConfig",
+    "RetryBudgetConfig",
+    "RetryConfig",
+    "RouteConfig",
+    "ScriptStep",
+    "Seconds",
+    "Secret",
+    "ServerConfig",
+    "SessionsConfig",
+    "SimulatedConfig",
+    "Strategy",
+    "StreamConfig",
+    "SupervisionConfig",
+    "TimeoutsConfig",
+    "Upstream",
+    "WizardConfig",
+    "split_address",
+]

@@ -1,0 +1,92 @@
+"""What no single setting shows: names that must agree, and settings that exclude each other.
+
+Each check takes plain values, so that a file with other mistakes in it is checked as far as it can be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from attrs import frozen
+
+from wizard_actors.config.values import closest
+from wizard_actors.errors import ConfigProblem
+
+__all__ = ["DEFAULT_ROUTE", "NamedModel", "NamedRoute", "model_conflicts", "name_conflicts"]
+
+DEFAULT_ROUTE: Final = "wizard"
+NO_MODEL: Final = ConfigProblem(
+    "models", "is empty: at least one model is needed", "add a `[[models]]` table with a name and a provider"
+)
+
+
+@frozen
+class NamedModel:
+    """What the checks of names need of a model; `name` is None where it cannot be read."""
+
+    name: str | None
+    enabled: bool
+
+
+@frozen
+class NamedRoute:
+    """What the checks of names need of a route; `key` is where it stands, `chain` the models it names."""
+
+    key: str
+    name: str | None
+    chain: Sequence[str]
+
+
+def name_conflicts(models: Sequence[NamedModel], routes: Sequence[NamedRoute]) -> Iterator[ConfigProblem]:
+    """Find names that are used twice, and chains that name what is not there. The first route is the default one."""
+    if not models:
+        yield NO_MODEL
+    taken: dict[str, str] = {}
+    for route in routes[:1]:
+        taken[route.name or ""] = "the default route"
+    for index, model in enumerate(models):
+        yield from _taken(model.name, f"models[{index}].name", taken)
+    for route in routes[1:]:
+        yield from _taken(route.name, f"{route.key}.name", taken)
+    enabled = {model.name: model.enabled for model in models if model.name is not None}
+    for route in routes:
+        yield from _chain_problems(route, enabled)
+    if models and not any(model.enabled for model in models):
+        yield ConfigProblem("models", "are all disabled", "enable one, or remove `enabled = false`")
+
+
+def _taken(name: str | None, key: str, taken: dict[str, str]) -> Iterator[ConfigProblem]:
+    if name is None:
+        return
+    if name in taken:
+        yield ConfigProblem(key, f"is {name!r}, as is {taken[name]}", "models and routes need names of their own")
+    else:
+        taken[name] = f"`{key}`"
+
+
+def _chain_problems(route: NamedRoute, enabled: Mapping[str, bool]) -> Iterator[ConfigProblem]:
+    seen: set[str] = set()
+    for index, name in enumerate(route.chain):
+        key = f"{route.key}.chain[{index}]"
+        if name not in enabled:
+            meant = closest(name, enabled)
+            hint = f"did you mean {meant!r}?" if meant else f"models: {', '.join(map(repr, enabled)) or 'none'}"
+            yield ConfigProblem(key, f"names no model: {name!r}", hint)
+        elif name in seen:
+            yield ConfigProblem(key, f"names {name!r} again: a chain tries each model once")
+        seen.add(name)
+    if any(enabled.values()) and seen and all(enabled.get(name) is False for name in seen):
+        yield ConfigProblem(f"{route.key}.chain", "names only disabled models")
+
+
+def model_conflicts(model: Mapping[str, object]) -> Iterator[ConfigProblem]:
+    """Find settings of one model that exclude each other, or lack each other."""
+    provider = model.get("provider")
+    if model.get("api_key_env") is not None and model.get("api_key_file") is not None:
+        yield ConfigProblem("api_key_file", "cannot stand beside `api_key_env`", "keep one of them")
+    for table in ("simulated", "local"):
+        if model.get(table) is not None and isinstance(provider, str) and provider != table:
+            yield ConfigProblem(table, f'is only for models with `provider = "{table}"`')
+    if provider == "azure" and model.get("base_url") is None:
+        yield ConfigProblem("base_url", 'is required where `provider = "azure"`: each resource has its own')

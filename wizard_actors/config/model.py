@@ -1,0 +1,302 @@
+"""The settings of one model, and the tables in them.
+
+Annotations in this file must stay objects, not strings: they are what the values are checked against.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Final, Literal, TypeAlias, cast
+
+import attrs
+from attrs import field, frozen
+
+from wizard_actors.config.checks import model_conflicts
+from wizard_actors.config.secret import Secret, key_from_env, key_from_file
+from wizard_actors.config.strict import strict
+from wizard_actors.config.values import (
+    BadValue,
+    Seconds,
+    above,
+    at_least,
+    at_most,
+    closest,
+    header_names,
+    http_url,
+    masked_url,
+    plain_name,
+    proxy_url,
+    variable_name,
+)
+from wizard_actors.errors import ConfigError, ConfigProblem, EnvVarError
+
+__all__ = [
+    "PRESETS",
+    "PROVIDERS",
+    "BreakerConfig",
+    "Fault",
+    "LocalConfig",
+    "ModelConfig",
+    "PriceConfig",
+    "RateLimitConfig",
+    "RetryConfig",
+    "ScriptStep",
+    "SimulatedConfig",
+    "TimeoutsConfig",
+    "Upstream",
+]
+
+PROVIDERS: Final = ("openai", "anthropic", "gemini", "local", "simulated")
+"""The wire protocols, the embedded model and the simulated one."""
+
+PRESETS: Final = (
+    "azure",
+    "cerebras",
+    "deepseek",
+    "fireworks",
+    "groq",
+    "lmstudio",
+    "mistral",
+    "ollama",
+    "openrouter",
+    "perplexity",
+    "together",
+    "vllm",
+    "xai",
+)
+"""Providers that speak OpenAI's protocol at an address of their own."""
+
+Upstream: TypeAlias = Literal["auto", "stream", "unary"]
+Fault: TypeAlias = Literal[
+    "ok",
+    "rate_limit",
+    "error",
+    "overloaded",
+    "disconnect",
+    "truncate",
+    "malformed",
+    "stall",
+    "silent",
+    "slow_first_token",
+    "auth",
+    "bad_request",
+    "token_limit",
+    "content_filter",
+    "quota",
+    "model_not_found",
+]
+
+
+@frozen(kw_only=True, field_transformer=strict)
+class TimeoutsConfig:
+    """How long each phase of one attempt may take, in seconds.
+
+    `connect` ends with the connection, `first_token` with the first content, reasoning or tool delta, `total` with the
+    attempt; `stall` bounds each wait for bytes after that first one.
+    """
+
+    connect: Seconds = field(default=5.0, validator=above(0))
+    first_token: Seconds = field(default=60.0, validator=above(0))
+    stall: Seconds = field(default=30.0, validator=above(0))
+    total: Seconds = field(default=300.0, validator=above(0))
+
+
+@frozen(kw_only=True, field_transformer=strict)
+class RetryConfig:
+    """How often one model is tried, and how long to wait between: U(0, min(max_delay, base_delay * 2^n)) seconds.
+
+    A provider's Retry-After is obeyed up to `retry_after_cap` seconds, up to `retry_after_cap_with_fallback` while
+    another model of the route remains; beyond that the call moves on.
+    """
+
+    max_attempts: int = field(default=3, validator=at_least(1))
+    base_delay: Seconds = field(default=0.5, validator=at_least(0))
+    max_delay: Seconds = field(default=8.0, validator=at_least(0))
+    retry_after_cap: Seconds = field(default=60.0, validator=at_least(0))
+    retry_after_cap_with_fallback: Seconds = field(default=5.0, validator=at_least(0))
+
+
+@frozen(kw_only=True, field_transformer=strict)
+class BreakerConfig:
+    """When a model's circuit opens, and how it closes again.
+
+    It opens after `failure_threshold` failures within `window` seconds; where `failure_rate` is set, instead once
+    that share of at least `minimum_calls` calls in the window failed. It stays open for about `open_for` seconds, then
+    admits at most `half_open_probes` calls at a time, and closes after `success_threshold` successes.
+    """
+
+    failure_threshold: int = field(default=5, validator=at_least(1))
+    window: Seconds = field(default=60.0, validator=above(0))
+    open_for: Seconds = field(default=30.0, validator=above(0))
+    success_threshold: int = field(default=2, validator=at_least(1))
+    half_open_probes: int = field(default=1, validator=at_least(1))
+    failure_rate: float | None = field(default=None, validator=[above(0), at_most(1)])
+    minimum_calls: int = field(default=20, validator=at_least(1))
+
+
+@frozen(kw_only=True, field_transformer=strict)
+class RateLimitConfig:
+    """What a model's account allows. None: no limit known, only what responses teach where `adaptive` is true.
+
+    `burst` calls may go at once (None: decided from the rate). A call that would wait longer than `max_wait` seconds is
+    rejected at once; at most `queue` calls wait, and more wait for room.
+    """
+
+    requests_per_minute: float | None = field(default=None, validator=above(0))
+    tokens_per_minute: float | None = field(default=None, validator=above(0))
+    burst: int | None = field(default=None, validator=at_least(1))
+    adaptive: bool = True
+    max_wait: Seconds = field(default=30.0, validator=at_least(0))
+    queue: int = field(default=1000, validator=at_least(1))
+
+
+def _as_decimal(value: Decimal | float) -> Decimal:
+    return cast("Decimal", value)
+
+
+def _as_optional_decimal(value: Decimal | float | None) -> Decimal | None:
+    return cast("Decimal | None", value)
+
+
+@frozen(kw_only=True, field_transformer=strict)
+class PriceConfig:
+    """US dollars a million tokens. `cached_input` None: cached tokens cost what `input` says."""
+
+    input: Decimal = field(converter=_as_decimal, validator=at_least(0))
+    output: Decimal = field(converter=_as_decimal, validator=at_least(0))
+    cached_input: Decimal | None = field(default=None, converter=_as_optional_decimal, validator=at_least(0))
+
+
+@frozen(kw_only=True, field_transformer=strict)
+class ScriptStep:
+    """What the next `times` calls of a simulated model meet.
+
+    `after_words` is how much of the answer comes before the fault, `retry_after` and `delay` are in seconds (None: no
+    such header, and the fault's own pace), `status` replaces the fault's own HTTP status.
+    """
+
+    fault: Fault
+    times: int = field(default=1, validator=at_least(1))
+    after_words: int = field(default=0, validator=at_least(0))
+    retry_after: Seconds | None = field(default=None, validator=at_least(0))
+    status: int | None = field(default=None, validator=[at_least(400), at_most(599)])
+    delay: Seconds | None = field(default=None, validator=at_least(0))
+
+
+def _as_steps(steps: Sequence[ScriptStep]) -> tuple[ScriptStep, ...]:
+    return cast("tuple[ScriptStep, ...]", steps)
+
+
+@frozen(kw_only=True, field_transformer=strict)
+class SimulatedConfig:
+    """How a simulated model answers: `answer`, in chunks of `words_per_chunk` words.
+
+    `connect`, `first_token` and `per_chunk` are in seconds. Calls consume the steps of `script` in order; after the
+    last one the model answers normally. An empty `answer` stands for a sentence that names the model.
+    """
+
+    answer: str = ""
+    connect: Seconds = field(default=0.0, validator=at_least(0))
+    first_token: Seconds = field(default=0.05, validator=at_least(0))
+    per_chunk: Seconds = field(default=0.02, validator=at_least(0))
+    words_per_chunk: int = field(default=1, validator=at_least(1))
+    script: tuple[ScriptStep, ...] = field(default=(), converter=_as_steps)
+
+
+def _as_path(value: str | Path | None) -> Path | None:
+    return cast("Path | None", value)
+
+
+@frozen(kw_only=True, field_transformer=strict)
+class LocalConfig:
+    """The embedded model. `gguf` None: the SmolLM2 weights of the extra `local`.
+
+    `context` is in tokens, `threads` None: one for every two cores, `start_timeout` in seconds.
+    """
+
+    gguf: Path | None = field(default=None, converter=_as_path)
+    context: int = field(default=2048, validator=at_least(1))
+    threads: int | None = field(default=None, validator=at_least(1))
+    start_timeout: Seconds = field(default=30.0, validator=above(0))
+
+
+def _known_provider(_instance: object, _attribute: object, value: str) -> None:
+    known = (*PROVIDERS, *PRESETS)
+    if value not in known:
+        meant = closest(value, known)
+        raise BadValue("is no known provider", f'did you mean "{meant}"?' if meant else f"known: {', '.join(known)}")
+
+
+def _as_headers(value: Mapping[str, str | Secret]) -> Mapping[str, Secret]:
+    return cast("Mapping[str, Secret]", value)
+
+
+@frozen(kw_only=True, field_transformer=strict)
+class ModelConfig:
+    """One model: where it is, what it allows, and how patiently it is asked.
+
+    `name` is what callers, routes, logs and metrics use, `model` the upstream's id (default: the name). The key is
+    never held here: `api_key_env` names a variable, `api_key_file` a file, and `api_key()` reads it. `max_concurrency`
+    is the number of calls at once (default: 32; 1 for the embedded model, which answers one after the other). Models of
+    one `rate_limit_group` share one limiter. `extra` goes into the body of every request as it is. `context_window` is
+    in tokens, None where unknown. `simulated` and `local` are set exactly for those providers.
+
+    Raises `ConfigError` naming the key and the reason.
+    """
+
+    name: str = field(validator=plain_name)
+    provider: str = field(validator=_known_provider)
+    model: str = field(default=attrs.Factory(lambda self: self.name, takes_self=True), validator=plain_name)
+    base_url: str | None = field(default=None, validator=http_url)
+    api_key_env: str | None = field(default=None, validator=variable_name)
+    api_key_file: Path | None = field(default=None, converter=_as_path)
+    enabled: bool = True
+    upstream: Upstream = "auto"
+    max_concurrency: int = field(
+        default=attrs.Factory(lambda self: 1 if self.provider == "local" else 32, takes_self=True),
+        validator=at_least(1),
+    )
+    context_window: int | None = field(default=None, validator=at_least(1))
+    rate_limit_group: str | None = field(default=None, validator=plain_name)
+    proxy: str | None = field(default=None, validator=proxy_url, repr=lambda url: str(masked_url(url)))
+    ca_file: Path | None = field(default=None, converter=_as_path)
+    timeouts: TimeoutsConfig = field(factory=TimeoutsConfig)
+    retry: RetryConfig = field(factory=RetryConfig)
+    circuit_breaker: BreakerConfig = field(factory=BreakerConfig)
+    rate_limit: RateLimitConfig = field(factory=RateLimitConfig)
+    price: PriceConfig | None = None
+    headers: Mapping[str, Secret] = field(factory=dict, converter=_as_headers, validator=header_names)
+    extra: Mapping[str, object] = field(factory=dict)
+    simulated: SimulatedConfig | None = None
+    local: LocalConfig | None = None
+    _environ: Mapping[str, str] | None = field(default=None, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        problems = list(model_conflicts({each.name: getattr(self, each.name) for each in attrs.fields(type(self))}))
+        if problems:
+            raise ConfigError(problems)
+        if self.base_url is not None:
+            object.__setattr__(self, "base_url", self.base_url.rstrip("/"))
+        if self.provider == "simulated":
+            table = self.simulated or SimulatedConfig()
+            answer = table.answer or f"This answer is simulated: the model {self.name} made it up."
+            object.__setattr__(self, "simulated", attrs.evolve(table, answer=answer))
+        if self.provider == "local" and self.local is None:
+            object.__setattr__(self, "local", LocalConfig())
+
+    def api_key(self) -> Secret | None:
+        """Read the key, now, from the environment that the configuration was loaded with, or from its file.
+
+        None where the model names neither. Raises `EnvVarError` or `ConfigError` where it cannot be read.
+        """
+        key = f"models.{self.name}.api_key_env"
+        try:
+            if self.api_key_env is not None:
+                return key_from_env(self.api_key_env, os.environ if self._environ is None else self._environ)
+            key = f"models.{self.name}.api_key_file"
+            return None if self.api_key_file is None else key_from_file(self.api_key_file)
+        except BadValue as found:
+            if self.api_key_env is not None:
+                raise EnvVarError(self.api_key_env, key=key, reason=found.reason) from None
+            raise ConfigError([ConfigProblem(key, found.reason, found.hint)]) from None

@@ -1,0 +1,166 @@
+"""The settings of everything but models: routes, cache, sessions, streams, endpoints, logs, supervision, retry budget.
+
+Annotations in this file must stay objects, not strings: they are what the values are checked against.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias, cast
+
+from attrs import field, frozen
+
+from wizard_actors.config.strict import strict
+from wizard_actors.config.values import BadValue, Seconds, above, address, at_least, between, plain_name
+
+__all__ = [
+    "CacheConfig",
+    "Delivery",
+    "LogFormat",
+    "LogLevel",
+    "LoggingConfig",
+    "OnInterruption",
+    "RetryBudgetConfig",
+    "RouteConfig",
+    "ServerConfig",
+    "SessionsConfig",
+    "Strategy",
+    "StreamConfig",
+    "SupervisionConfig",
+]
+
+Strategy: TypeAlias = Literal["sequential", "parallel", "hedged", "adaptive", "cheapest"]
+Delivery: TypeAlias = Literal["live", "buffered"]
+OnInterruption: TypeAlias = Literal["fail", "reset"]
+LogLevel: TypeAlias = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+LogFormat: TypeAlias = Literal["text", "json"]
+
+
+def _as_names(names: Sequence[str]) -> tuple[str, ...]:
+    return cast("tuple[str, ...]", names)
+
+
+@frozen(kw_only=True, field_transformer=strict)
+class RouteConfig:
+    """Which models answer, and in which order they are tried.
+
+    `chain` empty: the enabled models in the file's order. With `strategy = "hedged"` the next model starts when the
+    first is `hedge_delay` seconds late, or later than the `hedge_quantile` of what was observed, once enough was.
+    `spill`: a full model's calls move on instead of waiting. `static_answer` is given when every model failed.
+    """
+
+    name: str = field(validator=plain_name)
+    chain: tuple[str, ...] = field(default=(), converter=_as_names)
+    strategy: Strategy = "sequential"
+    hedge_delay: Seconds = field(default=2.0, validator=at_least(0))
+    hedge_quantile: float | None = field(default=None, validator=between(0, 1))
+    spill: bool = False
+    static_answer: str | None = None
+
+
+@frozen(kw_only=True, field_transformer=strict)
+class CacheConfig:
+    """The response cache, off while `max_entries` is 0.
+
+    `max_bytes` bounds the cached answers, `ttl` is in seconds. An entry that expired less than `stale_if_error` seconds
+    ago is served, marked, when all models fail.
+    """
+
+    max_entries: int = field(default=0, validator=at_least(0))
+    max_bytes: int = field(default=64 * 1024 * 1024, validator=at_least(1))
+    ttl: Seconds = field(default=3600.0, validator=above(0))
+    stale_if_error: Seconds = field(default=0.0, validator=at_least(0))
+
+
+def _storage(_instance: object, _attribute: object, value: str) -> None:
+    kind, colon, place = value.partition(":")
+    if not colon or kind not in {"memory", "sqlite", "file"} or not place.isprintable():
+        raise BadValue('must be "memory:", "sqlite:PATH" or "file:FOLDER"')
+    if bool(place.strip()) == (kind == "memory"):
+        raise BadValue('must be "memory:" alone' if kind == "memory" else f'must name a path after "{kind}:"')
+
+
+@frozen(kw_only=True, field_transformer=strict)
+class SessionsConfig:
+    """Conversations: where they are kept ("memory:", "sqlite:PATH", "file:FOLDER") and for how long, in seconds.
+
+    A session expires after `expire_idle` without a turn and at the age `expire_age`; None: never. At most
+    `max_sessions` are open.
+    """
+
+    storage: str = field(default="memory:", validator=_storage)
+    expire_idle: Seconds | None = field(default=None, validator=above(0))
+    expire_age: Seconds | None = field(default=None, validator=above(0))
+    max_sessions: int = field(default=10_000, validator=at_least(1))
+
+
+@frozen(kw_only=True, field_transformer=strict)
+class StreamConfig:
+    """How answers stream to whoever asked.
+
+    `live` passes text on as it comes, `buffered` holds it until it is complete. After an interruption `fail` raises,
+    `reset` tells the consumer to drop what it has and sends the fallback's whole answer. A consumer that reads nothing
+    for `consumer_idle` seconds loses its stream.
+    """
+
+    delivery: Delivery = "live"
+    on_interruption: OnInterruption = "fail"
+    consumer_idle: Seconds = field(default=300.0, validator=above(0))
+
+
+def _as_path(value: str | Path | None) -> Path | None:
+    return cast("Path | None", value)
+
+
+@frozen(kw_only=True, field_transformer=strict)
+class ServerConfig:
+    """The endpoints ("HOST:PORT", None: closed) and the bounds of the whole client, embedded or serving.
+
+    `max_in_flight` calls run at once, more are refused. A call waits at most `queue_timeout` seconds for room at a full
+    model. Stopping waits `drain_timeout` seconds for calls in flight.
+    """
+
+    http: str | None = field(default=None, validator=address)
+    websocket: str | None = field(default=None, validator=address)
+    api_keys_file: Path | None = field(default=None, converter=_as_path)
+    max_in_flight: int = field(default=1000, validator=at_least(1))
+    queue_timeout: Seconds = field(default=30.0, validator=at_least(0))
+    drain_timeout: Seconds = field(default=10.0, validator=at_least(0))
+
+
+@frozen(kw_only=True, field_transformer=strict)
+class LoggingConfig:
+    """One line a request, on stderr. Prompts and answers appear only where `log_content` is true."""
+
+    level: LogLevel = "INFO"
+    format: LogFormat = "text"
+    log_content: bool = False
+
+
+@frozen(kw_only=True, field_transformer=strict)
+class SupervisionConfig:
+    """The bounds of every actor: its lanes, and how often it may crash.
+
+    `mailbox` bounds the ask lane, `tells` the tells. More than `max_restarts` crashes in `restart_window` seconds: the
+    actor is DOWN, and tried again every `down_retry` seconds.
+    """
+
+    mailbox: int = field(default=256, validator=at_least(1))
+    tells: int = field(default=1024, validator=at_least(1))
+    max_restarts: int = field(default=5, validator=at_least(0))
+    restart_window: Seconds = field(default=30.0, validator=above(0))
+    down_retry: Seconds = field(default=60.0, validator=above(0))
+
+
+@frozen(kw_only=True, field_transformer=strict)
+class RetryBudgetConfig:
+    """What retries and hedges of the whole client may cost, in retries; one costs 1.
+
+    Starts with `initial`, refills by `refill_per_second` up to `refill_to`; each request adds `deposit`, up to `max`.
+    """
+
+    initial: float = field(default=10.0, validator=at_least(0))
+    refill_per_second: float = field(default=10.0, validator=at_least(0))
+    refill_to: float = field(default=10.0, validator=at_least(0))
+    deposit: float = field(default=0.2, validator=at_least(0))
+    max: float = field(default=100.0, validator=at_least(0))
+    enabled: bool = True

@@ -1,0 +1,171 @@
+"""What `wizard init` writes: every setting, with its default, ready to be uncommented."""
+
+from typing import Final
+
+__all__ = ["TEMPLATE"]
+
+TEMPLATE: Final = """\
+# wizard.toml: which models answer, and how they are protected.
+#
+# A line that starts with `#` and a space explains; one that starts with `#` alone is a setting at its default, or an
+# example: take the `#` away to use it. A table's own keys stand above its sub-tables. Durations are in seconds, or
+# texts such as "250ms", "30s", "5m", "2h", "7d". `wizard check` shows every setting in force and its origin. A variable
+# such as WIZARD_LOGGING_LEVEL overrides the setting `level` of `[logging]`.
+
+
+# -- what all models have, unless their own tables say otherwise ----------------------------------------------
+
+[defaults]
+#max_concurrency = 32               # calls at once
+#upstream = "auto"                  # ask the provider for a stream: "auto" | "stream" | "unary"
+
+[defaults.timeouts]                 # of one attempt
+#connect = 5
+#first_token = 60                   # until the first content
+#stall = 30                         # between two pieces
+#total = 300
+
+[defaults.retry]                    # of one model: a random wait of up to base_delay * 2^n, at most max_delay
+#max_attempts = 3
+#base_delay = 0.5
+#max_delay = 8
+#retry_after_cap = 60               # the longest Retry-After that is waited for ...
+#retry_after_cap_with_fallback = 5  # ... while another model remains
+
+[defaults.circuit_breaker]
+#failure_threshold = 5              # failures ...
+#window = 60                        # ... in so many seconds open it
+#open_for = 30
+#success_threshold = 2              # successes that close it again
+#half_open_probes = 1               # calls at once that try whether it can close
+#failure_rate = 0.5                 # instead of failure_threshold: this share of ...
+#minimum_calls = 20                 # ... at least so many calls
+
+[defaults.rate_limit]
+#requests_per_minute = 500          # default: unknown, learned from responses
+#tokens_per_minute = 200_000        # default: unknown, learned from responses
+#burst = 10                         # calls at once
+#adaptive = true                    # obey what the provider's headers say
+#max_wait = 30                      # a call that would wait longer is rejected at once
+#queue = 1000                       # calls that may wait
+
+
+# -- the models, in the order in which they are tried ---------------------------------------------------------
+
+[[models]]
+name = "primary"                    # what callers, routes, logs and metrics use
+provider = "openai"                 # openai | anthropic | gemini | local | simulated | groq, ollama, ...
+model = "gpt-5-mini"                # the provider's name for it; default: the name
+api_key_env = "OPENAI_API_KEY"      # the variable that holds the key; never the key itself
+#base_url = "https://api.openai.com/v1"
+#enabled = true
+#rate_limit_group = "account"       # models of one group share one limit
+#proxy = "http://proxy.example.com:3128"
+#ca_file = "company-ca.pem"         # certificates to trust
+#context_window = 400_000           # tokens; default: unknown
+#price = { input = 0.25, output = 2.00, cached_input = 0.025 }   # US dollars a million tokens
+#headers = { OpenAI-Organization = "org-example" }
+#extra = { service_tier = "flex" }  # goes into every request as it is
+
+#[[models]]
+#name = "backup"
+#provider = "anthropic"
+#model = "claude-haiku-4-5"
+#api_key_file = "anthropic.key"     # a file that holds the key
+#timeouts = { first_token = 10 }    # merged over [defaults]
+
+#[[models]]
+#name = "embedded"                  # needs the extra `local`
+#provider = "local"
+#enabled = false
+#[models.local]
+#gguf = "model.gguf"                # default: the weights of the extra `local`
+#context = 2048                     # tokens
+#threads = 4                        # default: one for every two cores
+#start_timeout = 30
+
+#[[models]]
+#name = "pretender"                 # answers without any network; for trying things out
+#provider = "simulated"
+#enabled = false
+#[models.simulated]
+#answer = "All is well."            # default: a sentence that names the model
+#connect = 0
+#first_token = 0.05
+#per_chunk = 0.02
+#words_per_chunk = 1
+#[[models.simulated.script]]        # the first calls meet these steps in order; the rest are answered
+#fault = "rate_limit"
+#times = 2
+#retry_after = 1
+#[[models.simulated.script]]
+#fault = "disconnect"
+#after_words = 3
+#delay = 0.5
+#[[models.simulated.script]]
+#fault = "error"
+#status = 503
+
+
+# -- routes ---------------------------------------------------------------------------------------------------
+
+[fallback]                          # the default route, named "wizard"
+#chain = ["primary", "backup"]      # default: all enabled models, in this file's order
+#strategy = "sequential"            # "sequential" | "parallel" | "hedged" | "adaptive" | "cheapest"
+#hedge_delay = 2                    # hedged: start the next model when the first is so late ...
+#hedge_quantile = 0.95              # ... or later than this share of its calls
+#spill = false                      # when a model is full: true goes on to the next, false waits
+#static_answer = "Please try again later."   # when every model failed; default: an error
+
+#[[routes]]                         # more routes, with the same keys
+#name = "fast"
+#chain = ["backup"]
+
+
+# -- what they share ------------------------------------------------------------------------------------------
+
+[cache]
+#max_entries = 0                    # 0: off
+#max_bytes = 67_108_864
+#ttl = "1h"
+#stale_if_error = 0                 # how long after that an entry may stand in when all models fail
+
+[sessions]
+#storage = "memory:"                # "memory:" | "sqlite:wizard.db" | "file:sessions"
+#expire_idle = "2h"                 # default: never
+#expire_age = "7d"                  # default: never
+#max_sessions = 10_000
+
+[stream]
+#delivery = "live"                  # "buffered" holds text until it is complete, and so can change models midway
+#on_interruption = "fail"           # "reset" tells the consumer to drop what it has, and starts over
+#consumer_idle = 300                # a consumer that reads nothing for so long loses its stream
+
+[server]
+#http = "127.0.0.1:8000"            # default: closed
+#websocket = "127.0.0.1:8001"       # default: closed
+#api_keys_file = "clients.keys"     # the keys that clients of the endpoints may use
+#max_in_flight = 1000               # calls of the whole client at once; more are refused
+#queue_timeout = 30                 # the longest wait for room at a full model
+#drain_timeout = 10                 # how long a stop waits for calls in flight
+
+[logging]
+#level = "INFO"                     # "DEBUG" | "INFO" | "WARNING" | "ERROR" | "CRITICAL"
+#format = "text"                    # "text" | "json"
+#log_content = false                # true writes prompts and answers into the log
+
+[supervision]
+#mailbox = 256                      # asks that one actor's mailbox holds
+#tells = 1024                       # tells; the oldest are dropped beyond that
+#max_restarts = 5                   # crashes ...
+#restart_window = 30                # ... in so many seconds; one more and the actor is down ...
+#down_retry = 60                    # ... and tried again so often
+
+[retry_budget]                      # what retries and hedges of all models may cost; one costs 1
+#enabled = true
+#initial = 10
+#refill_per_second = 10
+#refill_to = 10
+#deposit = 0.2                      # what each request adds ...
+#max = 100                          # ... up to here
+"""

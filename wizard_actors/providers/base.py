@@ -1,0 +1,76 @@
+"""The seam between an attempt and a wire protocol: what a provider is given, and what it gives back.
+
+A provider knows a protocol and nothing of limits, retries or other models. It runs in the task of whoever asked, over
+the shared HTTP client, and is called by `wizard_actors.attempt` alone:
+
+    async with provider.open(call) as answer:      # the request is sent, the response's head is here
+        while (events := await answer.read()) is not None:
+            ...
+
+The attempt puts its deadlines round `open` and round each `read`; a provider itself bounds only the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from attrs import frozen
+
+from wizard_actors.types import LimitHeaders, ModelEvent, Prompt
+
+__all__ = ["Answer", "Call", "Provider"]
+
+
+@frozen
+class Call:
+    """One call of one model: the prompt, and the id that runs through logs, events and headers."""
+
+    prompt: Prompt
+    request_id: str
+
+
+class Answer(Protocol):
+    """One answer while it arrives."""
+
+    @property
+    def upstream_model(self) -> str | None:
+        """What the provider says the model is called, None until it has said so."""
+
+    @property
+    def limits(self) -> LimitHeaders | None:
+        """What the response's headers say of rate limits, None where nothing usable; known from the start."""
+
+    @property
+    def upstream_id(self) -> str | None:
+        """The provider's own id of this call, for its support desk."""
+
+    async def read(self) -> Sequence[ModelEvent] | None:
+        """Wait for the next bytes and return the events in them, possibly none; None at the protocol's end.
+
+        One call makes at most one wait on the socket, so that the time it takes is the provider's and nobody else's.
+        A complete answer contains one `Finished`; the body's end without it means that the answer was cut, which the
+        caller judges. An empty text, a role-only chunk and a ping are no events.
+
+        Raises a `ProviderError` (or `TokenLimitError`) for an error status, an error inside the stream, a broken
+        connection or bytes that cannot be understood.
+        """
+
+
+class Provider(Protocol):
+    """One model behind one wire protocol. Holds nothing of a call between calls but what it learned of the model."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether the next call asks for a stream, so that first-token and stall deadlines make sense."""
+
+    def open(self, call: Call) -> AbstractAsyncContextManager[Answer]:
+        """Send the request; entered once the response's head is here, whatever its status says.
+
+        Leaving closes the exchange, also under cancellation, and is quick: a body that is not at its end costs its
+        connection.
+
+        Raises on entry: `NetworkError`, or `ProviderTimeoutError` (phase "connect"), where no head came;
+        `UnsupportedError` before anything is sent where the prompt asks for what this provider cannot do.
+        """

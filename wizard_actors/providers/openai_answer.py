@@ -1,0 +1,193 @@
+"""What Chat Completions upstreams answer, turned into a model's events. Pure: bytes in, events out, no waiting.
+
+A response's body is an event stream or one JSON object, whatever was asked for and whatever its content type says; its
+first byte tells which.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from wizard_actors.conversion import from_json
+from wizard_actors.errors import ParseError, WizardError
+from wizard_actors.providers.openai_chunks import ChunkReader
+from wizard_actors.providers.refusals import ErrorBody, Head, error_body, excerpt, page, refusal
+from wizard_actors.streaming import SseDecoder
+from wizard_actors.types import ModelEvent
+
+__all__ = ["MAX_BODY", "MAX_ERROR_BODY", "AnswerParser"]
+
+MAX_BODY: Final = 64 * 2**20
+"""Bytes of a JSON answer that are held at most."""
+
+MAX_ERROR_BODY: Final = 64 * 2**10
+"""Bytes of an error body that are looked at: more is a web page."""
+
+SSE_STARTS: Final = b":deir"
+"""First bytes of a comment and of the fields `data`, `event`, `id` and `retry`."""
+
+INSIGNIFICANT: Final = b" \t\r\n\xef\xbb\xbf"
+"""What may stand before either kind of body: white space, with which some keep a connection alive, and a BOM."""
+
+_decoder = msgspec.json.Decoder()
+_BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class AnswerParser:
+    """The events of one response's body, fed piece by piece.
+
+    It never raises: what goes wrong is its `failure`, to be raised once the events before it are delivered.
+    """
+
+    def __init__(self, head: Head, *, content_type: str = "") -> None:
+        self._head = head
+        self._content_type = content_type.partition(";")[0].strip().lower()
+        self._sse: SseDecoder | None = None
+        # An error status decides too: what comes with it is no answer.
+        self._whole: list[bytes] | None = [] if head.status >= 300 else None
+        self._size = 0
+        self._chunks = ChunkReader(head)
+        self._started = False
+        self.ended = False
+        """Whether the protocol's last word has come; nothing is parsed after it."""
+        self.failure: WizardError | None = None
+        """What went wrong; nothing is parsed after it."""
+        self.refused: ErrorBody | None = None
+        """What an error status came with, once it is here."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer is complete, though more may come: usage, the protocol's last word."""
+        return self._chunks.finished
+
+    @property
+    def upstream_model(self) -> str | None:
+        """What the provider calls the model, None until it has said so."""
+        return self._chunks.model
+
+    @property
+    def upstream_id(self) -> str | None:
+        """The provider's id of this call: from the headers, else from the body."""
+        return self._head.request_id or self._chunks.id
+
+    def feed(self, data: bytes) -> list[ModelEvent]:
+        """Return the events that `data` completes."""
+        events: list[ModelEvent] = []
+        if self.failure is None and not self.ended:
+            try:
+                self._feed(data, events)
+            except WizardError as error:
+                self.failure = error
+        return events
+
+    def close(self) -> list[ModelEvent]:
+        """Return the events that the end of the body completes. Whether the answer is complete, `Finished` tells."""
+        events: list[ModelEvent] = []
+        if self.failure is None and not self.ended:
+            try:
+                self._close(events)
+            except WizardError as error:
+                self.failure = error
+        self.ended = True
+        return events
+
+    # -- both kinds of body --------------------------------------------------------------------------
+
+    def _feed(self, data: bytes, events: list[ModelEvent]) -> None:
+        if self._whole is None and self._sse is None:
+            data = data.lstrip(INSIGNIFICANT)
+            if data:
+                self._begin(data)
+        if self._whole is not None:
+            self._collect(self._whole, data)
+        elif self._sse is not None:
+            self._stream(self._sse, data, events)
+
+    def _begin(self, data: bytes) -> None:
+        if data[0] in b"{[":
+            self._whole = []
+        elif self._content_type == "text/event-stream" or data[0] in SSE_STARTS:
+            self._sse = SseDecoder()
+        else:
+            raise self._not_understood(data)
+
+    def _close(self, events: list[ModelEvent]) -> None:
+        if self._sse is not None:
+            self._close_stream(self._sse, events)
+        elif self._whole is not None:
+            self._read_whole(b"".join(self._whole), events)
+        elif self._content_type != "text/event-stream":
+            raise self._head.parse_error("is empty")
+
+    def _not_understood(self, data: bytes) -> ParseError:
+        kind = f"of type {self._content_type} " if self._content_type else ""
+        said = excerpt(data, self._head.secrets)
+        return self._head.parse_error(f"{kind}is neither JSON nor an event stream: {said!r}; check base_url")
+
+    def _decode(self, data: bytes) -> object:
+        try:
+            return _decoder.decode(data)
+        except _BAD_JSON as error:
+            head = self._head
+            said = excerpt(data, head.secrets)
+            raise from_json(
+                error, model=head.model, status=head.status, request_id=head.request_id, excerpt=said
+            ) from error
+
+    # -- an event stream -----------------------------------------------------------------------------
+
+    def _stream(self, sse: SseDecoder, data: bytes, events: list[ModelEvent]) -> None:
+        try:
+            arrived = sse.feed(data)
+        except ValueError as error:
+            raise self._head.parse_error(f"cannot be understood: {error}") from error
+        for event in arrived:
+            self._take(event.data, events, is_error=event.name == "error")
+            if self.ended:
+                return
+
+    def _take(self, data: bytes, events: list[ModelEvent], *, is_error: bool = False) -> None:
+        if data == b"[DONE]" or data.strip() == b"[DONE]":
+            self.ended = True
+            self._chunks.end(events)
+        elif data and not data.isspace():
+            self._started = True
+            self._chunks.read(self._decode(data), events, is_error=is_error)
+
+    def _close_stream(self, sse: SseDecoder, events: list[ModelEvent]) -> None:
+        for event in sse.close():
+            try:
+                self._take(event.data, events, is_error=event.name == "error")
+            except ParseError:
+                return  # half an event: the answer was cut, which is for the caller to see
+        if not self._started and not self.ended and self._content_type != "text/event-stream":
+            raise self._head.parse_error(f"of type {self._content_type or 'unknown'} holds no event")
+
+    # -- one JSON object -----------------------------------------------------------------------------
+
+    def _collect(self, whole: list[bytes], data: bytes) -> None:
+        self._size += len(data)
+        if self._head.status >= 300:
+            whole.append(data)
+            if self._size > MAX_ERROR_BODY:
+                self._read_whole(b"".join(whole), [])
+        elif self._size > MAX_BODY:
+            whole.clear()
+            raise self._head.parse_error(f"is larger than {MAX_BODY} bytes")
+        else:
+            whole.append(data)
+
+    def _read_whole(self, data: bytes, events: list[ModelEvent]) -> None:
+        if self._head.status >= 300:
+            self.refused = self._refusal(data[:MAX_ERROR_BODY])
+            raise refusal(self._head, self.refused)
+        self._chunks.read(self._decode(data), events, whole=True)
+        self._chunks.end(events)
+
+    def _refusal(self, data: bytes) -> ErrorBody:
+        try:
+            return error_body(_decoder.decode(data.lstrip(INSIGNIFICANT)))
+        except _BAD_JSON:  # a proxy's page, or nothing: the status has to do
+            return page(data)
