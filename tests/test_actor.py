@@ -293,6 +293,18 @@ async def test_a_reference_says_where_it_points_and_how_things_stand(autojump_cl
     assert (repr(ref), ref.available) == ("<ActorRef wizard/group/a stopped>", False)
 
 
+async def test_a_reference_says_what_its_actor_failed_of_last(autojump_clock: Clock) -> None:
+    """None as long as it never did; the last failure is kept over restarts."""
+    bug = BoomError("planted")
+    async with tree(ChildSpec("a", clerk("a"))) as supervisor:
+        ref = supervisor.ref("a", ClerkView)
+        seen = [ref.failure]
+        await crash(ref, bug)
+        assert ref.available
+        seen.append(ref.failure)
+    assert seen == [None, bug]
+
+
 async def test_an_ask_before_the_start_is_served_after_it(autojump_clock: Clock) -> None:
     """The mailbox is there before the first incarnation."""
     answers: list[object] = []

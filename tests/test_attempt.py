@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from decimal import Decimal
+from random import Random
 
 import pytest
 import trio
@@ -572,33 +573,39 @@ async def test_a_provider_sees_the_error_that_ends_its_exchange(autojump_clock: 
 
 
 async def test_no_call_begins_while_the_circuit_is_open(autojump_clock: MockClock) -> None:
-    """Hundreds of calls over a failing model, at every moment: each that is sent has an honoured permit."""
+    """Hundreds of calls of one instant, which fail after some steps each: between a permit and its call the circuit may
+    open, and then the call is not sent.
+    """
     sent: list[Circuit] = []
+    rng = Random(1)
 
     async def run(seed: int) -> None:
         client: ResilientClient
 
-        def note(seen: Seen) -> None:
+        def note(_seen: Seen) -> None:
             state = client.supervisor.ref("models/model:a/breaker", BreakerState).published
             assert state is not None
             sent.append(state.circuit)
 
-        a = Scripted(Turn((0.3, BROKEN)), on_open=note)
-        config = model(
-            retry=NO_JITTER,
-            limit=RateLimitConfig(requests_per_minute=3000, burst=3),
-            breaker=BreakerConfig(failure_threshold=3, open_for=1.0, half_open_probes=2),
-        )
+        a = Scripted(*[Turn((*[()] * rng.randint(0, 9), BROKEN)) for _ in range(400)], on_open=note)
+        config = model(slots=100, retry=ONCE, breaker=BreakerConfig(failure_threshold=9, open_for=1.0))
         async with client_of(a, config, seed=seed) as client, trio.open_nursery() as nursery:
             for _ in range(60):
-                nursery.start_soon(Calls().generate, client)
-                await trio.sleep(0.05)
+                nursery.start_soon(call_again, client, rng.randint(0, 30))
 
-    for seed in range(5):
+    for seed in range(20):
         await run(seed)
 
-    assert len(sent) > 50
+    assert len(sent) > 300
     assert Circuit.OPEN not in sent
+
+
+async def call_again(client: ResilientClient, steps: int) -> None:
+    """Make a few calls, some steps after each other."""
+    for _ in range(5):
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        await Calls().generate(client)
 
 
 async def test_errors_of_unsent_attempts_say_so(autojump_clock: MockClock) -> None:

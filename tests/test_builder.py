@@ -12,7 +12,15 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.models import Calls, Scripted, model, says
 from wizard_actors import ConfigError, ModelConfig, ResilientClient, UnsupportedError, WizardConfig
 from wizard_actors.builder import Clients, make_pipeline, make_tree
-from wizard_actors.config import LocalConfig, RouteConfig, ServerConfig, SupervisionConfig
+from wizard_actors.config import (
+    CacheConfig,
+    LocalConfig,
+    RateLimitConfig,
+    RouteConfig,
+    ServerConfig,
+    StreamConfig,
+    SupervisionConfig,
+)
 from wizard_actors.events import EventStream
 from wizard_actors.pipeline import Pipeline
 from wizard_actors.providers.base import Provider
@@ -170,3 +178,26 @@ async def test_making_a_client_sends_nothing(autojump_clock: MockClock) -> None:
     assert isinstance(made, httpx.AsyncClient)
     assert made.trust_env is False
     await clients.aclose()
+
+
+async def test_settings_without_effect_yet_are_named(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client opens with them all the same; a plain configuration has none."""
+    limits = RateLimitConfig(tokens_per_minute=1000)
+    grouped = ModelConfig(name="a", provider="simulated", rate_limit=limits, rate_limit_group="shared")
+    config = WizardConfig(
+        models=[grouped],
+        fallback=RouteConfig(name="wizard", strategy="hedged", static_answer="Sorry"),
+        cache=CacheConfig(max_entries=10),
+        stream=StreamConfig(consumer_idle=5.0),
+    )
+    await build(config, Clients())
+    warned = caplog.messages.copy()
+    caplog.clear()
+    await build(WizardConfig(models=[model("a")]), Clients())
+
+    for name in ("hedged", "static_answer", "tokens_per_minute", "rate_limit_group", "cache", "consumer_idle"):
+        assert [message for message in warned if name in message], name
+    assert len(warned) == 6
+    assert caplog.messages == []

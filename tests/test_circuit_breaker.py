@@ -10,16 +10,18 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.models import model
 from wizard_actors import CircuitOpenError
-from wizard_actors.actor import ActorRef
+from wizard_actors.actor import ActorRef, Ledger, Reply
 from wizard_actors.breaker_core import BreakerState, Circuit, Permit
 from wizard_actors.circuit_breaker import Admit, BreakerChanged, CircuitBreaker, Ended, refusal
 from wizard_actors.config import BreakerConfig
 from wizard_actors.events import EventStream, Subscription
+from wizard_actors.mailbox import Mailbox
 from wizard_actors.supervisor import ChildSpec, GroupSpec, Supervisor
 from wizard_actors.verdict import Outcome
 
 Ref = ActorRef[BreakerState]
 
+PROBING = BreakerState(circuit=Circuit.OPEN, retry_at=0.0)
 TWO = BreakerConfig(failure_threshold=2, open_for=30.0, success_threshold=2, half_open_probes=1)
 
 
@@ -90,34 +92,16 @@ async def test_a_neutral_probe_gives_its_place_back_and_teaches_nothing(autojump
 
 
 async def test_a_permit_that_reaches_nobody_is_undone(autojump_clock: MockClock) -> None:
-    """A caller that leaves in the step in which it is admitted leaks no probe."""
-    async with breaker_of() as (tree, ref, _told):
-        await call(ref, Outcome.FAILURE, Outcome.FAILURE)
-        await trio.sleep(30.0)
-        for _ in range(20):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(admitted, ref)
-                nursery.start_soon(cancel, nursery.cancel_scope)
+    """A caller that has left by the time it is admitted leaks no probe."""
+    breaker = CircuitBreaker(model("a", breaker=TWO), Random(1), EventStream(), Ledger(), PROBING, 100.0)
+    gone: Reply[Permit] = Reply(Mailbox("wizard/breaker", bound=1, tells=1))
+    gone._abandon(None)
 
-            assert (await state(ref)).in_flight == 0
-            assert tree.outstanding == {}
-        await call(ref, Outcome.SUCCESS)
+    breaker.admit(Admit(), gone, 100.0)
 
-
-async def admitted(ref: Ref) -> None:
-    """Ask for a permit and give it back, as an attempt does."""
-    permit: Permit | None = None
-    try:
-        permit = await ref.ask(Admit())
-    finally:
-        if permit is not None:
-            ref.give_back(permit, Ended(Outcome.IGNORED))
-
-
-async def cancel(scope: trio.CancelScope) -> None:
-    """Cancel from a task, one step later."""
-    await trio.lowlevel.checkpoint()
-    scope.cancel()
+    assert breaker.snapshot().circuit is Circuit.HALF_OPEN
+    assert breaker.snapshot().probes_free == 1
+    assert breaker.snapshot().in_flight == 0
 
 
 async def test_after_a_crash_an_open_circuit_keeps_its_word(autojump_clock: MockClock) -> None:

@@ -59,6 +59,7 @@ async def test_an_unknown_host_is_a_network_error(monkeypatch: pytest.MonkeyPatc
     """It names the host, and says that the name is the trouble."""
 
     async def no_such_name(*_args: object, **_options: object) -> object:
+        await trio.lowlevel.checkpoint()
         raise trio.socket.gaierror(trio.socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(trio, "open_tcp_stream", no_such_name)

@@ -108,9 +108,11 @@ async def test_the_engine_lives_as_long_as_the_client(autojump_clock: MockClock,
         assert trio.current_time() == 0.5
         assert [server.made_with for server in world.running] == [(Path("tiny.gguf"), 512, 2)]
 
+        await trio.sleep(10.0)
         answer = await client.generate("Why?")
 
         assert answer.text == "inside"
+        assert node(client, ENGINE).restarts == 0
         [request] = world.requests
         assert str(request.url) == "http://127.0.0.1:4000/v1/chat/completions"
         assert request.headers["authorization"] == "Bearer key-4000"

@@ -76,6 +76,16 @@ def test_a_clock_that_goes_back_frees_nothing_early_and_does_not_spin() -> None:
     assert run_out(core) == {2: 1001.0}
 
 
+def test_a_429_on_a_clock_that_went_back_counts_from_the_latest_instant() -> None:
+    """Nobody is promised a turn that comes at another time."""
+    core = limiter(1)
+    core.acquire(1, 1000.0, NEVER)
+    core.slow_down(1000.0, 500.0)
+    waiting = core.acquire(2, 500.0, NEVER)
+    assert isinstance(waiting, Waiting)
+    assert run_out(core) == {2: waiting.due}
+
+
 def test_without_a_rate_everything_goes_at_once() -> None:
     """A limiter that knows no limit never makes anybody wait."""
     core = limiter(None)
@@ -220,11 +230,11 @@ def test_a_waiter_may_leave_before_it_is_told_that_it_is_too_late() -> None:
 
 
 def test_a_pause_is_as_long_as_it_says_whatever_the_pace_does() -> None:
-    """A pace that changes meanwhile neither shortens nor lengthens it."""
+    """A pace that changes meanwhile, and changes back, neither shortens nor lengthens it."""
     core = limiter()
-    core.observe(headers(None, 1, 5), 0.0)
     core.pause(20.0, 0.0)
     assert core.acquire(1, 0.0, NEVER) == Waiting(20.0)
+    core.observe(headers(None, 1, 5), 0.0)
     assert core.acquire(2, 0.0, NEVER) == Waiting(21.0)
     core.tick(6.0)
     assert run_out(core) == {1: 20.0, 2: 21.0}
@@ -318,7 +328,7 @@ def test_headers_pace_what_remains_until_the_reset(
 def test_headers_never_speed_up() -> None:
     """The configured rate is the most that goes."""
     core = limiter(60)
-    core.observe(headers(10_000, 4_000, 1), 0.0)
+    core.observe(headers(1_000, 400, 10), 0.0)
     assert core.snapshot().rate == 60.0
 
 

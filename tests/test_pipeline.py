@@ -472,6 +472,24 @@ async def test_when_every_model_is_down_the_request_says_so(autojump_clock: Mock
         await assert_nothing_held(client, a)
 
 
+async def test_a_client_runs_no_more_calls_at_once_than_it_may(autojump_clock: MockClock) -> None:
+    """Beyond that a call is refused at once, whoever is full or not; a call that has ended makes room."""
+    a, b = Scripted(says(5.0, "done")), Scripted(says("from b"))
+    async with client_of({"a": a, "b": b}, spill=True, server=ServerConfig(max_in_flight=2)) as client:
+        calls = Calls()
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(calls.generate, client)
+            await wait_all_tasks_blocked()
+
+            [error] = calls.errors
+            assert isinstance(error, MailboxFullError)
+            assert "server.max_in_flight" in str(error)
+            assert error.attempts == ()
+
+        assert (await client.generate("Why?")).model == "a"
+
+
 # -- which model comes next --------------------------------------------------------------------------------------------
 
 

@@ -9,8 +9,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.models import model
 from wizard_actors import AuthError, NetworkError, TokenLimitError, UnsupportedError
-from wizard_actors.actor import ActorRef
+from wizard_actors.actor import ActorRef, Ledger, Reply
 from wizard_actors.config import ModelConfig
+from wizard_actors.mailbox import Mailbox
 from wizard_actors.plan import Bar, Choice, Needs, Plan, Probe, Skip, Skipped, Why
 from wizard_actors.routing import ClaimProbe, MakePlan, Observed, ProbeOver, Router, RouterState
 from wizard_actors.supervisor import ChildSpec, GroupSpec, Supervisor
@@ -114,33 +115,14 @@ async def test_one_request_probes_at_a_time(autojump_clock: MockClock) -> None:
 
 
 async def test_a_probe_that_reaches_nobody_is_abandoned(autojump_clock: MockClock) -> None:
-    """A caller that leaves in the step in which it is given leave keeps nobody from probing."""
-    async with router_of() as (tree, ref):
-        ref.tell(Observed("a", AUTH, started=0.0))
-        await trio.sleep(60.0)
-        for _ in range(20):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(claim, ref)
-                nursery.start_soon(cancel, nursery.cancel_scope)
+    """A caller that has left by the time it is given leave keeps nobody from probing."""
+    router = Router({"a": model("a")}, Ledger(), RouterState({"a": Bar(until=60.0, reason="auth")}))
+    gone: Reply[Probe | None] = Reply(Mailbox("wizard/router", bound=1, tells=1))
+    gone._abandon(None)
 
-            assert (await bars(ref))["a"].probing is False
-            assert tree.outstanding == {}
+    router.claim_probe(ClaimProbe("a"), gone, 60.0)
 
-
-async def claim(ref: Ref) -> None:
-    """Claim a probe and give it back, as a request does."""
-    probe: Probe | None = None
-    try:
-        probe = await ref.ask(ClaimProbe("a"))
-    finally:
-        if probe is not None:
-            ref.give_back(probe, ProbeOver())
-
-
-async def cancel(scope: trio.CancelScope) -> None:
-    """Cancel from a task, one step later."""
-    await trio.lowlevel.checkpoint()
-    scope.cancel()
+    assert router.snapshot().bars["a"].probing is False
 
 
 async def test_a_crash_keeps_the_bars_and_fences_the_probes(autojump_clock: MockClock) -> None:

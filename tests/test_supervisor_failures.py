@@ -162,7 +162,7 @@ async def test_a_temporary_group_goes_down_with_its_siblings_and_stays_down(auto
 
 async def test_what_ended_for_good_stays_so_when_its_group_comes_back(autojump_clock: Clock) -> None:
     """A group that is down and tried again starts neither its TEMPORARY actors nor its TEMPORARY groups."""
-    children = [
+    children: list[ChildSpec | GroupSpec] = [
         ChildSpec("a", clerk("a")),
         ChildSpec("t", clerk("t"), restart=Restart.TEMPORARY),
         GroupSpec("g", [ChildSpec("u", clerk("u"))], restart=Restart.TEMPORARY),

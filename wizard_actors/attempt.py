@@ -216,10 +216,12 @@ class Attempt:
         try:
             if self._exchange is not None:
                 with self._bugs():
-                    await self._exchange.__aexit__(kind, error, trace)
+                    await self._exchange.__aexit__(kind, error, trace)  # noqa: ASYNC102 - shields itself where it must
         except WizardError as failure:
             if failure is not error:  # a whole answer is no less whole for it, and a failure stays what it was
-                log.warning("%s: closing an exchange failed: %s", self.port.name, type(failure.__cause__ or failure).__name__)
+                log.warning(
+                    "%s: closing an exchange failed: %s", self.port.name, type(failure.__cause__ or failure).__name__
+                )
         finally:
             self._settle(Outcome.IGNORED, None)
             self._release()

@@ -15,7 +15,7 @@ from wizard_actors.actor import Actor
 from wizard_actors.attempt import Port
 from wizard_actors.breaker_core import BreakerState
 from wizard_actors.circuit_breaker import CircuitBreaker
-from wizard_actors.config import PRESETS, ModelConfig, WizardConfig
+from wizard_actors.config import PRESETS, ModelConfig, StreamConfig, WizardConfig
 from wizard_actors.errors import ConfigError, ConfigProblem, UnsupportedError
 from wizard_actors.events import EventStream
 from wizard_actors.gcra import LimiterState
@@ -158,6 +158,8 @@ def not_used(config: WizardConfig) -> Iterator[str]:
             yield f"rate_limit_group of the model {model.name!r}"
     if config.cache.max_entries:
         yield "cache"
+    if config.stream.consumer_idle != StreamConfig().consumer_idle:
+        yield "stream.consumer_idle"
 
 
 def _provider(model: ModelConfig, tree: Supervisor, clients: Clients) -> Provider:

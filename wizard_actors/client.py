@@ -115,12 +115,10 @@ class ResilientClient:
         failure falls back unseen. After it, a live stream raises `StreamInterruptedError` with the partial text, or
         sends a `Reset`, as `stream.on_interruption` says.
         """
-        try:
-            how = Delivery(self.config.stream.delivery if delivery is None else delivery)
-        except ValueError:
-            problem = ConfigProblem("delivery", f'must be "live" or "buffered", not {delivery!r}')
-            raise ConfigError([problem]) from None
-        return ResponseStream(self._pipeline, self._request(prompt, route, model, deadline, how))
+        how = self.config.stream.delivery if delivery is None else delivery
+        if how not in {"live", "buffered"}:
+            raise ConfigError([ConfigProblem("delivery", f'must be "live" or "buffered", not {how!r}')])
+        return ResponseStream(self._pipeline, self._request(prompt, route, model, deadline, Delivery(how)))
 
     def tree(self) -> TreeNode:
         """Return every actor as it stands: its state, restarts, last error, and how full its lanes are."""
@@ -137,7 +135,7 @@ class ResilientClient:
                 raise ConfigError([ConfigProblem(f"models.{model}", "is disabled")])
             chosen = self._solo(chosen, model)
         return Request(
-            prompt=Prompt(prompt) if isinstance(prompt, str) else prompt,
+            prompt=prompt if isinstance(prompt, Prompt) else Prompt(prompt),
             route=chosen,
             request_id=f"{self._rng.getrandbits(64):016x}",
             delivery=delivery,

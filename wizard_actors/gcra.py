@@ -191,7 +191,6 @@ class GcraCore(Generic[K]):
         self._pace = Pace()
         self._paused_until = -math.inf
         self._slowed_at = -math.inf
-        self._latest = -math.inf
         self._room: WaitingRoom[K] = WaitingRoom(config.queue)
         self._late: dict[K, None] = {}
         self._late_since = math.inf
@@ -259,24 +258,24 @@ class GcraCore(Generic[K]):
         """
         if not self._base or granted_at <= self._slowed_at:
             return
-        at = self._advance(now)
-        self._slowed_at = at
-        self._bucket.forgo(at)
-        self._set_pace(self._pace.halved(max(at, self._paused_until)), at)
+        self._advance(now)
+        self._slowed_at = now
+        self._bucket.forgo(now)
+        self._set_pace(self._pace.halved(max(now, self._paused_until)), now)
         self._replan(now)
 
     def observe(self, limits: LimitHeaders, now: float) -> None:
         """Learn from an answer's headers, before there is a 429. Only slows down; absurd values are ignored."""
         if limits.requests is None:
             return
-        at = self._advance(now)
-        pace = self._pace.taught(limits.requests, at)
+        self._advance(now)
+        pace = self._pace.taught(limits.requests, now)
         if pace is self._pace:
             return
-        self._set_pace(pace, at)
+        self._set_pace(pace, now)
         if pace.learned and limits.requests.remaining is not None:
             # What was saved up here is not there if the provider does not know of it.
-            self._bucket.forgo(at - (limits.requests.remaining - 1.0) * self._bucket.interval)
+            self._bucket.forgo(now - (limits.requests.remaining - 1.0) * self._bucket.interval)
         self._replan(now)
 
     # -- time
@@ -335,14 +334,10 @@ class GcraCore(Generic[K]):
         self._granted += 1
         return True
 
-    def _advance(self, now: float) -> float:
-        """Make the changes of pace that have become due; return the latest instant so far, which is when they happen:
-        a clock that went back changes nothing in the past.
-        """
+    def _advance(self, now: float) -> None:
+        """Make the changes of pace that have become due."""
         while (at := self._pace.changes_at) <= now:
             self._set_pace(self._pace.next(), at)
-        self._latest = max(self._latest, now)
-        return self._latest
 
     def _set_pace(self, pace: Pace, at: float) -> None:
         self._pace = pace

@@ -23,6 +23,7 @@ from wizard_actors.errors import (
     ActorCrashedError,
     DeadlineExceededError,
     FallbackError,
+    MailboxFullError,
     RetryError,
     StreamInterruptedError,
     WizardError,
@@ -93,6 +94,7 @@ class Pipeline:
         self.events = events
         self.rng = rng
         self.budget = RetryBudget(config.retry_budget, trio.current_time())
+        self.in_flight = 0
 
     def events_of(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
         """Return the events of one answer, which end with `End` or an error. To be closed in the task that reads it.
@@ -130,7 +132,9 @@ class _Way:
         """
         code: str | None = "cancelled"
         response: WizardResponse | None = None
+        self._pipeline.in_flight += 1
         try:
+            self._shed()
             await self._make_plan()
             while True:
                 attempt = await self._next_attempt()
@@ -139,7 +143,7 @@ class _Way:
                     async with attempt:
                         while (batch := await attempt.read()) is not None:
                             for event in self._pass_on(batch, held):
-                                yield event
+                                yield event  # noqa: ASYNC119 - whoever reads it closes it: see `events_of`
                 except WizardError as error:
                     self._failed(attempt, error)
                     continue
@@ -156,6 +160,7 @@ class _Way:
                 error.with_attempts(self._records)
             raise
         finally:
+            self._pipeline.in_flight -= 1
             self._report(code, response)
 
     def _pass_on(self, batch: Sequence[ModelEvent], held: list[ContentDelta]) -> Iterator[StreamEvent]:
@@ -184,6 +189,14 @@ class _Way:
             yield reset
 
     # -- before an attempt
+
+    def _shed(self) -> None:
+        """Refuse a request that is one too many for the whole client."""
+        bound = self._pipeline.config.server.max_in_flight
+        if self._pipeline.in_flight > bound:
+            raise MailboxFullError(
+                f"{bound} calls are in flight already, as many as server.max_in_flight allows", actor="wizard"
+            )
 
     async def _make_plan(self) -> None:
         """Ask the router; without it, the chain's own order has to do."""

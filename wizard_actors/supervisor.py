@@ -135,7 +135,7 @@ class Supervisor:
             await self._drained(node, self._drain_timeout if drain_timeout is None else drain_timeout)
         finally:
             with trio.CancelScope(shield=True):
-                await group.uproot(node)
+                await group.uproot(node)  # noqa: ASYNC102 - bounded by the children's own timeouts
 
     # -- the block
 
@@ -150,7 +150,7 @@ class Supervisor:
             started = self.failure is None and self._root.state is State.RUNNING  # else it is about to give up
         finally:
             if not started:
-                await self._wind_up()
+                await self._wind_up()  # noqa: ASYNC102 - shields itself, and ends by the drain timeout
         if self.failure is not None:
             raise self.failure
         self._body.__enter__()
@@ -163,7 +163,7 @@ class Supervisor:
         try:
             swallowed = self._body.__exit__(kind, error, trace)
         finally:
-            await self._wind_up()
+            await self._wind_up()  # noqa: ASYNC102 - shields itself, and ends by the drain timeout
         if self.failure is not None and (error is None or swallowed):
             raise self.failure
         return False
@@ -178,7 +178,7 @@ class Supervisor:
                 self._root.retire()
         finally:
             self._root.cancel()
-            await self._manager.__aexit__(None, None, None)
+            await self._manager.__aexit__(None, None, None)  # noqa: ASYNC102 - every task is over or cancelled
 
     async def _drained(self, node: Group | Leaf, seconds: float) -> None:
         """Wait until every grant below `node` has come back, for so many seconds; name those that have not."""

@@ -171,4 +171,4 @@ async def test_a_silent_upstream_can_be_left(llmock_server: LlmockServer, fault:
         with trio.move_on_after(0.3) as scope:
             await ask(model)
     assert scope.cancelled_caught
-    assert trio.current_time() - start < 0.6
+    assert trio.current_time() - start < 2

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 import trio
+import trio.testing
 
 from tests.loopback import Wire, response, serving
 from wizard_actors.providers.connections import ConnectionPool
@@ -103,6 +104,33 @@ async def test_a_connection_that_its_server_closed_is_not_used_again() -> None:
     assert begun == 5
 
 
+async def test_a_closed_connection_is_passed_over_for_an_older_one() -> None:
+    """The newest would come first, but its server has closed it."""
+    begun, together = 0, trio.Event()
+
+    async def upstream(wire: Wire) -> None:
+        nonlocal begun
+        begun += 1
+        number = begun
+        await wire.request()
+        if number == 2:
+            together.set()
+        await together.wait()
+        await trio.testing.wait_all_tasks_blocked(0.01 * number)  # the first is given back first
+        await wire.send(OK)
+        while number == 1 and await wire.request() is not None:
+            await wire.send(OK)
+
+    async with serving(upstream) as url, client() as (http, pool):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(http.post, url)
+            nursery.start_soon(http.post, url)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert (await http.post(url)).text == "ok"
+        assert pool.size == 1
+    assert begun == 2
+
+
 async def test_an_answer_that_ends_the_connection_is_not_kept() -> None:
     """HTTP's own way to say so."""
 
@@ -178,7 +206,8 @@ async def test_closing_ends_calls_in_flight() -> None:
         await pool.aclose()
         with pytest.raises(httpx.ReadError):
             await response_.aread()
-        await response_.aclose()
+        for _ in range(2):
+            await response_.aclose()
         assert pool.size == 0
 
 

@@ -6,6 +6,7 @@ import ssl
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import httpx
@@ -115,9 +116,15 @@ def test_a_bad_ca_file_is_a_config_error(tmp_path: Path) -> None:
             make_http_client(ca_file=path)
 
 
-def test_we_name_ourselves() -> None:
-    """With our version."""
+def test_we_name_ourselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With our version; a source tree that nobody installed has none."""
     assert user_agent().startswith("wizard-actors/")
+
+    def unknown(_name: str) -> str:
+        raise PackageNotFoundError
+
+    monkeypatch.setattr("wizard_actors.providers.http.version", unknown)
+    assert user_agent.__wrapped__() == "wizard-actors"
 
 
 # -- the body ----------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from random import Random
 import httpx
 import pytest
 import trio
+import trio.testing
 from attrs import evolve
 
 from tests.loopback import Wire, WireRequest, chunk, response, serving

@@ -218,6 +218,8 @@ def test_usage_details_are_kept() -> None:
     assert UsageUpdate(TokenUsage(100, 50, 64, 30)) in parse(chunk({}, "stop", usage=openai))
     assert UsageUpdate(TokenUsage(100, 80, 64, 30)) in parse(chunk({}, "stop", usage=xai))
     assert UsageUpdate(TokenUsage(10, 1, 8, 0)) in parse(chunk({}, "stop", usage=deepseek))
+    floats = {"prompt_tokens": 3.0, "completion_tokens": 2.5}
+    assert UsageUpdate(TokenUsage(3, 0)) in parse(chunk({}, "stop", usage=floats))
 
 
 def test_reasoning_is_told_from_the_answer() -> None:
@@ -316,6 +318,12 @@ def test_a_tool_call_without_type_and_id_is_one() -> None:
     """Mistral leaves out the type, others the id; arguments may be an object."""
     body = whole({"content": None, "tool_calls": [{"function": {"name": "get", "arguments": {"x": 1}}}]}, "tool_calls")
     assert calls_of(parse(body)) == (ToolCall("call_0", "get", '{"x":1}'),)
+
+
+def test_what_is_no_tool_call_is_ignored() -> None:
+    """Nonsense among the calls costs none of them."""
+    calls = [7, None, {"function": "x"}, {"id": "a", "function": {"name": "get", "arguments": "{}"}}]
+    assert calls_of(parse(chunk({"tool_calls": calls}))) == (ToolCall("a", "get", "{}"),)
 
 
 def test_the_older_function_call_is_a_tool_call() -> None:
@@ -432,6 +440,12 @@ def test_an_endless_event_fails() -> None:
         parser.feed(b"x" * 2**20)
     assert isinstance(parser.failure, ParseError)
     assert str(MAX_EVENT) in str(parser.failure)
+
+
+def test_an_endless_answer_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON that does not end is not collected for ever."""
+    monkeypatch.setattr("wizard_actors.providers.openai_answer.MAX_BODY", 100)
+    assert "larger than 100 bytes" in str(failure(b'{"choices": [', b"1," * 50))
 
 
 def test_an_error_status_makes_an_error_of_any_body() -> None:

@@ -52,8 +52,8 @@ def test_every_shape_is_read(body: object) -> None:
 def test_what_fastapi_finds_wrong_is_read() -> None:
     """Its list of problems names the field; Mistral puts the list below another name."""
     detail = [{"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}]
-    found = error_body({"detail": detail})
-    assert (found.message, found.param) == ("Extra inputs are not permitted", "stream_options")
+    found = error_body({"detail": [*detail, {"loc": ["body", "seed"], "msg": "No"}, "odd"]})
+    assert (found.message, found.param) == ("Extra inputs are not permitted", "stream_options seed")
     assert error_body({"detail": "Not authenticated"}).message == "Not authenticated"
     assert "stream_options" in error_body({"object": "error", "message": {"detail": detail}}).message
 

@@ -263,7 +263,7 @@ class OpenAIAnswer:
 
     async def aclose(self) -> None:
         """Give the connection back, or close it: at once, except for the 50 ms that a finished answer may take."""
-        await self._body.aclose(drain=self._parser.ended)
+        await self._body.aclose(drain=self._parser.finished or self._parser.ended)
 
     async def _read(self) -> list[ModelEvent]:
         parser = self._parser

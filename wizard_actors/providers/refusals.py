@@ -61,7 +61,7 @@ class Head:
 
 @frozen
 class ErrorBody:
-    """What an error body says: its message, its codes (lower case, words joined by `_`), the parameter it blames.
+    """What an error body says: its message, its codes (lower case, words joined by `_`), the parameters it blames.
 
     `status` is the HTTP status that some state inside the body, `requested` and `max` the tokens that some count.
     """
@@ -104,13 +104,14 @@ def error_body(body: object) -> ErrorBody:
     if not isinstance(body, dict):
         return ErrorBody()
     inner = body.get("error") or body.get("errors") or body.get("detail")
+    params = [_param(each) for each in inner if isinstance(each, dict)] if isinstance(inner, list) else []
     while isinstance(inner, list) and inner:
         inner = inner[0]
     fields = {**body, **inner} if isinstance(inner, dict) else body
     return ErrorBody(
         message=_message(fields, inner),
         codes=tuple(_codes(fields)),
-        param=_param(fields),
+        param=" ".join(params) or _param(fields),
         status=_http_status(fields.get("code"), fields.get("status"), fields.get("status_code")),
         requested=_count(fields.get("n_prompt_tokens")),
         max=_count(fields.get("n_ctx")),

@@ -1,0 +1,355 @@
+"""The circuit breaker's core, case by case. Times are seconds from an arbitrary start."""
+
+import math
+from random import Random
+
+import pytest
+
+from wizard_actors.breaker_core import BreakerCore, BreakerState, Circuit, Permit, Refused
+from wizard_actors.config import BreakerConfig
+from wizard_actors.verdict import Outcome
+
+CONFIG = BreakerConfig()
+FAILURE, SUCCESS, IGNORED = Outcome.FAILURE, Outcome.SUCCESS, Outcome.IGNORED
+
+
+def breaker(**settings: float) -> BreakerCore:
+    """Return a closed breaker with the defaults, but for `settings`."""
+    return BreakerCore(BreakerConfig(**settings), Random(7))  # type: ignore[arg-type]  # names and types are checked there
+
+
+def admitted(core: BreakerCore, now: float) -> Permit:
+    """Return the permit that must be had at `now`."""
+    permit = core.admit(now)
+    assert isinstance(permit, Permit)
+    return permit
+
+
+def call(core: BreakerCore, outcome: Outcome, now: float) -> None:
+    """Make a call that ends so."""
+    core.settle(admitted(core, now), outcome, now)
+
+
+def tripped(now: float = 0.0, **settings: float) -> BreakerCore:
+    """Return a breaker that has opened at `now`."""
+    core = breaker(**settings)
+    for _ in range(5):
+        call(core, FAILURE, now)
+    return core
+
+
+def half_open(now: float = 100.0, **settings: float) -> tuple[BreakerCore, Permit]:
+    """Return a half-open breaker and its first probe."""
+    core = tripped(**settings)
+    return core, admitted(core, now)
+
+
+def state(core: BreakerCore) -> Circuit:
+    """Return the circuit's state."""
+    return core.snapshot().circuit
+
+
+# -- tripping
+
+
+def test_five_failures_in_a_minute_trip() -> None:
+    """The fifth one opens the circuit, and what follows is refused unsent."""
+    core = breaker()
+    for now in (0.0, 10.0, 20.0, 30.0):
+        call(core, FAILURE, now)
+    assert state(core) is Circuit.CLOSED
+    call(core, FAILURE, 60.0)
+    assert state(core) is Circuit.OPEN
+    assert isinstance(core.admit(60.0), Refused)
+
+
+def test_failures_that_are_spread_wider_do_not_trip() -> None:
+    """A failure that has left the window does not count."""
+    core = breaker()
+    for index in range(100):
+        call(core, FAILURE, index * 15.1)
+    assert state(core) is Circuit.CLOSED
+
+
+def test_a_slow_trickle_of_failures_does_not_hide_a_quick_series() -> None:
+    """Whenever five of them fall into one window, it trips."""
+    core = breaker()
+    for index in range(20):
+        call(core, FAILURE, index * 50.0)
+    for now in (1000.0, 1001.0, 1002.0):
+        call(core, FAILURE, now)
+        assert state(core) is Circuit.CLOSED
+    call(core, FAILURE, 1003.0)
+    assert state(core) is Circuit.OPEN
+
+
+def test_successes_between_failures_change_nothing() -> None:
+    """The window slides by time alone."""
+    core = breaker()
+    for now in range(5):
+        call(core, SUCCESS, now)
+        call(core, FAILURE, now)
+    assert state(core) is Circuit.OPEN
+
+
+def test_ignored_outcomes_never_trip() -> None:
+    """Cancellations, refused prompts and 429s say nothing about a model's health."""
+    core = breaker()
+    for now in range(100):
+        call(core, IGNORED, now)
+    assert core.snapshot() == BreakerState(admitted=100)
+
+
+def test_a_healthy_model_costs_no_memory() -> None:
+    """Nothing is kept of calls that have ended well."""
+    core = breaker()
+    for now in range(10_000):
+        call(core, SUCCESS, now)
+    assert core.snapshot() == BreakerState(admitted=10_000)
+
+
+def test_a_rate_needs_enough_calls() -> None:
+    """Half of the calls may fail while there are fewer than twenty; then the next failure trips."""
+    core = breaker(failure_rate=0.5)
+    for now in range(19):
+        call(core, FAILURE if now % 2 else SUCCESS, now / 10)
+    assert state(core) is Circuit.CLOSED
+    call(core, FAILURE, 2.0)
+    assert state(core) is Circuit.OPEN
+
+
+def test_under_a_rate_the_count_does_not_matter() -> None:
+    """Many failures among many more successes are no reason to open."""
+    core = breaker(failure_rate=0.5)
+    for index in range(300):
+        call(core, SUCCESS if index % 3 else FAILURE, index / 10)
+    assert state(core) is Circuit.CLOSED
+
+
+def test_under_a_rate_old_calls_leave_the_window() -> None:
+    """What went well an hour ago hides nothing."""
+    core = breaker(failure_rate=0.5)
+    for _ in range(1000):
+        call(core, SUCCESS, 0.0)
+    for _ in range(20):
+        assert state(core) is Circuit.CLOSED
+        call(core, FAILURE, 3600.0)
+    assert state(core) is Circuit.OPEN
+
+
+# -- open
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_open_circuit_waits_for_thirty_seconds_at_most(seed: int) -> None:
+    """U(0.8, 1) of the open time: clients that saw the same outage do not all probe at once, nor later than set."""
+    core = BreakerCore(CONFIG, Random(seed))
+    for _ in range(5):
+        call(core, FAILURE, 100.0)
+    assert 124.0 <= core.snapshot().retry_at <= 130.0
+
+
+def test_open_times_are_spread() -> None:
+    """Many clients of one model come back one after the other."""
+    ends = set()
+    for seed in range(20):
+        core = BreakerCore(CONFIG, Random(seed))
+        for _ in range(5):
+            call(core, FAILURE, 100.0)
+        ends.add(core.snapshot().retry_at)
+    assert len(ends) == 20
+
+
+def test_a_refusal_names_the_instant_of_the_next_probe() -> None:
+    """Up to it everybody is refused, at it somebody is admitted."""
+    core = tripped()
+    refused = core.admit(0.0)
+    assert isinstance(refused, Refused)
+    assert isinstance(core.admit(math.nextafter(refused.retry_at, 0.0)), Refused)
+    assert admitted(core, refused.retry_at).probe
+
+
+def test_it_stays_open_twice_as_long_after_a_failed_probe_and_never_longer() -> None:
+    """A longer and longer time would find the model back late."""
+    core = tripped()
+    times = []
+    for _ in range(6):
+        opened = core.snapshot().retry_at
+        call(core, FAILURE, opened)
+        times.append(core.snapshot().retry_at - opened)
+    assert all(48.0 <= time <= 60.0 for time in times)
+    assert core.snapshot().trips == 7
+
+
+def test_after_it_closed_the_next_outage_begins_with_the_short_time() -> None:
+    """An outage that is over makes no later one longer."""
+    core = tripped()
+    call(core, FAILURE, 100.0)
+    for _ in range(2):
+        call(core, SUCCESS, 200.0)
+    for _ in range(5):
+        call(core, FAILURE, 300.0)
+    assert core.snapshot().retry_at <= 330.0
+
+
+# -- half-open
+
+
+def test_only_so_many_probes_are_out_at_a_time() -> None:
+    """Everybody else is refused until one of them has ended."""
+    core, first = half_open(half_open_probes=2, success_threshold=3)
+    second = admitted(core, 100.0)
+    assert all(isinstance(core.admit(100.0), Refused) for _ in range(50))
+    core.settle(first, SUCCESS, 101.0)
+    third = admitted(core, 101.0)
+    assert first.probe and second.probe and third.probe
+
+
+def test_two_successes_close_it() -> None:
+    """One alone could be luck."""
+    core, probe = half_open()
+    core.settle(probe, SUCCESS, 101.0)
+    assert state(core) is Circuit.HALF_OPEN
+    call(core, SUCCESS, 102.0)
+    assert state(core) is Circuit.CLOSED
+    assert core.snapshot().trips == 0
+
+
+def test_one_failure_opens_it_again() -> None:
+    """Also after a success."""
+    core, probe = half_open()
+    core.settle(probe, SUCCESS, 101.0)
+    call(core, FAILURE, 102.0)
+    assert state(core) is Circuit.OPEN
+    call(core, SUCCESS, 300.0)
+    assert state(core) is Circuit.HALF_OPEN  # the earlier success does not count any more
+
+
+def test_a_cancelled_probe_gives_its_place_back_and_decides_nothing() -> None:
+    """Neither closed nor opened, nor stuck: the next one probes."""
+    core, probe = half_open()
+    core.settle(probe, IGNORED, 101.0)
+    assert state(core) is Circuit.HALF_OPEN
+    second = admitted(core, 101.0)
+    core.forget(second)
+    assert admitted(core, 101.0).probe
+
+
+def test_it_forgets_the_failures_that_tripped_it() -> None:
+    """Once closed again, it takes as many failures as before."""
+    core, probe = half_open(now=31.0, success_threshold=1)
+    core.settle(probe, SUCCESS, 31.0)
+    call(core, FAILURE, 32.0)
+    assert state(core) is Circuit.CLOSED
+
+
+# -- fences
+
+
+def test_what_began_before_the_circuit_opened_neither_closes_nor_reopens_it() -> None:
+    """An outcome counts in its own generation only, and its permit is forgotten all the same."""
+    core = breaker()
+    old = [admitted(core, 0.0) for _ in range(4)]
+    for _ in range(5):
+        call(core, FAILURE, 0.0)
+    probe = admitted(core, 50.0)
+    retry_at = core.snapshot().retry_at
+    for outcome, permit in zip((SUCCESS, SUCCESS, FAILURE, IGNORED), old, strict=True):
+        core.settle(permit, outcome, 51.0)
+    assert state(core) is Circuit.HALF_OPEN
+    assert (core.snapshot().retry_at, core.snapshot().in_flight, core.snapshot().fenced) == (retry_at, 1, 4)
+    core.settle(probe, SUCCESS, 52.0)
+    assert state(core) is Circuit.HALF_OPEN
+
+
+def test_a_probe_of_an_earlier_half_open_time_frees_no_place_in_this_one() -> None:
+    """Each time has its own bound."""
+    core, first = half_open(half_open_probes=2)
+    core.settle(admitted(core, 100.0), FAILURE, 100.0)
+    probes = [admitted(core, 300.0), admitted(core, 300.0)]
+    core.settle(first, SUCCESS, 300.0)
+    assert isinstance(core.admit(300.0), Refused)
+    assert core.snapshot().in_flight == len(probes)
+
+
+def test_an_outcome_counts_once() -> None:
+    """Telling it again is no second failure."""
+    core = breaker()
+    permit = admitted(core, 0.0)
+    for _ in range(5):
+        core.settle(permit, FAILURE, 0.0)
+    assert core.snapshot().failures == 1
+
+
+def test_the_published_generation_tells_whether_a_permit_is_still_good() -> None:
+    """A call that was about to begin when the circuit opened does not."""
+    core = breaker()
+    permit = admitted(core, 0.0)
+    assert core.snapshot().honours(permit)
+    for _ in range(5):
+        call(core, FAILURE, 0.0)
+    assert not core.snapshot().honours(permit)
+
+
+def test_the_published_state_tells_whether_a_call_would_be_admitted() -> None:
+    """Open: not before it is due. Half-open: while a probe is free. Closed: always."""
+    core = tripped()
+    due = core.snapshot().retry_at
+    assert not core.snapshot().allows(due - 0.001)
+    assert core.snapshot().allows(due)
+    probe = admitted(core, due)
+    assert not core.snapshot().allows(due + 1000)
+    core.forget(probe)
+    assert core.snapshot().allows(due)
+    for _ in range(2):
+        call(core, SUCCESS, due)
+    assert core.snapshot().allows(0.0)
+
+
+# -- restarts
+
+
+def test_after_a_crash_a_closed_circuit_trips_on_its_first_failure() -> None:
+    """What it had counted is lost, so one more may have been enough."""
+    core = BreakerCore.restore(CONFIG, Random(1), breaker().snapshot(), 10.0)
+    call(core, SUCCESS, 69.0)
+    assert state(core) is Circuit.CLOSED
+    call(core, FAILURE, 69.9)
+    assert state(core) is Circuit.OPEN
+
+
+def test_a_window_after_a_crash_one_failure_is_one_failure_again() -> None:
+    """By then whatever was lost would not count any more."""
+    core = BreakerCore.restore(CONFIG, Random(1), breaker().snapshot(), 10.0)
+    call(core, FAILURE, 70.0)
+    assert state(core) is Circuit.CLOSED
+
+
+def test_after_a_recovery_a_crash_is_forgotten() -> None:
+    """Whoever was probed and found well is trusted again."""
+    core = BreakerCore.restore(CONFIG, Random(1), breaker().snapshot(), 0.0)
+    call(core, FAILURE, 0.0)
+    for _ in range(2):
+        call(core, SUCCESS, 30.0)
+    call(core, FAILURE, 31.0)
+    assert state(core) is Circuit.CLOSED
+
+
+def test_after_a_crash_an_open_circuit_stays_open_until_it_is_due() -> None:
+    """The crash makes it neither shorter nor longer; the trips go on."""
+    old = tripped()
+    core = BreakerCore.restore(CONFIG, Random(1), old.snapshot(), 5.0)
+    due = old.snapshot().retry_at
+    assert core.admit(5.0) == Refused(due)
+    call(core, FAILURE, due)
+    assert core.snapshot().retry_at - due >= 48.0
+
+
+def test_after_a_crash_a_half_open_circuit_probes_again() -> None:
+    """Its probes are fenced, and a new one goes at once: no place is lost."""
+    old, probe = half_open()
+    core = BreakerCore.restore(CONFIG, Random(1), old.snapshot(), 101.0)
+    core.settle(probe, FAILURE, 101.0)
+    assert admitted(core, 101.0).probe
+    assert isinstance(core.admit(101.0), Refused)
+    assert not core.snapshot().honours(probe)
