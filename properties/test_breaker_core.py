@@ -215,7 +215,7 @@ def test_a_rate_trips_just_when_enough_calls_of_the_window_failed(
             return
 
 
-@given(st.lists(st.tuples(STEPS, st.sampled_from(Outcome)), max_size=150))
+@given(st.lists(st.tuples(STEPS, st.sampled_from(Outcome)), min_size=40, max_size=80))
 def test_a_rate_holds_ten_slices_at_most(calls: list[tuple[float, Outcome]]) -> None:
     """Neither many calls nor a jumping clock make a breaker grow."""
     core = BreakerCore(BreakerConfig(failure_rate=1.0, minimum_calls=1000), Random(0))

@@ -38,6 +38,7 @@ from wizard_actors import (
     ResilientClient,
     RetryError,
     StreamInterruptedError,
+    TokenUsage,
     UnsupportedError,
     WizardError,
 )
@@ -54,7 +55,7 @@ from wizard_actors.config import (
     SupervisionConfig,
     TimeoutsConfig,
 )
-from wizard_actors.types import Finished, FinishReason, LimitHeaders, LimitWindow
+from wizard_actors.types import Finished, FinishReason, LimitHeaders, LimitWindow, UsageUpdate
 
 ONCE = RetryConfig(max_attempts=1)
 BROKEN = NetworkError("the connection broke", model="a")
@@ -430,7 +431,7 @@ async def test_headers_teach_nothing_where_the_limit_is_not_adaptive(autojump_cl
 
 async def test_an_attempt_is_told_with_its_times_and_its_cost(autojump_clock: MockClock) -> None:
     """`delay` is what was waited before the send, `duration` the time from it; a failed attempt costs, too."""
-    price = PriceConfig(input=Decimal(10), output=Decimal(20), cached_input=Decimal(1))
+    price = PriceConfig(input=Decimal(10), output=Decimal(20))
     a = Scripted(Turn((2.0, "half", USAGE, 1.0, BROKEN)), says(3.0, "whole", USAGE))
     config = model(price=price, retry=NO_JITTER, limit=RateLimitConfig(requests_per_minute=6, burst=1))
     async with client_of(a, config) as client:
@@ -441,6 +442,15 @@ async def test_an_attempt_is_told_with_its_times_and_its_cost(autojump_clock: Mo
         assert (second.start, second.delay, second.duration) == (3.0, 7.0, 3.0)
         assert first.cost == second.cost == answer.cost == Decimal("0.0002")
         assert (first.sent, second.sent) == (True, True)
+
+
+async def test_cached_tokens_cost_what_they_cost(autojump_clock: MockClock) -> None:
+    """A price of their own where there is one, else that of the others."""
+    usage = UsageUpdate(TokenUsage(input_tokens=100, output_tokens=10, cached_tokens=60))
+    for cached, cost in ((Decimal(1), "0.00066"), (None, "0.0012")):
+        price = PriceConfig(input=Decimal(10), output=Decimal(20), cached_input=cached)
+        async with client_of(Scripted(says("fine", usage)), model(price=price)) as client:
+            assert (await client.generate("Why?")).cost == Decimal(cost)
 
 
 async def test_a_prompt_that_a_model_cannot_be_sent_costs_nothing(autojump_clock: MockClock) -> None:

@@ -137,6 +137,16 @@ def test_under_a_rate_old_calls_leave_the_window() -> None:
     assert state(core) is Circuit.OPEN
 
 
+@pytest.mark.parametrize(("now", "circuit"), [(59.9, Circuit.OPEN), (60.0, Circuit.CLOSED)])
+def test_under_a_rate_a_call_counts_for_a_window_at_most(now: float, circuit: Circuit) -> None:
+    """A slice of the window leaves it as a whole."""
+    core = breaker(failure_rate=0.5, minimum_calls=20)
+    for _ in range(19):
+        call(core, FAILURE, 0.0)
+    call(core, FAILURE, now)
+    assert state(core) is circuit
+
+
 # -- open
 
 

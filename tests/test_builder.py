@@ -18,6 +18,7 @@ from wizard_actors.config import (
     RateLimitConfig,
     RouteConfig,
     ServerConfig,
+    SessionsConfig,
     StreamConfig,
     SupervisionConfig,
 )
@@ -39,7 +40,9 @@ def remote(
     return ModelConfig(name=name, provider=provider, base_url="http://127.0.0.1:9/v1", proxy=proxy, ca_file=ca_file)
 
 
-async def build(config: WizardConfig, clients: Clients, providers: dict[str, Provider] | None = None) -> Made:
+async def build(  # noqa: ASYNC124 - inside Trio, whose clock it reads
+    config: WizardConfig, clients: Clients, providers: dict[str, Provider] | None = None
+) -> Made:
     """Build, and start nothing."""
     rng, events = Random(1), EventStream()
     tree = make_tree(config, rng=rng, events=events)
@@ -191,13 +194,16 @@ async def test_settings_without_effect_yet_are_named(
         fallback=RouteConfig(name="wizard", strategy="hedged", static_answer="Sorry"),
         cache=CacheConfig(max_entries=10),
         stream=StreamConfig(consumer_idle=5.0),
+        server=ServerConfig(http="127.0.0.1:8080", websocket="127.0.0.1:8081", api_keys_file=Path("keys")),
+        sessions=SessionsConfig(storage="sqlite:wizard.db"),
     )
     await build(config, Clients())
     warned = caplog.messages.copy()
     caplog.clear()
     await build(WizardConfig(models=[model("a")]), Clients())
 
-    for name in ("hedged", "static_answer", "tokens_per_minute", "rate_limit_group", "cache", "consumer_idle"):
+    names = ("hedged", "static_answer", "tokens_per_minute", "rate_limit_group", "cache", "consumer_idle")
+    for name in (*names, "server.http", "server.websocket", "api_keys_file", "sessions"):
         assert [message for message in warned if name in message], name
-    assert len(warned) == 6
+    assert len(warned) == 10
     assert caplog.messages == []

@@ -91,7 +91,7 @@ async def test_a_neutral_probe_gives_its_place_back_and_teaches_nothing(autojump
         assert (await state(ref)).circuit is Circuit.CLOSED
 
 
-async def test_a_permit_that_reaches_nobody_is_undone(autojump_clock: MockClock) -> None:
+def test_a_permit_that_reaches_nobody_is_undone() -> None:
     """A caller that has left by the time it is admitted leaks no probe."""
     breaker = CircuitBreaker(model("a", breaker=TWO), Random(1), EventStream(), Ledger(), PROBING, 100.0)
     gone: Reply[Permit] = Reply(Mailbox("wizard/breaker", bound=1, tells=1))

@@ -1,5 +1,6 @@
 """The client: how it opens and closes, what it accepts, which errors reach its callers, and Ctrl-C."""
 
+import asyncio
 import math
 import signal
 import sys
@@ -150,7 +151,21 @@ async def test_unknown_names_are_told_with_those_there_are(autojump_clock: MockC
         assert a.calls == []
 
 
-@pytest.mark.parametrize("deadline", [0.0, -1.0, math.nan])
+async def test_a_client_needs_trio() -> None:
+    """Another event loop is told so at once, not by a crash inside."""
+
+    async def main() -> None:
+        async with ResilientClient.open(WizardConfig(models=[model()])):
+            pass
+
+    def elsewhere() -> None:
+        with pytest.raises(UnsupportedError, match="runs under Trio"):
+            asyncio.run(main())
+
+    await trio.to_thread.run_sync(elsewhere)
+
+
+@pytest.mark.parametrize("deadline", [0.0, -1.0, math.nan, True, "soon"])
 async def test_a_deadline_is_a_time_ahead(autojump_clock: MockClock, deadline: float) -> None:
     """Anything else is a mistake of the caller's, not a passed deadline."""
     async with client_of(Scripted()) as client:
@@ -178,7 +193,7 @@ async def test_an_empty_prompt_is_refused_before_anything_begins(autojump_clock:
 async def test_a_prompt_of_another_kind_is_refused_too(autojump_clock: MockClock) -> None:
     """As a prompt that is none, not as a bug of each provider."""
     async with client_of(Scripted()) as client:
-        with pytest.raises(InvalidPromptError, match="takes a text or Message objects"):
+        with pytest.raises(InvalidPromptError, match="a str or a Prompt, not list"):
             await client.generate(["Why?"])  # type: ignore[arg-type]  # the mistake
 
 
@@ -201,7 +216,7 @@ async def test_closing_waits_for_calls_in_flight(autojump_clock: MockClock) -> N
     calls = Calls()
     async with trio.open_nursery() as nursery:
         async with client_of(a) as client:
-            nursery.start_soon(calls.generate, client)
+            nursery.start_soon(calls.generate, client)  # noqa: ASYNC111 - it outlives the block, and has to
             await wait_all_tasks_blocked()
         assert trio.current_time() == 6.0
         assert all(found.state is State.STOPPED for found in client.tree().walk())
@@ -214,7 +229,7 @@ async def test_closing_waits_no_longer_than_it_should(autojump_clock: MockClock)
     a = Scripted(says(60.0, "late"))
     async with trio.open_nursery() as nursery:
         async with client_of(a, server=ServerConfig(drain_timeout=7.0)) as client:
-            nursery.start_soon(Calls().generate, client)
+            nursery.start_soon(Calls().generate, client)  # noqa: ASYNC111 - it outlives the block, and has to
             await wait_all_tasks_blocked()
         assert trio.current_time() == 7.0
         nursery.cancel_scope.cancel()
@@ -228,7 +243,7 @@ async def test_closing_refuses_whoever_is_not_in_flight_yet(autojump_clock: Mock
     async with trio.open_nursery() as nursery:
         async with client_of(a, model(slots=1)) as client:
             for _ in range(2):
-                nursery.start_soon(calls.generate, client)
+                nursery.start_soon(calls.generate, client)  # noqa: ASYNC111 - it outlives the block, and has to
             await wait_all_tasks_blocked()
         await calls.generate(client)
 

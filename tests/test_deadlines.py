@@ -89,7 +89,9 @@ async def test_any_content_ends_the_wait_for_a_first_token(
 
 async def test_a_unary_model_has_no_first_token_and_no_stall(autojump_clock: MockClock) -> None:
     """Its answer comes as a whole: only the total bounds it."""
-    a = Scripted(Turn((20.0, "whole", DONE), head=30.0), Turn((40.0, "too late", DONE), head=30.0), streams=False)
+    a = Scripted(
+        Turn((10.0, "who", 10.0, "le", DONE), head=30.0), Turn((40.0, "too late", DONE), head=30.0), streams=False
+    )
     async with client_of(a, model(retry=ONCE, timeouts=IMPATIENT)) as client:
         assert (await client.generate("Why?")).text == "whole"
 
@@ -231,6 +233,20 @@ async def test_a_shortened_limit_is_neutral_where_the_model_was_seen_to_take_lon
         await client.generate("impatient", deadline=8.0)
 
         assert (await breaker(client)).failures == 0
+
+
+async def test_a_model_that_was_slow_and_has_been_silent_for_long_is_dead(autojump_clock: MockClock) -> None:
+    """That it once took long excuses nothing for ever: after five minutes of silence it is a failure again."""
+    slow, backup = Scripted(says(6.0, "healthy"), SILENT), Scripted(says("in time"))
+    async with client_of({"a": slow, "b": backup}) as client:
+        await client.generate("patient")
+        await trio.sleep(290.0)
+        await client.generate("impatient", deadline=8.0)
+        assert (await breaker(client)).failures == 0
+        await trio.sleep(20.0)
+        await client.generate("impatient", deadline=8.0)
+
+        assert (await breaker(client)).failures == 1
 
 
 async def test_a_stall_under_a_short_deadline_is_the_models_failure(autojump_clock: MockClock) -> None:

@@ -14,7 +14,16 @@ from attrs import define, field
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.models import Scripted, node, says
-from wizard_actors import ModelConfig, NetworkError, ResilientClient, RetryError, UnsupportedError, WizardConfig
+from wizard_actors import (
+    ConfigError,
+    ConfigProblem,
+    ModelConfig,
+    NetworkError,
+    ResilientClient,
+    RetryError,
+    UnsupportedError,
+    WizardConfig,
+)
 from wizard_actors.config import LocalConfig, RetryConfig, Secret
 from wizard_actors.specs import State
 
@@ -154,18 +163,24 @@ async def test_while_nothing_runs_the_model_is_unreachable(autojump_clock: MockC
 
 
 async def test_an_engine_that_cannot_start_keeps_nobody_from_opening(autojump_clock: MockClock, world: World) -> None:
-    """The other models answer; alone, the error says that it does not run, and the tree says why."""
-    world.fails = UnsupportedError("the embedded model is not installed", feature="local")
-    async with client_inside(fallback=True) as client:
-        assert (await client.generate("Why?")).model == "b"
-    async with client_inside() as client:
-        with pytest.raises(RetryError) as caught:
-            await client.generate("Why?")
+    """The other models answer; alone, the error says why it does not run, and is not retried where that is hopeless."""
+    for reason, kind, tries in (
+        (UnsupportedError("the engine is not installed", feature="local"), UnsupportedError, 1),
+        (ConfigError([ConfigProblem("local.gguf", "is not installed")]), UnsupportedError, 1),
+        (OSError("is not installed"), RetryError, 2),
+    ):
+        world.fails = reason
+        async with client_inside(fallback=True) as client:
+            assert (await client.generate("Why?")).model == "b"
+        async with client_inside() as client:
+            with pytest.raises(kind) as caught:
+                await client.generate("Why?")
 
-        assert isinstance(caught.value.__cause__, NetworkError)
-        assert "not installed" in str(node(client, ENGINE).error)
-        await trio.sleep(30.0)
-        assert node(client, ENGINE).state is State.DOWN
+            assert "is not installed" in str(caught.value)
+            assert len(caught.value.attempts) == tries
+            assert "is not installed" in str(node(client, ENGINE).error)
+            await trio.sleep(30.0)
+            assert node(client, ENGINE).state is State.DOWN
     assert world.running == []
 
 

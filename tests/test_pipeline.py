@@ -188,14 +188,18 @@ async def test_retries_wait_ever_longer_with_full_jitter(autojump_clock: MockClo
 
 
 async def test_a_retry_after_is_the_least_delay(autojump_clock: MockClock) -> None:
-    """Also for an overload, which no limiter waits out."""
-    a = Scripted(fails(OverloadedError("busy", model="a", retry_after=3.0)), says("back"))
-    async with client_of(a) as client:
-        answer = await client.generate("Why?")
-
-        assert a.calls[1].start == 3.0
-        assert answer.attempts[1].delay == 3.0
+    """Also for an overload, which no limiter waits out; the jitter comes on top, so that not all are back at once."""
+    delays = set()
+    for seed in range(5):
+        a = Scripted(fails(OverloadedError("busy", model="a", retry_after=3.0)), says("back"))
+        async with client_of(a, seed=seed) as client:
+            answer = await client.generate("Why?")
+        assert answer.attempts[1].delay == pytest.approx(a.calls[1].start - a.calls[0].start)
         assert answer.served_by is ServedBy.RETRY
+        delays.add(answer.attempts[1].delay)
+
+    assert all(3.0 <= delay <= 3.5 for delay in delays)
+    assert len(delays) == 5
 
 
 async def test_a_delay_beyond_the_deadline_is_not_begun(autojump_clock: MockClock) -> None:
@@ -326,6 +330,35 @@ async def test_a_silent_model_is_tried_once_more_only_where_it_is_the_last(autoj
         answer = await client.generate("Why?")
 
         assert [attempt.model for attempt in answer.attempts] == ["a", "b", "b"]
+
+
+async def test_a_model_full_of_calls_that_wait_for_its_limiter_is_limited_not_full(autojump_clock: MockClock) -> None:
+    """Its slots are held by calls that the limiter holds back: whoever finds none goes on to the next model."""
+    a, b = Scripted(says("from a")), Scripted(says("from b"))
+    limited_model = model("a", slots=1, limit=RateLimitConfig(requests_per_minute=2, burst=1))
+    async with client_of({"a": a, "b": b}, limited_model, model("b"), server=ServerConfig(queue_timeout=2.0)) as client:
+        await client.generate("takes the burst")
+        calls = Calls()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(calls.generate, client)
+            await trio.sleep(1.0)
+            await calls.generate(client)
+
+        first, second = calls.answers
+        error = first.attempts[0].error
+        assert (first.model, second.model) == ("b", "a")
+        assert isinstance(error, RateLimitError)
+        assert error.source == "limiter"
+        assert isinstance(error.__cause__, MailboxFullError)
+
+
+async def test_a_zero_retry_after_is_no_advice(autojump_clock: MockClock) -> None:
+    """The provider has just refused: not at once, whatever it says."""
+    a = Scripted(fails(limited(0.0)), says("back"))
+    async with client_of(a) as client:
+        await client.generate("Why?")
+
+        assert 0.25 <= a.calls[1].start <= 0.5
 
 
 # -- full, crashed, down -----------------------------------------------------------------------------------------------
@@ -797,7 +830,7 @@ async def test_what_happens_while_the_tree_stops_reaches_the_caller(autojump_clo
     calls = Calls()
     a = Scripted(Turn((2.0, BROKEN)), says("never"))
     async with trio.open_nursery() as nursery, client_of(a) as client:
-        nursery.start_soon(calls.generate, client)
+        nursery.start_soon(calls.generate, client)  # noqa: ASYNC111 - it outlives the block, and has to
         await wait_all_tasks_blocked()
 
     [error] = calls.errors

@@ -191,11 +191,38 @@ async def test_pauses_that_nobody_stated_grow_from_round_to_round(autojump_clock
         limits = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
         assert all(limit / 2 <= pause <= limit for pause, limit in zip(pauses, limits, strict=True))
 
-        ref.give_back(await turn(ref), Settle())
+        await trio.sleep(10.0)
+        ref.give_back(await turn(ref), Settle())  # neither answered nor limited: no news
+        ref.give_back(await turn(ref), Settle(limited=True))
+        assert (await state(ref)).paused_until - trio.current_time() >= 4.0
+        await trio.sleep(10.0)
+        ref.give_back(await turn(ref), Settle(succeeded=True))
         await wait_all_tasks_blocked()
         ref.give_back(await turn(ref), Settle(limited=True))
 
         assert (await state(ref)).paused_until - trio.current_time() <= 0.5
+
+
+async def test_an_answer_to_a_call_of_before_the_429_is_old_news(autojump_clock: MockClock) -> None:
+    """It was under way already when the provider refused."""
+    async with limiter_of(NO_LIMIT) as (_, ref):
+        old = await turn(ref)
+        for _ in range(5):
+            ref.give_back(await turn(ref), Settle(limited=True))
+            await trio.sleep(10.0)
+        ref.give_back(old, Settle(succeeded=True))
+        ref.give_back(await turn(ref), Settle(limited=True))
+
+        assert (await state(ref)).paused_until - trio.current_time() >= 4.0
+
+
+async def test_no_pause_is_longer_than_a_day_or_nothing_at_all(autojump_clock: MockClock) -> None:
+    """Whoever asks for more has a broken clock; whoever asks for nothing has refused all the same."""
+    for said, least, most in ((1e9, 86_400.0, 86_400.0), (math.inf, 86_400.0, 86_400.0), (0.0, 0.25, 0.5)):
+        async with limiter_of(NO_LIMIT) as (_, ref):
+            ref.give_back(await turn(ref), Settle(limited=True, retry_after=said))
+
+            assert least <= (await state(ref)).paused_until - trio.current_time() <= most
 
 
 async def test_calls_that_were_under_way_together_meet_one_429(autojump_clock: MockClock) -> None:

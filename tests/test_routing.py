@@ -114,7 +114,7 @@ async def test_one_request_probes_at_a_time(autojump_clock: MockClock) -> None:
         assert tree.outstanding == {}
 
 
-async def test_a_probe_that_reaches_nobody_is_abandoned(autojump_clock: MockClock) -> None:
+def test_a_probe_that_reaches_nobody_is_abandoned() -> None:
     """A caller that has left by the time it is given leave keeps nobody from probing."""
     router = Router({"a": model("a")}, Ledger(), RouterState({"a": Bar(until=60.0, reason="auth")}))
     gone: Reply[Probe | None] = Reply(Mailbox("wizard/router", bound=1, tells=1))

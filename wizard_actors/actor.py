@@ -126,7 +126,8 @@ class Actor:
 
     async def stop(self) -> None:
         """Release what `start` acquired, also after a crash or a start that failed half-way; bounded by its spec's
-        `shutdown_timeout`.
+        `shutdown_timeout`. Where the actor itself is cancelled, the last resort, this begins
+        cancelled: shield what has to happen.
         """
 
     def accepting(self) -> bool:
@@ -140,7 +141,7 @@ class Actor:
         return math.inf
 
     def tick(self, now: float) -> None:
-        """Do what is due at `now`. Has to make progress: `wake_at` moves on, or a kept reply is answered."""
+        """Do what is due at `now`. Has to make progress: `wake_at` moves on, or a reply is answered."""
 
     def finished(self) -> bool:
         """Whether the actor has done all that it was for. It then ends without a failure, and is started again only
@@ -294,10 +295,10 @@ class _Turn:
         self._handled()
 
     def _tick(self, now: float) -> None:
-        due, kept = self.actor.wake_at(), len(self.mailbox.kept)
+        due, answers = self.actor.wake_at(), self.mailbox.answers
         self.actor.tick(now)
         self._handled()
-        if self.actor.wake_at() <= due and len(self.mailbox.kept) >= kept:
+        if self.actor.wake_at() <= due and self.mailbox.answers == answers:
             raise RuntimeError(f"{self.mailbox.path}: tick({now}) made no progress on what was due at {due}")
 
     def _handled(self) -> None:

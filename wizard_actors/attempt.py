@@ -28,6 +28,7 @@ from wizard_actors.circuit_breaker import Admit, Ended, refusal
 from wizard_actors.config import ModelConfig, PriceConfig
 from wizard_actors.errors import (
     DeadlineExceededError,
+    MailboxFullError,
     ProviderBugError,
     ProviderTimeoutError,
     RateLimitError,
@@ -52,6 +53,9 @@ __all__ = ["Attempt", "Patience", "Port", "deadline_exceeded"]
 log = logging.getLogger("wizard_actors.attempt")
 
 R = TypeVar("R")
+
+BENEFIT_OF_DOUBT: Final = 300.0
+"""Seconds of silence for which a model that was seen to be slow counts as slow rather than dead to hurried callers."""
 
 USAGE_WAIT: Final = 1.0
 """Seconds for which the usage is awaited once an answer is complete."""
@@ -231,7 +235,14 @@ class Attempt:
     async def _get_leave(self) -> None:
         self._peek()
         patience, now = self._patience, trio.current_time()
-        self._slot = await self._ask(self.port.worker, TakeSlot(self._call.request_id, now + patience.queue_timeout))
+        try:
+            slot = await self._ask(self.port.worker, TakeSlot(self._call.request_id, now + patience.queue_timeout))
+        except MailboxFullError as error:
+            limiter = self.port.limiter.published
+            if limiter is None or not limiter.waiting:
+                raise
+            raise self._rate_limited(limiter.paused_until - trio.current_time()) from error  # that is what all wait for
+        self._slot = slot
         now = trio.current_time()
         self._grant = await self._ask(self.port.limiter, Acquire(now, patience.max_wait, patience.deadline))
         while self._permit is None:
@@ -251,12 +262,17 @@ class Attempt:
             raise refused
         pause = 0.0 if limiter is None else limiter.paused_until - now
         if pause > self._patience.longest_pause:
-            raise RateLimitError(
-                f"{name} is at its rate limit for another {pause:.3g} s",
-                model=name,
-                retry_after=pause,
-                source="limiter",
-            )
+            raise self._rate_limited(pause)
+
+    def _rate_limited(self, pause: float) -> RateLimitError:
+        """Return the error for a call that the limiter would hold back for too long; `pause` is its present one."""
+        how = f" for another {pause:.3g} s" if pause > 0 else ""
+        return RateLimitError(
+            f"{self.port.name} is at its rate limit{how}",
+            model=self.port.name,
+            retry_after=pause if pause > 0 else None,
+            source="limiter",
+        )
 
     async def _ask(self, ref: ActorRef[object], message: Ask[R]) -> R:
         """Ask within the request's deadline."""
@@ -360,7 +376,7 @@ class Attempt:
 
     def _outcome(self, error: WizardError) -> Outcome:
         """Return what the breaker learns: nothing from a limit that a hurried caller shortened, where somebody else got
-        a first token meanwhile, or the model has been seen to take longer and answer all the same.
+        a first token meanwhile, or the model has lately been seen to take longer and answer all the same.
         """
         outcome, state = error.verdict.breaker, self.port.worker.published
         if not self._hurried or not isinstance(error, ProviderTimeoutError) or error.phase != "first_token":
@@ -368,8 +384,12 @@ class Attempt:
         if state is None or self.sent_at is None:
             return outcome
         health = state.health
-        slower = health.first_token_at >= self.sent_at or health.slowest_first_token > self._first_token
-        return Outcome.IGNORED if slower else outcome
+        silent_for = trio.current_time() - health.first_token_at
+        if health.first_token_at >= self.sent_at or (
+            health.slowest_first_token > self._first_token and silent_for <= BENEFIT_OF_DOUBT
+        ):
+            return Outcome.IGNORED
+        return outcome
 
     def _settle(self, outcome: Outcome, error: WizardError | None) -> None:
         """Say how the call ended, and give back the permit and the grant, once."""
@@ -384,7 +404,7 @@ class Attempt:
             if isinstance(error, RateLimitError) and sent:
                 self.port.limiter.give_back(grant, Settle(limited=True, retry_after=error.retry_after))
             else:
-                self.port.limiter.give_back(grant, Settle(sent=sent))
+                self.port.limiter.give_back(grant, Settle(sent=sent, succeeded=outcome is Outcome.SUCCESS))
 
     def _release(self) -> None:
         """Give back the slot, once: the exchange is closed."""

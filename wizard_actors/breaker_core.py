@@ -289,8 +289,8 @@ class _Rate:
 
     def _add(self, now: float, failures: int) -> None:
         number = self._number(now)
-        if self._slices and number <= self._slices[-1][0]:  # the newest slice, also for a clock that went back
-            number, calls, failed = self._slices.pop()
+        if self._slices and number == self._slices[-1][0]:
+            _, calls, failed = self._slices.pop()
             self._slices.append((number, calls + 1, failed + failures))
         else:
             self._slices.append((number, 1, failures))

@@ -15,7 +15,7 @@ from wizard_actors.actor import Actor
 from wizard_actors.attempt import Port
 from wizard_actors.breaker_core import BreakerState
 from wizard_actors.circuit_breaker import CircuitBreaker
-from wizard_actors.config import PRESETS, ModelConfig, StreamConfig, WizardConfig
+from wizard_actors.config import PRESETS, ModelConfig, SessionsConfig, StreamConfig, WizardConfig
 from wizard_actors.errors import ConfigError, ConfigProblem, UnsupportedError
 from wizard_actors.events import EventStream
 from wizard_actors.gcra import LimiterState
@@ -127,8 +127,8 @@ def make_pipeline(
     strangers = sorted(set(providers or {}) - {model.name for model in config.models})
     if strangers:
         raise ConfigError([ConfigProblem("providers", f"names no model: {name!r}") for name in strangers])
-    for key in not_used(config):
-        log.warning("%s is set, but this version does not use it yet", key)
+    for setting in not_used(config):
+        log.warning("%s", setting)
     ports: dict[str, Port] = {}
     for model in config.models:
         if model.enabled:
@@ -144,8 +144,8 @@ def make_pipeline(
     return Pipeline(config, ports, tree.ref("router", RouterState), events=events, rng=rng)
 
 
-def not_used(config: WizardConfig) -> Iterator[str]:
-    """Yield the keys of settings that are in force, valid, and without effect in this version."""
+def _unused(config: WizardConfig) -> Iterator[str]:
+    """Yield what is set, valid, and without effect in this version."""
     for route in (config.fallback, *config.routes):
         if route.strategy != "sequential":
             yield f"the strategy {route.strategy!r} of the route {route.name!r}"
@@ -156,10 +156,24 @@ def not_used(config: WizardConfig) -> Iterator[str]:
             yield f"rate_limit.tokens_per_minute of the model {model.name!r}"
         if model.rate_limit_group is not None:
             yield f"rate_limit_group of the model {model.name!r}"
+    yield from _unused_tables(config)
+
+
+def _unused_tables(config: WizardConfig) -> Iterator[str]:
     if config.cache.max_entries:
         yield "cache"
     if config.stream.consumer_idle != StreamConfig().consumer_idle:
         yield "stream.consumer_idle"
+    for name in ("http", "websocket", "api_keys_file"):
+        if getattr(config.server, name) is not None:
+            yield f"server.{name}"
+    if config.sessions != SessionsConfig():
+        yield "sessions"
+
+
+def not_used(config: WizardConfig) -> list[str]:
+    """Return a sentence for each setting that is valid, and set, and without effect in this version."""
+    return [f"{setting} is set, but this version does not use it yet" for setting in _unused(config)]
 
 
 def _provider(model: ModelConfig, tree: Supervisor, clients: Clients) -> Provider:
@@ -170,5 +184,6 @@ def _provider(model: ModelConfig, tree: Supervisor, clients: Clients) -> Provide
     if model.provider == "openai" or model.provider in PRESETS:
         return OpenAIProvider.from_config(model, clients.get(model))
     raise UnsupportedError(
-        f"model {model.name}: the provider {model.provider!r} is not part of this version", feature=model.provider
+        f"model {model.name}: the provider {model.provider!r} is not part of this version: set its `enabled = false`",
+        feature=model.provider,
     )

@@ -20,6 +20,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from rich.console import Console
 
 from wizard_actors import __version__
+from wizard_actors.builder import not_used
 from wizard_actors.cli_check import (
     models_table,
     probe_models,
@@ -207,7 +208,7 @@ async def check(
     output = Output(sys.stdout)
     errors = Errors(sys.stderr, as_json=json)
     found = await _configuration(config, errors, verbose=verbose)
-    for note in unsupported(found.config):
+    for note in (*unsupported(found.config), *not_used(found.config)):
         errors.note(note)
     settings = list(found.config.effective())
     if not json:

@@ -15,7 +15,13 @@ from attrs import evolve
 
 from wizard_actors.builder import Clients, make_pipeline, make_tree
 from wizard_actors.config import RouteConfig, WizardConfig
-from wizard_actors.errors import ConfigError, ConfigProblem, InvalidStateTransitionError
+from wizard_actors.errors import (
+    ConfigError,
+    ConfigProblem,
+    InvalidPromptError,
+    InvalidStateTransitionError,
+    UnsupportedError,
+)
 from wizard_actors.events import EventStream
 from wizard_actors.pipeline import Delivery, Pipeline, Request
 from wizard_actors.providers.base import Provider
@@ -59,9 +65,11 @@ class ResilientClient:
 
         Leaving waits for calls in flight in other tasks, at most `server.drain_timeout` seconds.
 
-        Raises `ConfigError` for a configuration that cannot be used, and `SupervisorError` where the tree cannot go on;
-        the block is cancelled then.
+        Raises `UnsupportedError` outside of Trio, `ConfigError` for a configuration that cannot be used, and
+        `SupervisorError` where the tree cannot go on; the block is cancelled then.
         """
+        if not trio.lowlevel.in_trio_run():
+            raise UnsupportedError("a ResilientClient runs under Trio, in trio.run(main)", feature="event loop")
         settings = config if isinstance(config, WizardConfig) else WizardConfig.load(config)
         randomness, stream = rng or Random(), events or EventStream()
         clients = Clients()
@@ -127,7 +135,11 @@ class ResilientClient:
     def _request(
         self, prompt: str | Prompt, route: str | None, model: str | None, deadline: float | None, delivery: Delivery
     ) -> Request:
-        if deadline is not None and not deadline > 0:
+        if not isinstance(prompt, (str, Prompt)):
+            raise InvalidPromptError(
+                f"a prompt is a str or a Prompt, not {type(prompt).__name__}: messages go into a Prompt"
+            )
+        if deadline is not None and (isinstance(deadline, (bool, str)) or not deadline > 0):
             raise ConfigError([ConfigProblem("deadline", f"must be more than 0 seconds, not {deadline!r}")])
         chosen = self.config.route(route) if route is not None else self.config.fallback
         if model is not None:

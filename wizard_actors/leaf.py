@@ -104,6 +104,7 @@ class Leaf:
         """Live from the making to the release; return what the incarnation failed of."""
         actor: Actor | None = None
         failure: Exception | None = None
+        flaw: Exception | None = None
         try:
             actor = self.spec.factory(self.mailbox.ledger, self.mailbox.published)
             self._root.returned()  # the factory may have fenced what somebody waits for
@@ -114,7 +115,8 @@ class Leaf:
             failure = self.error = self._cause = self.mailbox.failure = error
             log.exception("%s crashed: %r", self.path, failure)
             self._void()  # now, however long the release takes
-        flaw = await self._release(actor)
+        finally:  # also where the incarnation is cancelled: what a `stop` shields, or does before it waits, is done
+            flaw = await self._release(actor)
         if flaw is not None:
             log.error("%s failed to stop: %r", self.path, flaw, exc_info=flaw)
             if failure is None:

@@ -81,6 +81,7 @@ class Waiter:
 
     def _settle(self, result: outcome.Outcome[object]) -> bool:
         self._mailbox.kept.pop(self, None)
+        self._mailbox.answers += 1
         if self._state is not _Is.OPEN:
             return False
         self._state = _Is.ANSWERED
@@ -217,6 +218,7 @@ class Mailbox:
         self.poison: Exception | None = None
         self.returned: Callable[[], None] | None = None
         self.handled = 0
+        self.answers = 0  # tried, delivered or not
         self._send, self._receive = trio.open_memory_channel[tuple[Ask[object], Waiter]](bound)
         self._returns: deque[tuple[object, bool]] = deque()
         self._forgets: deque[Waiter] = deque()

@@ -52,6 +52,7 @@ from wizard_actors.verdict import Again, Next, Row
 __all__ = ["Delivery", "Pipeline", "Request"]
 
 log = logging.getLogger("wizard_actors.requests")
+log.addHandler(logging.NullHandler())  # its lines are fields, which a program without a handler would print as one word
 
 R = TypeVar("R")
 

@@ -86,6 +86,11 @@ class Skipped:
     reason: Skip
     until: float | None = None
 
+    @property
+    def free_at(self) -> float:
+        """The instant from which the model is free; minus infinity where it is not barred."""
+        return -math.inf if self.until is None else self.until
+
 
 @frozen
 class Plan:
@@ -138,7 +143,7 @@ def _last_resort(skipped: Sequence[Skipped], facts: Mapping[str, ModelFacts], ne
     """Return the skipped model to try all the same; raise where none is suitable."""
     suitable = [skip for skip in skipped if skip.reason not in {Skip.DISABLED, Skip.TOO_LONG}]
     if suitable:
-        return min(suitable, key=lambda skip: (skip.reason is Skip.DOWN, -math.inf if skip.until is None else skip.until))
+        return min(suitable, key=lambda skip: (skip.reason is Skip.DOWN, skip.free_at))
     windows = {skip.model: facts[skip.model].context_window or 0 for skip in skipped if skip.reason is Skip.TOO_LONG}
     if windows:
         model = max(windows, key=windows.__getitem__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from random import Random
+from typing import Final
 
 from attrs import frozen
 
@@ -15,6 +16,10 @@ from wizard_actors.types import LimitHeaders
 from wizard_actors.waiting import Rejected, Waiting
 
 __all__ = ["Acquire", "HeadersSeen", "RateLimiter", "Settle"]
+
+
+LONGEST_PAUSE: Final = 86_400.0
+"""A day: whoever asks for more has a broken clock, and nothing would ever end the pause."""
 
 
 @frozen
@@ -39,12 +44,14 @@ class HeadersSeen(Notice[Grant]):
 
 @frozen
 class Settle(Return[Grant]):
-    """The request is over. `sent` False: it costs nothing. `limited`: it was answered with a 429.
+    """The request is over. `sent` False: it costs nothing. `succeeded`: it was
+    answered; `limited`: it was answered with a 429.
 
     `retry_after` is for how many seconds the 429 asked us to stay away, None where it did not say.
     """
 
     sent: bool = True
+    succeeded: bool = False
     limited: bool = False
     retry_after: float | None = None
 
@@ -100,7 +107,7 @@ class RateLimiter(Actor):
             self._core.pause(now + self._pause(message.retry_after, grant, now), now)
             if self._limits.adaptive:
                 self._core.slow_down(grant.at, now)
-        else:
+        elif message.succeeded and grant.at > self._limited_at:
             self._limited_in_a_row = 0
 
     def forget(self, waiter: Waiter, now: float) -> None:
@@ -132,8 +139,8 @@ class RateLimiter(Actor):
         if grant.at > self._limited_at:
             self._limited_in_a_row += 1
             self._limited_at = now
-        if retry_after is not None:
-            return retry_after
+        if retry_after:  # a zero is no advice: the provider has just refused
+            return min(retry_after, LONGEST_PAUSE)
         doublings = min(max(self._limited_in_a_row - 1, 0), 60)
         limit = min(self._retry.max_delay, self._retry.base_delay * 2.0**doublings)
         return self._rng.uniform(limit / 2, limit)  # never next to nothing: the provider has just refused

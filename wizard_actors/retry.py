@@ -16,7 +16,7 @@ from wizard_actors.config import RetryBudgetConfig, RetryConfig
 from wizard_actors.errors import ProviderError, WizardError
 from wizard_actors.verdict import Again
 
-__all__ = ["RetryBudget", "full_jitter", "parse_retry_after", "retry_delay"]
+__all__ = ["LONGEST_RETRY_AFTER", "RetryBudget", "full_jitter", "parse_retry_after", "retry_delay"]
 
 LONGEST_RETRY_AFTER: Final = 86_400.0
 """A day. A server that names more has sent an instant in place of a duration, or has a broken clock."""
@@ -36,9 +36,9 @@ def retry_delay(failures: Sequence[WizardError], config: RetryConfig, *, last: b
 
     `failures` are this model's failures within this request, oldest first, not empty; the newest one's verdict decides.
     `last` says that no other model of the route remains. The model gets `config.max_attempts` attempts in all; an
-    attempt that failed before anything was sent does not count, but is made up for only once. A Retry-After is a lower
-    bound of the delay where it is within its cap, and ends the matter where it is not. After a 429 the delay is 0.0:
-    the rate limiter holds the pause, and the call only acquires again.
+    attempt that failed before anything was sent does not count, but is made up for only once. A Retry-After within its
+    cap is waited for, and the jitter comes on top, so that not everybody is back at one instant; beyond its cap it ends
+    the matter. After a 429 the delay is 0.0: the rate limiter holds the pause, and the call only acquires again.
     """
     error = failures[-1]
     again = error.verdict.again
@@ -51,7 +51,7 @@ def retry_delay(failures: Sequence[WizardError], config: RetryConfig, *, last: b
     wanted = (error.retry_after if isinstance(error, ProviderError) else None) or 0.0
     if wanted > (config.retry_after_cap if last else config.retry_after_cap_with_fallback):
         return None
-    return 0.0 if again is Again.REACQUIRE else max(wanted, full_jitter(sent - 1, config, rng))
+    return 0.0 if again is Again.REACQUIRE else wanted + full_jitter(sent - 1, config, rng)
 
 
 def parse_retry_after(headers: Mapping[str, str], *, wall_now: float) -> float | None:

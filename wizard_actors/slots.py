@@ -33,8 +33,7 @@ class Health:
     """How a model fares: the instants at which it was last heard of, and how its calls ended.
 
     `first_token_at` is the last instant at which anybody got a first token from it, `first_tokens` how long the newest
-    ones took, in seconds. Instants are minus infinity before
-    the first time.
+    ones took, in seconds. Instants are minus infinity before the first time.
     """
 
     first_token_at: float = -math.inf

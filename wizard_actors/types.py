@@ -198,10 +198,23 @@ class Prompt:
             raise InvalidPromptError("the prompt is empty")
         if not any(message.role is not Role.SYSTEM for message in self.messages):
             raise InvalidPromptError("the prompt has system messages only; a model needs something to answer")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise InvalidPromptError(f"max_tokens must be at least 1, not {self.max_tokens}")
+        self._check_parameters()
         if self.system is not None:
             Message(Role.SYSTEM, self.system)  # the same check of its text
+
+    def _check_parameters(self) -> None:
+        if not all(isinstance(tool, Tool) for tool in self.tools):
+            raise InvalidPromptError("the tools of a Prompt are Tool objects")
+        if not isinstance(self.response_schema, Mapping | None):
+            raise InvalidPromptError("a response_schema is a JSON Schema, as a mapping")
+        for name in ("temperature", "top_p"):
+            if not isinstance(getattr(self, name), float | int | None):
+                raise InvalidPromptError(f"{name} must be a number, not {getattr(self, name)!r}")
+        for name in ("max_tokens", "seed"):
+            if not isinstance(getattr(self, name), int | None):
+                raise InvalidPromptError(f"{name} must be a whole number, not {getattr(self, name)!r}")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise InvalidPromptError(f"max_tokens must be at least 1, not {self.max_tokens}")
 
     @property
     def conversation(self) -> tuple[Message, ...]:

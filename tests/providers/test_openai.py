@@ -291,14 +291,50 @@ async def test_a_refused_field_is_left_out_at_once_and_remembered() -> None:
 
 
 async def test_a_field_is_not_given_up_where_that_did_not_help() -> None:
-    """A refusal that only mentions streams costs one more call, and teaches nothing; the last refusal is raised."""
+    """A refusal that seems to be of streams costs one more call, and teaches nothing; the last refusal is raised."""
     seen: list[WireRequest] = []
-    upstream = answering(error(400, "Your text about streaming is bad"), error(400, "Your text is bad"), seen=seen)
+    upstream = answering(
+        error(400, "streaming is not supported for bad text"), error(400, "Your text is bad"), seen=seen
+    )
     async with provider(upstream) as model:
         with pytest.raises(RequestError, match="text is bad"):
             await ask(model)
         assert model.streams
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize("status", [401, 429, 503])
+async def test_a_field_is_given_up_for_good_only_after_a_success(status: int) -> None:
+    """An error of another kind says nothing of whether dropping the field has helped."""
+    upstream = answering(error(400, "streaming is not supported"), error(status, "not now"))
+    async with provider(upstream) as model:
+        with pytest.raises(ProviderError):
+            await ask(model)
+        assert model.streams
+
+
+async def test_a_message_that_merely_speaks_of_a_stream_is_no_refusal_of_streams() -> None:
+    """The 400 is the answer; nothing is sent again."""
+    seen: list[WireRequest] = []
+    upstream = answering(error(400, "could not decode the image: unexpected end of stream"), seen=seen)
+    async with provider(upstream) as model:
+        with pytest.raises(RequestError, match="unexpected end"):
+            await ask(model)
+    assert len(seen) == 1
+
+
+async def test_an_error_whose_body_stalls_keeps_its_status() -> None:
+    """What a 429 says is in its head; nobody waits long for the rest."""
+
+    async def upstream(wire: Wire) -> None:
+        await wire.request()
+        await wire.send(b"HTTP/1.1 429 Reason\r\nretry-after: 20\r\ncontent-length: 99\r\n\r\n{")
+        await wire.gone()
+
+    async with provider(upstream) as model:
+        with pytest.raises(RateLimitError) as caught:
+            await ask(model)
+    assert caught.value.retry_after == 20.0
 
 
 async def test_a_stream_that_is_insisted_on_is_not_given_up() -> None:

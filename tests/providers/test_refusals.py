@@ -227,6 +227,14 @@ def test_a_rate_limit_without_header_is_taken_from_the_message() -> None:
     assert (said.retry_after, stated.retry_after) == (62.5, 4.0)
 
 
+@pytest.mark.parametrize("text", ["9000h", "9" * 320 + "s"])
+def test_a_wait_beyond_a_day_is_no_advice(text: str) -> None:
+    """Nobody stays away from a model for a year because a text says so."""
+    error = refused(429, openai(f"Please try again in {text}.", "rate_limit_exceeded"))
+    assert isinstance(error, RateLimitError)
+    assert error.retry_after is None
+
+
 def test_a_redirect_names_the_setting_to_change() -> None:
     """It is not followed, and its query, where a key might stand, is not shown."""
     error = refused(307, None, location="https://new.example/v1/chat/completions?key=secret-key")

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from wizard_actors.actor import Actor, ActorRef
 from wizard_actors.config import LocalConfig, ModelConfig, Secret
-from wizard_actors.errors import NetworkError
+from wizard_actors.errors import ConfigError, NetworkError, UnsupportedError, WizardError
 from wizard_actors.providers.base import Answer, Call
 from wizard_actors.providers.local import LocalServer
 from wizard_actors.providers.openai import OpenAIProvider, OpenAISettings
@@ -75,15 +75,24 @@ class LocalProvider:
         self._state: EngineState | None = None
 
     def open(self, call: Call) -> AbstractAsyncContextManager[Answer]:
-        """Send the request; raises `NetworkError` while the engine is not running."""
+        """Send the request; raises `NetworkError` while the engine is not running, `UnsupportedError`
+        where it cannot run here.
+        """
         state = self._engine.published if self._engine.available else None
         if state is None:
-            name, why = self._config.name, self._engine.failure
-            said = "it has not started yet" if why is None else str(why)
-            raise NetworkError(f"{name}: the embedded model is not running: {said}", model=name) from why
+            raise self._not_running()
         if self._provider is None or state is not self._state:
             self._provider, self._state = self._in_front_of(state), state
         return self._provider.open(call)
+
+    def _not_running(self) -> WizardError:
+        """Return the error while no server runs: where it cannot start, asking again is of no use."""
+        name, why = self._config.name, self._engine.failure
+        said = f"the embedded model {name} is not running: {why or 'it has not started yet'}"
+        hopeless = isinstance(why, (ConfigError, UnsupportedError))
+        error = UnsupportedError(said, feature="local", model=name) if hopeless else NetworkError(said, model=name)
+        error.__cause__ = why
+        return error
 
     def _in_front_of(self, state: EngineState) -> OpenAIProvider:
         settings = OpenAISettings(

@@ -6,6 +6,7 @@ This is the thin part, which waits on sockets. What is sent is made in `openai_r
 
 from __future__ import annotations
 
+import math
 import re
 import time
 import zlib
@@ -15,6 +16,7 @@ from types import MappingProxyType, TracebackType
 from typing import Final
 
 import httpx
+import trio
 from attrs import Factory, field, frozen
 
 from wizard_actors.config import ModelConfig, Secret, Upstream
@@ -49,6 +51,9 @@ BASE_URLS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """Where the presets are when the configuration does not say; Azure has an address for each resource."""
+
+ERROR_BODY_TIME: Final = 1.0
+"""Seconds for which each piece of an error's body is awaited."""
 
 REFUSING_FIELDS: Final = frozenset({400, 422})
 """The statuses under which an upstream refuses a field that it does not know."""
@@ -187,7 +192,7 @@ class _Exchange(AbstractAsyncContextManager["OpenAIAnswer"]):
                 if self._answer is None:
                     await answer.aclose()
             if simpler is None:
-                if dialect != known and answer.status not in REFUSING_FIELDS:
+                if dialect != known and answer.status < 300:
                     provider.dialect = dialect  # remembered once it has helped
                 return answer
             dialect = simpler
@@ -267,8 +272,12 @@ class OpenAIAnswer:
 
     async def _read(self) -> list[ModelEvent]:
         parser = self._parser
+        # What an error's body says matters less than its status, so it is not waited for as an answer is.
+        limit = ERROR_BODY_TIME if self.status >= 300 else math.inf
+        data: bytes | None = None
         try:
-            data = await self._body.read()
+            with trio.move_on_after(limit):
+                data = await self._body.read()
         except (httpx.HTTPError, zlib.error) as error:
             # After its last word a broken connection takes nothing from an answer; under an error status the status
             # says more than the connection.

@@ -150,6 +150,8 @@ class AnswerParser:
 
     def _take(self, data: bytes, events: list[ModelEvent], *, is_error: bool = False) -> None:
         if data == b"[DONE]" or data.strip() == b"[DONE]":
+            if not self._started:
+                raise self._head.parse_error("ends before it has begun")
             self.ended = True
             self._chunks.end(events)
         elif data and not data.isspace():

@@ -63,8 +63,8 @@ class ChunkReader:
         if self.model is None:
             self.model, self.id = _text(chunk.get("model")), _text(chunk.get("id"))
         choices = chunk.get("choices")
-        if whole and not choices:
-            raise self._head.parse_error("has no choices")
+        if whole and not _has_message(choices):
+            raise self._head.parse_error("has no choices with a message")
         finish: object = None
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict) and not choice.get("index"):  # more than one is nothing that we asked for
@@ -234,3 +234,10 @@ def _count(value: object) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def _has_message(choices: object) -> bool:
+    first = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(first, dict):
+        return False
+    return isinstance(first.get("message", first.get("delta")), dict) or bool(first.get("finish_reason"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 from attrs import evolve, frozen
@@ -30,6 +31,14 @@ class Dialect:
     max_tokens_field: str = "max_tokens"
 
 
+REFUSES_STREAM: Final = re.compile(
+    r"\bstream(?:ing)?\b.*(?:unsupported|support|unknown|unrecogni[sz]ed|allowed|permitted|forbidden|disabled|available)"
+    r"|(?:unsupported|support|unknown|unrecogni[sz]ed|allowed|permitted|extra|invalid).*\bstream(?:ing)?\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A message that refuses streams; one that merely speaks of a stream ("unexpected end of stream") does not."""
+
+
 def without_refused_field(dialect: Dialect, refused: ErrorBody, *, keep_stream: bool = False) -> Dialect | None:
     """Return the dialect without the field that a 400 or 422 names, None where it names neither of the two.
 
@@ -38,7 +47,7 @@ def without_refused_field(dialect: Dialect, refused: ErrorBody, *, keep_stream: 
     named = f"{refused.param} {refused.message}"
     if dialect.stream and dialect.stream_options and re.search(r"\bstream_options\b", named):
         return evolve(dialect, stream_options=False)
-    if dialect.stream and not keep_stream and re.search(r"\bstream(?:ing)?\b", named, re.IGNORECASE):
+    if dialect.stream and not keep_stream and (refused.param == "stream" or REFUSES_STREAM.search(refused.message)):
         return evolve(dialect, stream=False)
     return None
 

@@ -27,6 +27,7 @@ from wizard_actors.errors import (
     WizardError,
 )
 from wizard_actors.providers.headers import parse_duration
+from wizard_actors.retry import LONGEST_RETRY_AFTER
 
 __all__ = ["ErrorBody", "Head", "error_body", "excerpt", "page", "refusal"]
 
@@ -261,7 +262,8 @@ def refusal(head: Head, body: ErrorBody) -> WizardError:
         return kind(text, model=head.model, requested=requested, max=limit)
     retry_after = head.retry_after
     if kind is RateLimitError and retry_after is None and (stated := TRY_AGAIN.search(said)):
-        retry_after = parse_duration(stated[1])
+        stated_wait = parse_duration(stated[1])
+        retry_after = stated_wait if stated_wait is not None and stated_wait <= LONGEST_RETRY_AFTER else None
     return kind(
         text + _ADVICE.get(kind, ""),
         model=head.model,
