@@ -28,10 +28,16 @@ class Breaker(RuleBasedStateMachine):
         self.successes = 0
         self.fragile_until = -math.inf
 
-    @initialize(threshold=st.integers(1, 4), successes=st.integers(1, 3), probes=st.integers(1, 3), seed=st.integers(0, 99))
+    @initialize(
+        threshold=st.integers(1, 4), successes=st.integers(1, 3), probes=st.integers(1, 3), seed=st.integers(0, 99)
+    )
     def build(self, threshold: int, successes: int, probes: int, seed: int) -> None:
         self.config = BreakerConfig(
-            failure_threshold=threshold, success_threshold=successes, half_open_probes=probes, window=60.0, open_for=30.0
+            failure_threshold=threshold,
+            success_threshold=successes,
+            half_open_probes=probes,
+            window=60.0,
+            open_for=30.0,
         )
         self.core = BreakerCore(self.config, Random(seed))
         self.before = self.core.snapshot()
@@ -185,7 +191,7 @@ class Breaker(RuleBasedStateMachine):
 
 
 TestBreaker = Breaker.TestCase
-TestBreaker.settings = settings(stateful_step_count=40, max_examples=2 * settings.default.max_examples)
+TestBreaker.settings = settings(stateful_step_count=40, max_examples=2 * settings().max_examples)
 
 
 @given(

@@ -66,9 +66,7 @@ def test_a_request_is_always_there_when_the_bucket_says(
 
 
 @given(st.floats(1e-3, 10.0), st.integers(1, 5), st.lists(STEPS, max_size=40))
-def test_an_unsent_request_given_back_at_once_leaves_no_trace(
-    interval: float, burst: int, steps: list[float]
-) -> None:
+def test_an_unsent_request_given_back_at_once_leaves_no_trace(interval: float, burst: int, steps: list[float]) -> None:
     """Taking and giving back makes no difference to anybody's turn, where nobody came between."""
     plain, other = Gcra(interval, burst), Gcra(interval, burst)
     now = 0.0
@@ -125,7 +123,9 @@ class Limiter(RuleBasedStateMachine):
         self.paused_until = -math.inf
 
     @initialize(
-        rate=st.sampled_from([None, 1, 7, 60, 60, 90, 500]), burst=st.sampled_from([None, 1, 2, 3, 10]), queue=st.integers(1, 9)
+        rate=st.sampled_from([None, 1, 7, 60, 60, 90, 500]),
+        burst=st.sampled_from([None, 1, 2, 3, 10]),
+        queue=st.integers(1, 9),
     )
     def build(self, rate: float | None, burst: int | None, queue: int) -> None:
         self.config = RateLimitConfig(requests_per_minute=rate, burst=burst, queue=queue)
@@ -302,7 +302,7 @@ class Limiter(RuleBasedStateMachine):
 
 
 TestLimiter = Limiter.TestCase
-TestLimiter.settings = settings(stateful_step_count=50, max_examples=2 * settings.default.max_examples)
+TestLimiter.settings = settings(stateful_step_count=50, max_examples=2 * settings().max_examples)
 
 PACES = st.builds(
     Pace,

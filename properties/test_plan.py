@@ -18,7 +18,7 @@ FACTS = st.builds(
 
 @given(st.lists(FACTS, min_size=1, max_size=6), st.integers(0, 30), st.integers(-10, 10).map(float))
 def test_a_plan_tries_what_is_suitable_and_free_in_order(facts: list[ModelFacts], tokens: int, now: float) -> None:
-    """Every model of the chain is tried or skipped, once; nothing unsuitable is ever tried; an error only where all is."""
+    """Every model is tried or skipped, once; nothing unsuitable is ever tried; an error only where all are."""
     by_name = dict(zip("abcdef", facts, strict=False))
     fits = [
         name
@@ -33,8 +33,9 @@ def test_a_plan_tries_what_is_suitable_and_free_in_order(facts: list[ModelFacts]
     try:
         made = plan(tuple(by_name), by_name, Needs(tokens), now)
     except TokenLimitError as error:
-        assert not fits
-        assert error.max == max(model.context_window or 0 for model in facts if model.enabled)
+        assert not fits  # nothing suits
+        largest = max(model.context_window or 0 for model in facts if model.enabled)
+        assert (error.max, error.requested) == (largest, tokens)  # noqa: PT017 - a plan is as good
         return
     except UnsupportedError:
         assert not any(model.enabled for model in facts)

@@ -212,7 +212,7 @@ def test_only_so_many_probes_are_out_at_a_time() -> None:
     assert all(isinstance(core.admit(100.0), Refused) for _ in range(50))
     core.settle(first, SUCCESS, 101.0)
     third = admitted(core, 101.0)
-    assert first.probe and second.probe and third.probe
+    assert [permit.probe for permit in (first, second, third)] == [True] * 3
 
 
 def test_two_successes_close_it() -> None:

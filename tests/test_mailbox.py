@@ -324,7 +324,10 @@ async def test_an_ask_abandoned_before_receipt_is_skipped(autojump_clock: Clock)
     async with tree(ChildSpec("a", clerk("a", None, made, room=0), mailbox=4)) as supervisor:
         ref = supervisor.ref("a", ClerkView)
         with trio.move_on_after(1):
-            await ref.ask(Echo("abandoned"))
+            try:
+                await ref.ask(Echo("abandoned"))
+            finally:
+                assert lanes_of(supervisor).returns == 0
         made[0].room = 1
         assert await ref.ask(Echo("wanted")) == "wanted"
         assert made[0].journal == ["start a", "echo wanted"]

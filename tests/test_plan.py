@@ -38,7 +38,13 @@ def test_what_cannot_answer_is_skipped_with_the_reason() -> None:
     """Disabled, too small, DOWN, barred, or being probed."""
     small = ModelFacts(context_window=10)
     made = planned(
-        ModelFacts(enabled=False), small, ModelFacts(down=True), barred(150.0), barred(90.0, probing=True), FREE, tokens=11
+        ModelFacts(enabled=False),
+        small,
+        ModelFacts(down=True),
+        barred(150.0),
+        barred(90.0, probing=True),
+        FREE,
+        tokens=11,
     )
     assert tried(made) == "f"
     assert made.skipped == (

@@ -1,5 +1,6 @@
 """Retry delays, the retry budget and Retry-After, case by case."""
 
+import time
 from random import Random
 
 import pytest
@@ -108,7 +109,10 @@ def test_a_wait_that_the_provider_asks_for_is_the_least() -> None:
     assert 4.0 <= min(delays) <= max(delays) <= 4.5
 
 
-@pytest.mark.parametrize(("wanted", "last", "waited"), [(5.0, False, True), (5.1, False, False), (60.0, True, True), (60.1, True, False)])
+@pytest.mark.parametrize(
+    ("wanted", "last", "waited"),
+    [(5.0, False, True), (5.1, False, False), (60.0, True, True), (60.1, True, False)],
+)
 def test_a_wait_beyond_its_cap_is_not_waited_for(wanted: float, last: bool, waited: bool) -> None:
     """The call moves on, sooner while another model remains."""
     delay = delay_after(overloaded(wanted), last=last)
@@ -136,6 +140,7 @@ def test_after_a_429_the_limiter_holds_the_pause() -> None:
         ({"retry-after": "1700000030"}, None),  # an instant in place of a duration
         ({"retry-after": "nan"}, None),
         ({"retry-after": "inf"}, None),
+        ({"retry-after": "-inf"}, None),
         ({"retry-after": "soon"}, None),
         ({"retry-after": ""}, None),
         ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
@@ -153,6 +158,18 @@ def test_after_a_429_the_limiter_holds_the_pause() -> None:
 def test_retry_after_is_read_in_all_its_forms(headers: dict[str, str], seconds: float | None) -> None:
     """Milliseconds first, then seconds or a date; the past is now, and the absurd was not said."""
     assert parse_retry_after(headers, wall_now=WALL_NOW) == seconds
+
+
+def test_a_date_without_a_zone_is_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the machine stands."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        headers = {"retry-after": "Tue, 14 Nov 2023 22:13:50 -0000"}
+        assert parse_retry_after(headers, wall_now=WALL_NOW) == 30.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 # -- the budget

@@ -199,7 +199,29 @@ async def test_a_siblings_crash_is_not_blamed_on_an_old_one(autojump_clock: Cloc
             supervisor.kill("bad", bug)
         (error,) = answers
         assert isinstance(error, ActorCrashedError)
+        assert str(error) == "wizard/good was brought down with a sibling that failed: BoomError: the sibling's"
         assert error.__cause__ is bug
+
+
+async def test_an_own_crash_is_not_blamed_on_a_sibling(autojump_clock: Clock) -> None:
+    """An actor that had crashed by itself, and was still being released when a sibling fell, says its own cause."""
+    own = BoomError("its own")
+
+    class Lingering(Clerk):
+        async def stop(self) -> None:
+            await trio.sleep(2)
+
+    children = [ChildSpec("a", lambda _ledger, _carry: Lingering()), ChildSpec("b", clerk("b"))]
+    spec = GroupSpec("wizard", children, strategy=Strategy.ONE_FOR_ALL, policy=DOWN_AT_ONCE)
+    async with Supervisor(spec) as supervisor:
+        ref = supervisor.ref("a", ClerkView)
+        supervisor.kill("a", own)
+        await trio.sleep(1)
+        supervisor.kill("b", BoomError("the sibling's"))
+        await trio.sleep(2)
+        with pytest.raises(ActorCrashedError, match="wizard/a crashed: BoomError: its own") as caught:
+            await ref.ask(Echo())
+        assert caught.value.__cause__ is own
 
 
 async def test_asks_at_a_sibling_in_backoff_get_the_crash(autojump_clock: Clock) -> None:

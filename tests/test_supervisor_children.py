@@ -25,6 +25,7 @@ from tests.kernel_actors import (
     quiet,
     tree,
 )
+from wizard_actors.actor import Actor, Ledger
 from wizard_actors.errors import ActorCrashedError, ActorStoppedError
 from wizard_actors.specs import ChildSpec, GroupSpec, OnGiveUp, Restart, State, Strategy
 from wizard_actors.supervisor import RestartPolicy, Supervisor
@@ -154,6 +155,22 @@ async def test_a_child_added_while_its_group_goes_down_starts_with_the_group_onc
         assert never_two_at_once(journal)
 
 
+async def test_a_group_under_way_is_taken_over_by_the_restart_that_it_shares(autojump_clock: Clock) -> None:
+    """The start that was brought down does not go on beside the one that follows."""
+    for _ in range(10):
+        journal: list[str] = []
+        children = [ChildSpec("x", fragile("x", journal, 5.0)), ChildSpec("y", clerk("y", journal))]
+        async with Supervisor(GroupSpec("wizard", strategy=Strategy.ONE_FOR_ALL)) as supervisor:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(supervisor.add, GroupSpec("inner", children))
+                await trio.sleep(1)
+                await supervisor.add(ChildSpec("a", clerk("a", journal)))
+                supervisor.kill("a", BoomError("planted"))
+            await quiet()
+            assert set(states(supervisor).values()) == {State.RUNNING}
+        assert never_two_at_once(journal)
+
+
 async def test_a_child_added_before_its_group_has_started_starts_with_it_once(autojump_clock: Clock) -> None:
     """While the tree comes up, a group that is still to come takes the child along."""
     journal: list[str] = []
@@ -215,6 +232,61 @@ async def test_a_removed_child_fails_its_asks_at_once_and_drains_its_grants(auto
             await ref.ask(Rent())
         ref.give_back(Lease(-1), Vacate())
         assert await supervisor.ref("b", ClerkView).ask(Echo("goes on")) == "goes on"
+
+
+async def test_a_child_that_is_being_drained_restarts_with_nobody(autojump_clock: Clock) -> None:
+    """A sibling's crash leaves it alone, and it takes back what it granted."""
+    made: list[Garage] = []
+    children = [ChildSpec("a", garage(made)), ChildSpec("b", clerk("b"))]
+    async with Supervisor(GroupSpec("wizard", children, strategy=Strategy.ONE_FOR_ALL)) as supervisor:
+        ref = supervisor.ref("a", int)
+        lease = await ref.ask(Rent())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor.remove, "a")
+            await quiet()
+            supervisor.kill("b", BoomError("planted"))
+            await trio.sleep(1)
+            ref.give_back(lease, Vacate("as ever"))
+        assert made[0].seen == [(lease, "vacate as ever")]
+        assert states(supervisor) == {"b": State.RUNNING}
+
+
+@pytest.mark.parametrize("crashes", ["on its own", "with its group"])
+async def test_asks_at_a_child_that_is_removed_are_told_that_it_stopped_whatever_happens(
+    crashes: str, autojump_clock: Clock
+) -> None:
+    """Neither a restart that comes up late nor the failure of its group opens it again, or changes the answer."""
+    made: list[Garage] = []
+
+    class Slow(Garage):
+        async def start(self) -> None:
+            await trio.sleep(1.0 if self.live else 0.0)
+
+    def factory(ledger: Ledger, carry: object) -> Actor:
+        made.append(Slow(ledger))
+        return made[-1]
+
+    inner = giving_up(ChildSpec("a", factory), ChildSpec("b", clerk("b")))
+    if crashes == "on its own":
+        inner = GroupSpec("inner", inner.children)
+    spec = GroupSpec("wizard", [inner], policy=RestartPolicy(max_restarts=0))
+    answers: list[object] = []
+    async with Supervisor(spec) as supervisor:
+        ref = supervisor.ref("inner/a", int)
+        await ref.ask(Rent())
+        if crashes == "on its own":
+            supervisor.kill("inner/a", BoomError("planted"))
+            await quiet()
+            assert states(supervisor)["inner/a"] is State.STARTING
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor.remove, "inner/a")
+            await quiet()
+            if crashes == "with its group":
+                supervisor.kill("inner/b", BoomError("planted"))
+            for _ in range(3):
+                await collect(answers, ref, Rent())
+                await trio.sleep(1)
+    assert [str(answer) for answer in answers] == ["wizard/inner/a has stopped"] * 3
 
 
 async def test_a_removal_has_a_deadline_of_its_own(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:

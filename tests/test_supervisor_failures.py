@@ -176,6 +176,20 @@ async def test_what_ended_for_good_stays_so_when_its_group_comes_back(autojump_c
         assert states(supervisor) == {"inner": State.RUNNING, "inner/a": State.RUNNING} | ended
 
 
+async def test_a_temporary_child_that_was_never_started_starts_with_the_next_attempt(autojump_clock: Clock) -> None:
+    """Never restarted does not mean never started."""
+    journal: list[str] = []
+    children = [
+        ChildSpec("a", fragile("a", journal, BoomError("no"))),
+        ChildSpec("b", fragile("b", journal, 3.0)),
+        ChildSpec("t", clerk("t", journal), restart=Restart.TEMPORARY),
+    ]
+    async with tree(escalating("inner", *children)) as supervisor:
+        await trio.sleep(5)
+        assert set(states(supervisor).values()) == {State.RUNNING}
+    assert journal.count("start t") == 1
+
+
 async def test_a_group_that_escalates_while_its_parent_restarts_it_ends_once(autojump_clock: Clock) -> None:
     """In every step between the two crashes the tree finds back to order."""
     for steps in range(14):

@@ -31,6 +31,7 @@ from tests.kernel_actors import (
     quiet,
     tree,
 )
+from wizard_actors.events import Event, EventStream
 from wizard_actors.specs import ChildSpec, GroupSpec, State, Strategy
 from wizard_actors.supervisor import RestartPolicy, Supervisor
 
@@ -262,6 +263,45 @@ def test_a_second_ctrl_c_ends_an_actor_that_never_rests() -> None:
 
     assert interrupted(main, steps=(50, 50)) == 0.0
     assert 10 < len(actor.heard) < enough
+
+
+def test_ctrl_c_in_the_last_step_of_the_stop_leaves_nothing_half_closed() -> None:
+    """The stop itself runs to its end; the interrupt comes out after it."""
+
+    class Struck(EventStream):
+        def publish(self, event: Event) -> None:
+            ctrl_c()
+
+    supervisor = Supervisor(GroupSpec("wizard", [ChildSpec(name, clerk(name)) for name in "abc"]), events=Struck())
+
+    async def main() -> None:
+        async with supervisor:
+            pass
+        await trio.sleep_forever()
+
+    assert interrupted(main) == 0.0
+    assert {node.state for node in supervisor.tree().walk()} == {State.STOPPED}
+
+
+def test_ctrl_c_in_the_step_in_which_an_ask_is_posted_leaves_no_grant_behind() -> None:
+    """The caller still waits, and leaves as one who is cancelled; otherwise nobody would hold what it is granted."""
+    made: list[Garage] = []
+    supervisor = tree(ChildSpec("a", garage(made)))
+    mailbox = supervisor.ref("a", int)._mailbox
+    wake = mailbox.wake
+
+    def struck() -> None:
+        mailbox.wake = wake  # type: ignore[method-assign]  # only once
+        ctrl_c()
+        wake()
+
+    async def main() -> None:
+        async with supervisor:
+            mailbox.wake = struck  # type: ignore[method-assign]  # the moment that is tested
+            await supervisor.ref("a", int).ask(Rent())
+
+    assert interrupted(main) == 0.0
+    assert supervisor.outstanding == {}
 
 
 @pytest.mark.parametrize("steps", range(4, 30))

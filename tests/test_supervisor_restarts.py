@@ -123,6 +123,18 @@ async def test_a_child_that_crashes_while_its_group_starts_does_not_double_the_s
     assert never_two_at_once(journal)
 
 
+async def test_children_restarted_with_another_do_not_count_as_crashed(autojump_clock: Clock) -> None:
+    """The group has its five restarts, and a TRANSIENT child that was only brought down comes back each time."""
+    children = [ChildSpec("a", clerk("a")), ChildSpec("b", clerk("b"), restart=Restart.TRANSIENT)]
+    async with Supervisor(GroupSpec("wizard", children, strategy=Strategy.ONE_FOR_ALL)) as supervisor:
+        for restarts in range(1, 6):
+            await crash(supervisor.ref("a", ClerkView))
+            await trio.sleep(2)
+            assert [(child.state, child.restarts) for child in supervisor.tree().children] == [
+                (State.RUNNING, restarts)
+            ] * 2
+
+
 @pytest.mark.parametrize("strategy", [Strategy.ONE_FOR_ALL, Strategy.REST_FOR_ONE])
 async def test_a_child_that_fails_while_its_group_comes_back_leaves_nobody_out(
     strategy: Strategy, autojump_clock: Clock
@@ -140,6 +152,7 @@ async def test_a_child_that_fails_while_its_group_comes_back_leaves_nobody_out(
         await trio.sleep(20)
         assert {child.state for child in supervisor.tree().children} == {State.RUNNING}
     assert never_two_at_once(journal)
+    assert journal.count("start d") == 2, "nobody is started only to be stopped for the one that failed before it"
 
 
 async def test_a_removed_culprit_takes_nobody_down_with_it_for_good(autojump_clock: Clock) -> None:

@@ -188,8 +188,31 @@ async def test_a_start_that_resists_is_cancelled_and_named(
     assert caplog.messages == ["wizard/a does not stop; it is cancelled"]
 
 
-async def test_a_start_under_way_is_cancelled_by_the_stop_and_released(autojump_clock: Clock) -> None:
-    """The tree does not wait for it to come up only to go down."""
+async def test_a_straggler_is_cancelled_wherever_it_hangs(autojump_clock: Clock) -> None:
+    """An actor has its `shutdown_timeout` and a second more for everything, not for each part of it."""
+
+    class Clinging(Clerk):
+        async def start(self) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(5.5)
+
+        async def stop(self) -> None:
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        async with tree() as supervisor:
+            nursery.start_soon(supervisor.add, ChildSpec("a", lambda _ledger, _carry: Clinging()))
+            await trio.sleep(1)
+        assert trio.current_time() == 1 + 6
+
+
+async def test_a_start_under_way_is_cancelled_by_the_stop_and_released(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The tree does not wait for it to come up only to go down; that is no failure of the actor."""
     journal: list[str] = []
 
     class Slow(Clerk):
@@ -203,6 +226,7 @@ async def test_a_start_under_way_is_cancelled_by_the_stop_and_released(autojump_
             await trio.sleep(1)
         assert trio.current_time() == 1
     assert journal == ["start a", "stop a"]
+    assert caplog.messages == []
 
 
 async def test_a_start_that_has_not_begun_when_the_stop_comes_never_begins(autojump_clock: Clock) -> None:

@@ -85,7 +85,7 @@ class Group:
                 break
             if not _gone(child):
                 await child.start()
-            if self.closing or self._ending or self.starts != turn:
+            if self._ending or self.starts != turn:
                 return  # ended meanwhile, perhaps even started again
         self.state = State.RUNNING
         self.started = trio.current_time()
@@ -203,8 +203,7 @@ class Group:
     async def halt(self, cause: Exception | None = None) -> None:
         """End every child, the last started first. Waits until they are over."""
         await self._end_children(cause)
-        if self.state is not State.STOPPED:
-            self.state = State.IDLE
+        self.state = State.IDLE
 
     async def uproot(self, node: Node) -> None:
         """Take out a child that has been closed, once it is over; till then it is a child, and stops with its group."""
