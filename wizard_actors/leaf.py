@@ -116,7 +116,7 @@ class Leaf:
             log.exception("%s crashed: %r", self.path, failure)
             self._void()  # now, however long the release takes
         finally:  # also where the incarnation is cancelled: what a `stop` shields, or does before it waits, is done
-            flaw = await self._release(actor)
+            flaw = await self._release(actor)  # noqa: ASYNC102 - bounded, and cancelled with the incarnation
         if flaw is not None:
             log.error("%s failed to stop: %r", self.path, flaw, exc_info=flaw)
             if failure is None:
