@@ -134,4 +134,4 @@ class Barring(RuleBasedStateMachine):
 
 
 TestBarring = Barring.TestCase
-TestBarring.settings = settings(stateful_step_count=40)
+TestBarring.settings = settings(stateful_step_count=40, max_examples=2 * settings().max_examples)

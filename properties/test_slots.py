@@ -131,4 +131,4 @@ class Worker(RuleBasedStateMachine):
 
 
 TestWorker = Worker.TestCase
-TestWorker.settings = settings(stateful_step_count=40)
+TestWorker.settings = settings(stateful_step_count=40, max_examples=3 * settings().max_examples)

@@ -20,13 +20,13 @@ class Room(RuleBasedStateMachine):
         self.model: list[tuple[int, float]] = []
 
     @precondition(lambda self: not self.room.full)
-    @rule(key=st.integers(0, 9), give_up_at=GIVE_UPS)
+    @rule(key=st.integers(0, 6), give_up_at=GIVE_UPS)
     def enter(self, key: int, give_up_at: float) -> None:
         if all(key != waiting for waiting, _ in self.model):
             self.room.enter(key, give_up_at)
             self.model.append((key, give_up_at))
 
-    @rule(key=st.integers(0, 9))
+    @rule(key=st.integers(0, 6))
     def leave(self, key: int) -> None:
         there = any(key == waiting for waiting, _ in self.model)
         assert self.room.leave(key) is there
@@ -49,4 +49,4 @@ class Room(RuleBasedStateMachine):
 
 
 TestRoom = Room.TestCase
-TestRoom.settings = settings(stateful_step_count=40)
+TestRoom.settings = settings(stateful_step_count=40, max_examples=3 * settings().max_examples)

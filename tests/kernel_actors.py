@@ -25,6 +25,7 @@ from wizard_actors.actor import (
     takes_back,
 )
 from wizard_actors.errors import WizardError
+from wizard_actors.mailbox import Lanes
 from wizard_actors.specs import ChildSpec, GroupSpec
 from wizard_actors.supervisor import Supervisor
 
@@ -344,6 +345,13 @@ def never_two_at_once(journal: list[str]) -> bool:
 def tree(*children: ChildSpec | GroupSpec, drain_timeout: float = 10.0) -> Supervisor:
     """Return a supervisor of `children`, its jitter seeded."""
     return Supervisor(GroupSpec("wizard", children), rng=Random(1), drain_timeout=drain_timeout)
+
+
+def lanes_of(supervisor: Supervisor) -> Lanes:
+    """Return the lanes of the only child."""
+    lanes = supervisor.tree().children[0].lanes
+    assert lanes is not None
+    return lanes
 
 
 async def collect(into: list[object], ref: ActorRef[object], message: Ask[object]) -> None:

@@ -192,9 +192,12 @@ async def test_with_reset_the_same_model_may_start_again(autojump_clock: MockClo
 
 async def test_with_reset_an_attempt_without_content_tells_no_second_reset(autojump_clock: MockClock) -> None:
     """One interruption, one reset, however many attempts it takes until content follows."""
-    a = Scripted(Turn(("one", BROKEN)), fails(BROKEN), says("three"))
+    a = Scripted(Turn(("one", BROKEN)), fails(OverloadedError("busy", model="a")), says("three"))
     async with client_of(a, model(retry=NO_JITTER), stream=RESET) as client:
-        assert shown(await read(client)) == ["one", "reset", "three", "end"]
+        events = await read(client)
+
+        assert shown(events) == ["one", "reset", "three", "end"]
+        assert events[1] == Reset("a", "network")
 
 
 async def test_with_reset_an_empty_answer_takes_back_what_came(autojump_clock: MockClock) -> None:

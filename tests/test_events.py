@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 import trio.testing
 from attrs import frozen
@@ -90,7 +91,8 @@ async def test_a_reader_waits_for_the_next_event(autojump_clock: Clock) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def test_iteration_ends_when_the_subscription_does(autojump_clock: Clock) -> None:
+@pytest.mark.parametrize("left", [[], [1]], ids=["nothing", "an event"])
+async def test_iteration_ends_when_the_subscription_does(left: list[int], autojump_clock: Clock) -> None:
     """A waiting reader is told, after it has had what was left."""
     stream = EventStream()
     seen: list[Event] = []
@@ -98,8 +100,8 @@ async def test_iteration_ends_when_the_subscription_does(autojump_clock: Clock) 
         with stream.subscribe() as events:
             nursery.start_soon(read, events, seen)
             await quiet()
-            publish(stream, 1)
-    assert numbers(seen) == [1]
+            publish(stream, *left)
+    assert numbers(seen) == left
 
 
 async def test_a_cancelled_reader_loses_no_event(autojump_clock: Clock) -> None:

@@ -30,6 +30,7 @@ from tests.models import (
 )
 from wizard_actors import (
     ActorCrashedError,
+    ActorStoppedError,
     AuthError,
     CircuitOpenError,
     ContentFilterError,
@@ -200,6 +201,17 @@ async def test_a_retry_after_is_the_least_delay(autojump_clock: MockClock) -> No
 
     assert all(3.0 <= delay <= 3.5 for delay in delays)
     assert len(delays) == 5
+
+
+async def test_the_next_model_is_asked_without_a_delay(autojump_clock: MockClock) -> None:
+    """What was waited for the last one is none of its business."""
+    a, b = Scripted(fails(BROKEN)), Scripted(says("from b"))
+    async with client_of({"a": a, "b": b}) as client:
+        answer = await client.generate("Why?")
+
+        assert a.calls[1].start > a.calls[0].start
+        assert b.calls[0].start == a.calls[2].end
+        assert answer.attempts[-1].delay == 0.0
 
 
 async def test_a_delay_beyond_the_deadline_is_not_begun(autojump_clock: MockClock) -> None:
@@ -826,7 +838,7 @@ async def test_a_request_that_fails_or_is_cancelled_ends_once_too(autojump_clock
 
 
 async def test_what_happens_while_the_tree_stops_reaches_the_caller(autojump_clock: MockClock) -> None:
-    """A call in flight that fails then is not retried: its model takes no more asks."""
+    """A call in flight that fails then is not retried, and the caller hears why at once."""
     calls = Calls()
     a = Scripted(Turn((2.0, BROKEN)), says("never"))
     async with trio.open_nursery() as nursery, client_of(a) as client:
@@ -834,6 +846,6 @@ async def test_what_happens_while_the_tree_stops_reaches_the_caller(autojump_clo
         await wait_all_tasks_blocked()
 
     [error] = calls.errors
-    assert isinstance(error, RetryError)
+    assert isinstance(error, ActorStoppedError)
     assert isinstance(error.__cause__, NetworkError)
-    assert [attempt.sent for attempt in error.attempts] == [True, False]
+    assert [attempt.sent for attempt in error.attempts] == [True]

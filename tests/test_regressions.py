@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from wizard_actors import FallbackError, ResilientClient, WizardConfig, WizardError
+from wizard_actors import ActorStoppedError, FallbackError, ResilientClient, WizardConfig, WizardError
 from wizard_actors.actor import Actor
 from wizard_actors.breaker_core import BreakerState, Circuit
 from wizard_actors.supervisor import ChildSpec, GroupSpec, Supervisor
@@ -93,6 +93,32 @@ async def test_leaving_the_client_with_callers_queued_crashes_no_actor(autojump_
 
     assert told == {"m": 1, "actor_stopped": 5}
     assert [node.path for node in client.tree().walk() if node.error is not None] == []
+
+
+async def test_a_request_that_waits_to_be_tried_again_hears_at_once_that_the_client_closes(
+    autojump_clock: MockClock,
+) -> None:
+    """It holds nothing that a drain would wait for, so nobody else would tell it."""
+    text = """
+    [[models]]
+    name = "m"
+    provider = "simulated"
+    simulated = { script = [{ fault = "overloaded", retry_after = 50, times = 9 }] }
+    """
+    told: list[float] = []
+
+    async with trio.open_nursery() as callers, ResilientClient.open(config(text), rng=Random(1)) as client:
+
+        async def caller() -> None:
+            with pytest.raises(ActorStoppedError):
+                await client.generate("Why?")
+            told.append(trio.current_time() - began)
+
+        began = trio.current_time()
+        callers.start_soon(caller)
+        await trio.sleep(1)
+
+    assert told == [1.0]
 
 
 async def test_a_model_that_was_slow_once_and_then_dies_opens_its_breaker_to_hurried_callers(

@@ -141,7 +141,8 @@ def make_pipeline(
                 limiter=tree.ref(f"{path}/limiter", LimiterState),
                 breaker=tree.ref(f"{path}/breaker", BreakerState),
             )
-    return Pipeline(config, ports, tree.ref("router", RouterState), events=events, rng=rng)
+    router = tree.ref("router", RouterState)
+    return Pipeline(config, ports, router, stopping=tree.stopping, events=events, rng=rng)
 
 
 def _unused(config: WizardConfig) -> Iterator[str]:

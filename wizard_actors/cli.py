@@ -299,6 +299,9 @@ def _check_prompt(prompt: str, *, explicit: bool) -> None:
 
 def _usage(error: CycloptsError) -> str:
     """Return what is wrong with the command line, in one line."""
-    hint = "; put a prompt of several words in quotes" if isinstance(error, UnusedCliTokensError) else ""
-    command = " ".join(["wizard", *(error.command_chain or ())])
+    chain = tuple(error.command_chain or ())
+    hint = ""
+    if isinstance(error, UnusedCliTokensError) and chain == ("ask",):
+        hint = "; put a prompt of several words in quotes, and check how the options are spelled"
+    command = " ".join(["wizard", *chain])
     return f"{str(error).rstrip('.')}{hint} (see `{command} --help`)"

@@ -21,6 +21,7 @@ from wizard_actors.attempt import Attempt, Patience, Port, deadline_exceeded
 from wizard_actors.config import RouteConfig, WizardConfig
 from wizard_actors.errors import (
     ActorCrashedError,
+    ActorStoppedError,
     DeadlineExceededError,
     FallbackError,
     MailboxFullError,
@@ -86,12 +87,14 @@ class Pipeline:
         ports: Mapping[str, Port],
         router: ActorRef[RouterState],
         *,
+        stopping: trio.Event,
         events: EventStream,
         rng: Random,
     ) -> None:
         self.config = config
         self.ports = ports
         self.router = router
+        self.stopping = stopping
         self.events = events
         self.rng = rng
         self.budget = RetryBudget(config.retry_budget, trio.current_time())
@@ -220,7 +223,10 @@ class _Way:
     async def _next_attempt(self) -> Attempt:
         """Wait out the delay, holding nothing, and return the next attempt."""
         if self._delay > 0.0:
-            await trio.sleep(self._delay)
+            with trio.move_on_after(self._delay):
+                await self._pipeline.stopping.wait()
+                last = self._failures[-1]
+                raise ActorStoppedError("the client was closed before the next attempt", actor="wizard") from last
         await self._claim_probe()
         port = self._pipeline.ports[self._choices[0].model]
         number = len(self._records) + 1

@@ -75,6 +75,8 @@ class Supervisor:
         self.rng = rng or Random()  # jitter, not a secret
         self.nursery: trio.Nursery
         self.failure: SupervisorError | None = None
+        self.stopping = trio.Event()
+        """Set as soon as the tree begins to stop, for those who wait for something else beside it."""
         self._drain_timeout = drain_timeout
         self._events = events
         self._root = Group(spec, None, self, spec.policy)
@@ -172,6 +174,7 @@ class Supervisor:
         """Stop in order; on a second Ctrl-C, at once."""
         try:
             with trio.CancelScope(shield=True):
+                self.stopping.set()
                 self._root.close()
                 await self._drained(self._root, self._drain_timeout)
                 await self._root.halt()

@@ -227,6 +227,13 @@ def test_a_rate_limit_without_header_is_taken_from_the_message() -> None:
     assert (said.retry_after, stated.retry_after) == (62.5, 4.0)
 
 
+def test_a_404_without_a_code_points_to_the_address() -> None:
+    """The classic mistake is an address that lacks its version."""
+    error = refused(404, b'{"detail": "Not Found"}')
+    assert isinstance(error, RequestError)
+    assert "base_url" in str(error)
+
+
 @pytest.mark.parametrize("text", ["9000h", "9" * 320 + "s"])
 def test_a_wait_beyond_a_day_is_no_advice(text: str) -> None:
     """Nobody stays away from a model for a year because a text says so."""

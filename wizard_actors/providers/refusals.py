@@ -265,7 +265,7 @@ def refusal(head: Head, body: ErrorBody) -> WizardError:
         stated_wait = parse_duration(stated[1])
         retry_after = stated_wait if stated_wait is not None and stated_wait <= LONGEST_RETRY_AFTER else None
     return kind(
-        text + _ADVICE.get(kind, ""),
+        text + (NO_SUCH_PATH if kind is RequestError and status in {404, 405} else _ADVICE.get(kind, "")),
         model=head.model,
         status=status,
         request_id=head.request_id,
@@ -283,6 +283,8 @@ def _redirect(head: Head) -> RequestError:
         request_id=head.request_id,
     )
 
+
+NO_SUCH_PATH: Final = " (check base_url: that of OpenAI and its compatibles ends in /v1)"
 
 _MEANING: Final[Mapping[type[WizardError], str]] = MappingProxyType(
     {
