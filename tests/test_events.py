@@ -96,8 +96,9 @@ async def test_iteration_ends_when_the_subscription_does(left: list[int], autoju
     """A waiting reader is told, after it has had what was left."""
     stream = EventStream()
     seen: list[Event] = []
+    events = stream.subscribe()
     async with trio.open_nursery() as nursery:
-        with stream.subscribe() as events:
+        with events:
             nursery.start_soon(read, events, seen)
             await quiet()
             publish(stream, *left)

@@ -276,8 +276,9 @@ async def test_every_unanswered_ask_fails_as_soon_as_stopping_begins(autojump_cl
         await collect(answers, ref, message)
         ended_at.append(trio.current_time())
 
+    supervisor = tree(full_house(), ChildSpec("b", garage(made)))
     async with trio.open_nursery() as nursery:
-        async with tree(full_house(), ChildSpec("b", garage(made))) as supervisor:
+        async with supervisor:
             ref = supervisor.ref("a", ClerkView)
             await supervisor.ref("b", int).ask(Rent())  # never comes back: the stop drains until its deadline
             nursery.start_soon(ask_and_note, ref, Keep())
@@ -300,8 +301,9 @@ async def test_an_ask_sent_while_the_tree_drains_or_later_is_told_that_it_stoppe
         await collect(answers, supervisor.ref("b", int), Rent())
         supervisor.ref("b", int).give_back(lease, Vacate())
 
+    supervisor = tree(ChildSpec("b", garage(made, places=2)))
     async with trio.open_nursery() as nursery:
-        async with tree(ChildSpec("b", garage(made, places=2))) as supervisor:
+        async with supervisor:
             nursery.start_soon(late, supervisor, await supervisor.ref("b", int).ask(Rent()))
         assert trio.current_time() == 1
     await collect(answers, supervisor.ref("b", int), Rent())
@@ -329,8 +331,9 @@ async def test_an_actor_that_crashes_while_the_tree_drains_says_stopped_too(auto
         await quiet()
         supervisor.ref("b", int).give_back(lease, Vacate())
 
+    supervisor = tree(ChildSpec("b", garage(made)))
     async with trio.open_nursery() as nursery:
-        async with tree(ChildSpec("b", garage(made))) as supervisor:
+        async with supervisor:
             ref = supervisor.ref("b", int)
             nursery.start_soon(crasher, supervisor, await ref.ask(Rent()))
         assert trio.current_time() == 1, "the grant came back, although nobody was there to read it"

@@ -81,7 +81,8 @@ async def test_nothing_is_added_to_a_tree_that_stops_or_has_stopped(autojump_clo
             except ActorStoppedError as error:
                 refused.append(str(error))
 
-    async with trio.open_nursery() as nursery, tree(ChildSpec("a", garage(made)), GroupSpec("inner")) as supervisor:
+    supervisor = tree(ChildSpec("a", garage(made)), GroupSpec("inner"))
+    async with trio.open_nursery() as nursery, supervisor:
         await supervisor.ref("a", int).ask(Rent())
         nursery.start_soon(add_late, supervisor)
     assert refused == [f"{path} is stopping and takes no new children" for path in ("wizard", "wizard/inner")]

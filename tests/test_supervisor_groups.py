@@ -214,10 +214,9 @@ async def test_a_group_that_escalates_while_the_tree_stops_takes_no_new_children
             except ActorStoppedError as error:
                 refused.append(error)
 
-        async with (
-            trio.open_nursery() as nursery,
-            tree(ChildSpec("g", garage(made)), escalating("inner", *children), drain_timeout=1) as supervisor,
-        ):
+        inner = escalating("inner", *children)
+        supervisor = tree(ChildSpec("g", garage(made)), inner, drain_timeout=1)
+        async with trio.open_nursery() as nursery, supervisor:
             await supervisor.ref("g", int).ask(Rent())
             supervisor.kill("inner/a", BoomError("planted"))
             nursery.start_soon(add, supervisor, refused, steps)

@@ -250,8 +250,9 @@ async def test_a_removal_and_the_stop_of_the_tree_may_meet(autojump_clock: Clock
     journal: list[str] = []
     made: list[Garage] = []
     children = [ChildSpec("a", garage(made)), ChildSpec("b", clerk("b", journal))]
+    supervisor = tree(*children)
     async with trio.open_nursery() as nursery:
-        async with tree(*children) as supervisor:
+        async with supervisor:
             await supervisor.ref("a", int).ask(Rent())
             nursery.start_soon(lambda: supervisor.remove("a", drain_timeout=3))
             nursery.start_soon(lambda: supervisor.remove("b", drain_timeout=3))
