@@ -311,15 +311,15 @@ PACES = st.builds(
 )
 
 
-@given(PACES, st.floats(0.0, 1e6), st.floats(0.0, 1e6))
-def test_a_pace_recovers_completely_within_a_minute_and_its_reset(pace: Pace, now: float, reset: float) -> None:
+@given(PACES, st.floats(0.0, 1e6))
+def test_a_pace_recovers_completely_within_a_minute_and_its_reset(pace: Pace, now: float) -> None:
     """Left alone, every slow-down ends, in a handful of steps, each for the faster."""
     slowed = pace.halved(now)
     steps = 0
     while slowed.changes_at < math.inf:
         coming = slowed.next()
         assert coming.interval(1.0) <= slowed.interval(1.0)
-        assert slowed.changes_at <= now + 60.0 or slowed.learned
+        assert slowed.changes_at <= now + 60.0 + FUZZ or slowed.learned
         slowed = coming
         steps += 1
     assert steps <= 9

@@ -248,3 +248,9 @@ def test_limits_are_unknown_until_a_header_says_so() -> None:
     assert (headers.requests, headers.tokens, headers.retry_after) == (None, None, None)
     window = LimitWindow()
     assert (window.limit, window.remaining, window.reset) == (None, None, None)
+
+
+def test_a_part_that_is_neither_text_nor_image_is_refused() -> None:
+    """A bare string among the parts would be lost without a word."""
+    with pytest.raises(InvalidPromptError, match="Text or Image"):
+        Message("user", ["Why?"])  # type: ignore[list-item]  # the mistake

@@ -133,6 +133,8 @@ class Message:
         return "".join(part.text for part in self.content if isinstance(part, Text))
 
     def __attrs_post_init__(self) -> None:
+        if not isinstance(self.content, str) and not all(isinstance(part, Text | Image) for part in self.content):
+            raise InvalidPromptError("a message's content is a text, or parts that are Text or Image objects")
         try:
             self.text.encode()
         except UnicodeEncodeError as error:
