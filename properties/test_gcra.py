@@ -121,6 +121,7 @@ class Limiter(RuleBasedStateMachine):
         self.waiting: dict[int, float] = {}  # in order of arrival, with who gives up when
         self.sends: list[Grant] = []
         self.paused_until = -math.inf
+        self.held_up = False  # a tick came late: whoever that made too late is found out only at its turn
 
     @initialize(
         rate=st.sampled_from([None, 1, 7, 60, 60, 90, 500]),
@@ -222,7 +223,7 @@ class Limiter(RuleBasedStateMachine):
         """Whoever is too late now is told now, and whoever is not will get a turn, if nothing happens but time."""
         if self.core.wake_at() <= self.now:
             self.tick()
-        if self.now >= self.latest:
+        if self.now >= self.latest and not self.held_up:
             patient = self._run_out(deepcopy(self.core))
             assert self.waiting.keys() <= patient.keys()
 
@@ -231,6 +232,7 @@ class Limiter(RuleBasedStateMachine):
     @rule(step=st.one_of(STEPS, STEPS, STEPS, STEPS, st.sampled_from([-500.0, -3.0, -0.25, 600.0, 1e6])))
     def wait(self, step: float) -> None:
         self.now += step
+        self.held_up = bool(self.waiting) and (self.held_up or self.core.wake_at() < self.now)
 
     @rule()
     def tick(self) -> None:

@@ -180,7 +180,11 @@ class _Answer:
 
 def fresh(error: Exception) -> Exception:
     """Return an error of the same news: a model that fails twice does not raise one object twice."""
-    return error.copy() if isinstance(error, WizardError) else error
+    if not isinstance(error, WizardError):
+        return error
+    news = error.copy()
+    news.__cause__ = error.__cause__
+    return news
 
 
 # -- configurations ----------------------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ The verdict table is walked row by row through the public path.
 """
 
 import copy
+import gc
 import pickle
+import weakref
 from itertools import pairwise
 
 import pytest
@@ -42,6 +44,7 @@ from wizard_actors import (
     NetworkError,
     OverloadedError,
     ParseError,
+    Prompt,
     ProviderBugError,
     ProviderError,
     ProviderTimeoutError,
@@ -55,6 +58,7 @@ from wizard_actors import (
     TokenLimitError,
     UnsupportedError,
     WizardError,
+    WizardResponse,
 )
 from wizard_actors.config import (
     BreakerConfig,
@@ -794,6 +798,37 @@ async def test_who_answered_and_how_is_told(autojump_clock: MockClock) -> None:
             assert answer.served_by is served_by
             assert answer.upstream_model == "upstream"
             assert answer.attempts[-1].error is None
+
+
+async def test_a_kept_response_keeps_nothing_of_the_failed_attempts_but_their_news(autojump_clock: MockClock) -> None:
+    """Tracebacks would hold the frames of the whole call, and the prompt: nothing waits for the garbage collector."""
+
+    async def ask(client: ResilientClient) -> tuple[WizardResponse, weakref.ref[Prompt]]:
+        prompt = Prompt("a very long one")
+        return await client.generate(prompt), weakref.ref(prompt)
+
+    timeout = ProviderTimeoutError("late", model="a", phase="connect")
+    timeout.__cause__ = OSError("planted")
+    async with client_of(Scripted(fails(BROKEN), fails(timeout), says("yes")), model(retry=NO_JITTER)) as client:
+        gc.disable()
+        try:
+            response, prompt = await ask(client)
+            await client.generate("another")
+
+            assert len(response.attempts) == 3
+            assert prompt() is None
+        finally:
+            gc.enable()
+
+
+async def test_a_bug_that_was_made_up_for_can_still_be_found(autojump_clock: MockClock) -> None:
+    """Its traceback is the only trace of it."""
+    async with client_of({"a": Scripted(fails(KeyError("bug"))), "b": Scripted()}) as client:
+        error = (await client.generate("Why?")).attempts[0].error
+
+        assert error is not None
+        assert error.__cause__ is not None
+        assert error.__cause__.__traceback__ is not None
 
 
 # -- what others learn -------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from wizard_actors.errors import (
     DeadlineExceededError,
     FallbackError,
     MailboxFullError,
+    ProviderBugError,
     RetryError,
     StreamInterruptedError,
     WizardError,
@@ -273,6 +274,8 @@ class _Way:
     # -- after an attempt
 
     def _answered(self, attempt: Attempt) -> WizardResponse:
+        for record in self._records:
+            _forget_frames(record.error)
         self._note(attempt, None)
         parts, name, first = attempt.assembly, attempt.port.name, self._request.route.chain[0]
         served_by = (
@@ -409,3 +412,12 @@ class _Way:
             fields["prompt"] = [message.text for message in request.prompt.conversation]
             fields["answer"] = None if response is None else response.text
         log.log(logging.INFO if code in {None, "cancelled"} else logging.WARNING, "request", extra={"fields": fields})
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Drop the tracebacks of an error that was made up for. They hold every frame of the call, its prompt too, for as
+    long as anybody keeps the response. A bug's are kept: nothing else shows where it is.
+    """
+    while error is not None and not isinstance(error, ProviderBugError):
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
