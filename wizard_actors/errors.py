@@ -333,7 +333,7 @@ class CircuitOpenError(WizardError):
 
 
 class RetryError(WizardError):
-    """Raised when a model's attempts are used up and the route has no other; chained from the last failure."""
+    """Raised when a model's attempts are used up and the route has no other; chained from the first real failure."""
 
     code = "retries_exhausted"
 
