@@ -45,7 +45,7 @@ class RouteConfig:
 
     `chain` empty: the enabled models in the file's order. With `strategy = "hedged"` the next model starts when the
     first is `hedge_delay` seconds late, or later than the `hedge_quantile` of what was observed, once enough was.
-    `spill`: calls that waited `queue_timeout` for a full model move on. `static_answer` is given when every model failed.
+    `spill`: calls that waited `queue_timeout` for a full model move on. `static_answer`: given when all models failed.
     """
 
     name: str = field(validator=plain_name)
