@@ -186,6 +186,19 @@ def test_a_late_refund_is_worth_what_nobody_else_got_the_use_of() -> None:
     assert core.wake_at() == 1.25
 
 
+def test_a_refund_at_a_learned_pace_counts_where_nothing_else_was_granted_since() -> None:
+    """Without a configured rate nobody knows what refills, so a refund after another grant is worth nothing."""
+    core = limiter(None)
+    core.observe(headers(None, 2, 10), 0.0)
+    early, late = core.acquire(1, 0.0, NEVER), core.acquire(2, 5.0, NEVER)
+    assert isinstance(early, Grant)
+    assert isinstance(late, Grant)
+    core.refund(early, 5.0)
+    assert sent_at_once(core, 5.0) == 0
+    core.refund(late, 5.0)
+    assert sent_at_once(core, 5.0) == 1
+
+
 # -- pauses
 
 

@@ -114,6 +114,7 @@ def test_a_new_incarnation_adopts_the_live_slots() -> None:
     live = [taken(old, key) for key in range(3)]
     core = SlotCore[int].restore(2, 10, live, old.snapshot())
     wait(core, 9)
+    core.forget(7)  # who waited before the crash has been told
     core.release(live[0], 1.0)
     assert granted(core, 1.0) == []
     core.release(live[1], 2.0)
