@@ -4,6 +4,7 @@ import math
 from copy import deepcopy
 from random import Random
 
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -83,6 +84,24 @@ class Breaker(RuleBasedStateMachine):
         self.ended.append(permit)
         if permit.generation != before.generation or outcome is Outcome.IGNORED:
             self._nothing_learned(before)
+        elif before.circuit is Circuit.CLOSED:
+            self._settled_closed(outcome)
+        else:
+            self._settled_probe(outcome)
+
+    @rule(outcome=st.sampled_from([Outcome.FAILURE, Outcome.SUCCESS, Outcome.SUCCESS]))
+    def record(self, outcome: Outcome) -> None:
+        """Tell of a call without a permit: by the rules of one that is admitted and ends at once."""
+        if self.core.snapshot().circuit is Circuit.OPEN and self.core.snapshot().allows(self.now):
+            self.before = self.core.snapshot()
+            self.core.come_due(self.now)
+            self._began(Circuit.HALF_OPEN)
+        self.before = before = self.core.snapshot()
+        self.core.record(outcome, self.now)
+        after = self.core.snapshot()
+        assert (after.in_flight, after.admitted, after.refused) == (before.in_flight, before.admitted, before.refused)
+        if not before.allows(self.now):
+            assert after == evolve(before, fenced=before.fenced + 1)
         elif before.circuit is Circuit.CLOSED:
             self._settled_closed(outcome)
         else:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from wizard_actors.config import ModelConfig, RouteConfig, Secret, WizardConfig
 from wizard_actors.config.environment import variables
-from wizard_actors.config.strict import inner_table, is_list, is_seconds, settings
+from wizard_actors.config.strict import inner_table, is_list, is_seconds, named_tables, settings
 from wizard_actors.errors import ConfigError
 
 CANARY: Final = "sk-canary-7f3a"
@@ -58,9 +58,11 @@ def value_of(name: str, kind: object) -> st.SearchStrategy[Any]:
         return DURATION
     if get_origin(kind) is Literal:
         return st.sampled_from(get_args(kind))
-    if get_args(kind):
-        return value_of(name, get_args(kind)[0])
-    return next(values for plain, values in PLAIN.items() if plain is kind)
+    named = named_tables(kind)
+    if named is not None:
+        return st.dictionaries(st.sampled_from(named[0]), table_of(named[1]), max_size=2)
+    inside = get_args(kind)
+    return value_of(name, inside[0]) if inside else next(values for plain, values in PLAIN.items() if plain is kind)
 
 
 def table_of(table: type[attrs.AttrsInstance]) -> st.SearchStrategy[Tables]:
@@ -88,7 +90,22 @@ def files(draw: st.DrawFn) -> Tables:
     if draw(st.booleans()):
         file["defaults"] = draw(table_of(ModelConfig))
         del file["defaults"]["name"]
+    make_agree(file)
     return file
+
+
+def make_agree(file: Tables) -> None:
+    """Take out of a file what it may not have beside its other settings."""
+    for index, model in enumerate(file["models"]):
+        if "rate_limit_group" in model:
+            model["rate_limit_group"] = f"g{index}"
+    file.get("defaults", {}).pop("rate_limit_group", None)
+    for route in (*file["routes"], file.get("fallback", {})):
+        if route.get("strategy") != "hedged":
+            route.pop("hedge_delay", None)
+            route.pop("hedge_quantile", None)
+    if "stale_if_error" in file.get("cache", {}):
+        file["cache"].setdefault("max_entries", 400)
 
 
 def toml(value: object) -> str:

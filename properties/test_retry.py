@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from email.utils import formatdate
 from fractions import Fraction
 from random import Random
+from typing import get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wizard_actors.config import RetryBudgetConfig, RetryConfig
+from wizard_actors.config import ErrorRetryConfig, RetriedError, RetryBudgetConfig, RetryConfig
 from wizard_actors.errors import (
     ActorCrashedError,
     AuthError,
@@ -20,7 +21,7 @@ from wizard_actors.errors import (
     RateLimitError,
     WizardError,
 )
-from wizard_actors.retry import RetryBudget, full_jitter, parse_retry_after, retry_delay
+from wizard_actors.retry import RetryBudget, full_jitter, parse_retry_after, parse_retry_delay, retry_delay
 from wizard_actors.verdict import Again
 
 DELAYS = st.floats(0, 100, allow_nan=False)
@@ -54,6 +55,16 @@ CONFIGS = st.builds(
     max_delay=DELAYS,
     retry_after_cap=DELAYS,
     retry_after_cap_with_fallback=DELAYS,
+    errors=st.dictionaries(
+        st.sampled_from(get_args(RetriedError)),
+        st.builds(
+            ErrorRetryConfig,
+            max_attempts=st.none() | st.integers(1, 8),
+            base_delay=st.none() | DELAYS,
+            max_delay=st.none() | DELAYS,
+        ),
+        max_size=4,
+    ),
 )
 
 
@@ -64,9 +75,11 @@ def test_a_jittered_delay_stays_in_its_bounds(doublings: int, config: RetryConfi
     assert 0.0 <= full_jitter(doublings, config, rng) <= bound
 
 
-@given(st.lists(ERRORS, min_size=12, max_size=12), CONFIGS, st.booleans(), RANDOMS)
+@given(st.lists(ERRORS, min_size=15, max_size=15), CONFIGS, st.booleans(), RANDOMS)
 def test_retries_of_one_model_end(errors: list[WizardError], config: RetryConfig, last: bool, rng: Random) -> None:
-    """Whatever goes wrong, a model gets max_attempts that were sent, one more that was not, and no endless wait."""
+    """Whatever goes wrong, a model gets as many attempts that were sent as the largest of its bounds allows, one more
+    that was not sent, and no endless wait; and the error of the last one had no attempts left.
+    """
     failures: list[WizardError] = []
     delay: float | None = 0.0
     while delay is not None:
@@ -74,10 +87,16 @@ def test_retries_of_one_model_end(errors: list[WizardError], config: RetryConfig
         delay = retry_delay(failures, config, last=last, rng=rng)
         _delay_fits(delay, failures, config, last)
     unsent = sum(error.verdict.again is Again.AT_ONCE for error in failures)
-    assert len(failures) - unsent <= config.max_attempts
+    bounds = [config.max_attempts, *(policy.max_attempts or 0 for policy in config.errors.values())]
+    assert len(failures) - unsent <= max(bounds)
+    assert all(
+        index + 1 < config.after(error.code).max_attempts
+        for index, error in enumerate(each for each in failures[:-1] if each.verdict.again is not Again.AT_ONCE)
+    )
     assert unsent <= 2  # the second one is not made up for
     silent = sum(error.verdict.again is Again.IF_LAST for error in failures)
-    assert silent <= (2 if last else 1)
+    counted = "timeout" in config.errors and config.errors["timeout"].max_attempts is not None
+    assert silent <= 1 if not last else counted or silent <= 2
 
 
 def _delay_fits(delay: float | None, failures: Sequence[WizardError], config: RetryConfig, last: bool) -> None:
@@ -91,13 +110,20 @@ def _delay_fits(delay: float | None, failures: Sequence[WizardError], config: Re
     if again in {Again.REACQUIRE, Again.AT_ONCE}:
         assert delay == 0.0
     else:
-        assert wanted <= delay <= wanted + config.max_delay
+        assert wanted <= delay <= wanted + config.after(failures[-1].code).max_delay
 
 
 @given(st.text(), st.text(), st.floats(0, 4e9))
 def test_any_header_is_a_usable_delay_or_none(seconds: str, milliseconds: str, wall_now: float) -> None:
     """No text in a header raises, or asks for a wait of more than a day."""
     delay = parse_retry_after({"retry-after": seconds, "retry-after-ms": milliseconds}, wall_now=wall_now)
+    assert delay is None or 0.0 <= delay <= 86_400.0
+
+
+@given(st.text() | st.from_regex(r"-?[0-9]+(\.[0-9]+)?s", fullmatch=True))
+def test_any_text_in_a_body_is_a_usable_delay_or_none(text: str) -> None:
+    """No text raises, or asks for a wait of more than a day."""
+    delay = parse_retry_delay(text)
     assert delay is None or 0.0 <= delay <= 86_400.0
 
 
@@ -141,6 +167,34 @@ def test_the_budget_is_exact_to_the_last_fraction(config: RetryBudgetConfig, ste
             assert budget.try_spend(now) is (balance >= 1)
             balance -= 1 if balance >= 1 else 0
         assert math.isclose(budget.balance(now), float(balance), abs_tol=1e-12)
+
+
+@given(
+    BUDGETS,
+    st.lists(
+        st.tuples(st.sampled_from(["deposit", "retry", "hedge"]), st.floats(-1e4, 1e4) | st.floats(-1.0, 1.0)),
+        max_size=60,
+    ),
+)
+def test_the_budget_is_never_exceeded(config: RetryBudgetConfig, steps: list[tuple[str, float]]) -> None:
+    """Retries and hedges together cost at most what was there, what requests added and what time could refill, over any
+    sequence, also where the clock jumps; and never more at one instant than the balance can hold.
+    """
+    now = began = latest = 1e6
+    budget = RetryBudget(config, now)
+    available, spent, burst = config.initial, 0, 0
+    for step, by in steps:
+        now += by
+        burst = burst if now <= latest else 0
+        latest = max(latest, now)
+        if step == "deposit":
+            budget.deposit(now)
+            available += config.deposit
+            burst = 0
+        elif budget.try_spend(now):
+            spent, burst = spent + 1, burst + 1
+        assert spent <= available + config.refill_per_second * (latest - began) + 1e-6
+        assert burst <= config.max
 
 
 @given(st.lists(st.integers(0, 10**6), max_size=30), st.integers(1, 20))

@@ -25,7 +25,9 @@ from trio.testing import wait_all_tasks_blocked
 from wizard_actors import ModelConfig, ResilientClient, TextDelta, TokenUsage, WizardConfig, WizardError, WizardResponse
 from wizard_actors.breaker_core import BreakerState
 from wizard_actors.config import (
+    BatchConfig,
     BreakerConfig,
+    CacheConfig,
     LoggingConfig,
     PriceConfig,
     RateLimitConfig,
@@ -34,6 +36,7 @@ from wizard_actors.config import (
     RouteConfig,
     ServerConfig,
     SimulatedConfig,
+    Strategy,
     StreamConfig,
     SupervisionConfig,
     TimeoutsConfig,
@@ -228,6 +231,10 @@ async def client_of(
     *models: ModelConfig,
     seed: int = 1,
     spill: bool = False,
+    strategy: Strategy = "sequential",
+    route: RouteConfig | None = None,
+    cache: CacheConfig | None = None,
+    batch: BatchConfig | None = None,
     routes: Sequence[RouteConfig] = (),
     stream: StreamConfig | None = None,
     server: ServerConfig | None = None,
@@ -240,8 +247,10 @@ async def client_of(
     by_name = providers if isinstance(providers, Mapping) else {"a": providers}
     config = WizardConfig(
         models=models or [model(name) for name in by_name],
-        fallback=RouteConfig(name="wizard", spill=spill),
+        fallback=route or RouteConfig(name="wizard", spill=spill, strategy=strategy),
         routes=routes,
+        cache=cache or CacheConfig(),
+        batch=batch or BatchConfig(),
         stream=stream or StreamConfig(),
         server=server or ServerConfig(),
         supervision=supervision or SupervisionConfig(),

@@ -4,9 +4,11 @@ import math
 from random import Random
 
 import pytest
+from attrs import evolve
 
-from wizard_actors.breaker_core import BreakerCore, BreakerState, Circuit, Permit, Refused
+from wizard_actors.breaker_core import TRANSITIONS, BreakerCore, BreakerState, Circuit, Permit, Refused, Turn
 from wizard_actors.config import BreakerConfig
+from wizard_actors.errors import RateLimitError
 from wizard_actors.verdict import Outcome
 
 CONFIG = BreakerConfig()
@@ -253,6 +255,137 @@ def test_it_forgets_the_failures_that_tripped_it() -> None:
     assert state(core) is Circuit.CLOSED
 
 
+# -- what others have suffered from
+
+
+def test_a_cancelled_call_counts_as_a_failure_nowhere() -> None:
+    """Callers that lose patience trip no circuit, by number or by rate, and open none again."""
+    for core in (breaker(failure_threshold=1), breaker(failure_rate=0.1, minimum_calls=1)):
+        for now in range(100):
+            call(core, IGNORED, now)
+        assert state(core) is Circuit.CLOSED
+    core, probe = half_open()
+    core.settle(probe, IGNORED, 101.0)
+    assert (state(core), core.snapshot().trips) == (Circuit.HALF_OPEN, 1)
+
+
+def test_a_cancelled_call_counts_as_a_success_nowhere() -> None:
+    """It neither closes a circuit, even where one success would, nor dilutes a rate."""
+    core, probe = half_open(success_threshold=1)
+    core.settle(probe, IGNORED, 101.0)
+    for _ in range(100):
+        call(core, IGNORED, 102.0)
+    assert state(core) is Circuit.HALF_OPEN
+    core = breaker(failure_rate=0.5, minimum_calls=4)
+    for _ in range(100):
+        call(core, IGNORED, 0.0)
+    for _ in range(4):
+        assert state(core) is Circuit.CLOSED
+        call(core, FAILURE, 0.0)
+    assert state(core) is Circuit.OPEN
+
+
+def test_a_rate_limited_probe_is_no_success() -> None:
+    """A 429 says that the model is there, not that it answers; the next request probes."""
+    core, probe = half_open(success_threshold=1)
+    core.settle(probe, RateLimitError("slow down", model="a").verdict.breaker, 101.0)
+    assert state(core) is Circuit.HALF_OPEN
+    assert admitted(core, 101.0).probe
+
+
+def test_neutral_outcomes_leak_no_half_open_place() -> None:
+    """However many probes end without a verdict, as many may follow."""
+    core, first = half_open(half_open_probes=3)
+    out = [first, admitted(core, 100.0), admitted(core, 100.0)]
+    for _ in range(50):
+        core.settle(out.pop(0), IGNORED, 100.0)
+        out.append(admitted(core, 100.0))
+        assert isinstance(core.admit(100.0), Refused)
+
+
+def test_a_model_that_answers_nothing_but_500_leaves_rotation() -> None:
+    """Of 25 calls in a row that fail, the sixth and all after it are not made."""
+    core, made = breaker(), 0
+    for now in range(25):
+        permit = core.admit(float(now))
+        if isinstance(permit, Permit):
+            made += 1
+            core.settle(permit, FAILURE, float(now))
+    assert made == 5
+
+
+def test_fifty_callers_at_the_end_of_the_open_time_make_one_probe() -> None:
+    """Whoever comes while it is out is refused, and told to come back."""
+    core = tripped()
+    due = core.snapshot().retry_at
+    answers = [core.admit(due) for _ in range(50)]
+    assert sum(isinstance(answer, Permit) for answer in answers) == 1
+    assert core.snapshot().refused == 49
+
+
+# -- calls without a permit
+
+
+def test_recorded_outcomes_count_like_those_of_admitted_calls() -> None:
+    """In a closed circuit, by number and by rate."""
+    core = breaker()
+    for _ in range(4):
+        core.record(FAILURE, 0.0)
+    call(core, FAILURE, 0.0)
+    assert state(core) is Circuit.OPEN
+    core = breaker(failure_rate=0.5, minimum_calls=4)
+    for outcome in (SUCCESS, SUCCESS, FAILURE, FAILURE):
+        assert state(core) is Circuit.CLOSED
+        core.record(outcome, 0.0)
+    assert state(core) is Circuit.OPEN
+
+
+def test_a_recorded_outcome_teaches_an_open_circuit_nothing_before_it_is_due() -> None:
+    """It is of a call that began before the circuit opened, or against its advice."""
+    core = tripped()
+    before = core.snapshot()
+    core.record(SUCCESS, 20.0)
+    core.record(FAILURE, 20.0)
+    assert core.snapshot() == evolve(before, fenced=2)
+
+
+@pytest.mark.parametrize(("outcome", "circuit"), [(SUCCESS, Circuit.CLOSED), (FAILURE, Circuit.OPEN)])
+def test_a_recorded_outcome_is_a_probe_once_an_open_circuit_is_due(outcome: Outcome, circuit: Circuit) -> None:
+    """Whoever uses no permits gets the circuit closed again, and opened for longer."""
+    core = tripped()
+    core.record(outcome, 30.0)
+    core.record(outcome, 30.0)
+    assert state(core) is circuit
+    assert core.snapshot().opened == (1 if circuit is Circuit.CLOSED else 2)
+    assert core.snapshot().in_flight == 0
+
+
+@pytest.mark.parametrize("outcome", [SUCCESS, FAILURE])
+def test_recorded_outcomes_decide_nothing_past_the_probes(outcome: Outcome) -> None:
+    """While permits hold the place of every probe, those alone close or open the circuit."""
+    core, probe = half_open()
+    for _ in range(10):
+        core.record(outcome, 101.0)
+    assert state(core) is Circuit.HALF_OPEN
+    assert core.snapshot().honours(probe)
+    core.settle(probe, SUCCESS, 102.0)
+    call(core, SUCCESS, 102.0)
+    assert state(core) is Circuit.CLOSED
+
+
+def test_recorded_outcomes_leak_no_probe() -> None:
+    """They take no place: as many permits are to be had as before, and no more."""
+    core = tripped(half_open_probes=2, success_threshold=10)
+    for _ in range(5):
+        core.record(SUCCESS, 30.0)
+    first = admitted(core, 30.0)
+    core.record(SUCCESS, 30.0)
+    admitted(core, 30.0)
+    assert isinstance(core.admit(30.0), Refused)
+    core.settle(first, IGNORED, 30.0)
+    assert core.snapshot().probes_free == 1
+
+
 # -- fences
 
 
@@ -363,3 +496,15 @@ def test_after_a_crash_a_half_open_circuit_probes_again() -> None:
     assert admitted(core, 101.0).probe
     assert isinstance(core.admit(101.0), Refused)
     assert not core.snapshot().honours(probe)
+
+
+def test_a_restart_of_a_half_open_circuit_is_a_transition_of_the_table() -> None:
+    """Until somebody asks again, it is open; and the probes that failed before count for how long it stays so."""
+    old, probe = half_open()
+    old.settle(probe, FAILURE, 100.0)
+    admitted(old, 200.0)
+    core = BreakerCore.restore(CONFIG, Random(1), old.snapshot(), 201.0)
+    assert state(core) is TRANSITIONS[Circuit.HALF_OPEN][Turn.RESTARTED] is Circuit.OPEN
+    call(core, FAILURE, 201.0)
+    assert core.snapshot().retry_at >= 249.0
+    assert core.snapshot().opened == 3

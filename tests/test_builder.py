@@ -11,26 +11,25 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.models import Calls, Scripted, model, says
 from wizard_actors import ConfigError, ModelConfig, ResilientClient, UnsupportedError, WizardConfig
-from wizard_actors.builder import Clients, make_pipeline, make_tree
+from wizard_actors.builder import Clients, make_shared, make_tree
 from wizard_actors.config import (
     CacheConfig,
     LocalConfig,
-    RateLimitConfig,
     RouteConfig,
     ServerConfig,
     SessionsConfig,
-    StreamConfig,
     SupervisionConfig,
 )
 from wizard_actors.events import EventStream
-from wizard_actors.pipeline import Pipeline
+from wizard_actors.lag import LagWatch
 from wizard_actors.providers.base import Provider
 from wizard_actors.providers.engine import LocalProvider
 from wizard_actors.providers.openai import OpenAIProvider
 from wizard_actors.providers.simulated import SimulatedProvider
+from wizard_actors.shared import Shared
 from wizard_actors.supervisor import Supervisor
 
-Made: TypeAlias = tuple[Supervisor, Pipeline]
+Made: TypeAlias = tuple[Supervisor, Shared]
 
 
 def remote(
@@ -46,7 +45,8 @@ async def build(  # noqa: ASYNC124 - inside Trio, whose clock it reads
     """Build, and start nothing."""
     rng, events = Random(1), EventStream()
     tree = make_tree(config, rng=rng, events=events)
-    return tree, make_pipeline(config, tree, clients, rng=rng, events=events, providers=providers)
+    lag = LagWatch()
+    return tree, make_shared(config, tree, clients, rng=rng, events=events, lag=lag, providers=providers)
 
 
 async def test_the_tree_has_an_actor_for_each_concern_of_each_model(autojump_clock: MockClock) -> None:
@@ -58,7 +58,7 @@ async def test_the_tree_has_an_actor_for_each_concern_of_each_model(autojump_clo
             ModelConfig(name="inside", provider="local", local=LocalConfig()),
         ]
     )
-    tree, pipeline = await build(config, Clients())
+    tree, shared = await build(config, Clients())
 
     assert [node.path for node in tree.tree().walk()] == [
         "wizard",
@@ -74,7 +74,19 @@ async def test_the_tree_has_an_actor_for_each_concern_of_each_model(autojump_clo
         "wizard/models/model:inside/worker",
         "wizard/models/model:inside/engine",
     ]
-    assert sorted(pipeline.ports) == ["a", "inside"]
+    assert sorted(shared.ports) == ["a", "inside"]
+
+
+async def test_the_cache_and_shared_limits_have_their_place_in_the_tree(autojump_clock: MockClock) -> None:
+    """Where there are any: one limiter for all models of a group, none of their own."""
+    grouped = [ModelConfig(name=name, provider="simulated", rate_limit_group="account") for name in ("a", "b")]
+    config = WizardConfig(models=grouped, cache=CacheConfig(max_entries=10))
+    tree, shared = await build(config, Clients())
+
+    paths = [node.path for node in tree.tree().walk()]
+    assert paths[:5] == ["wizard", "wizard/cache", "wizard/limits", "wizard/limits/account", "wizard/router"]
+    assert not [path for path in paths if path.endswith("/limiter")]
+    assert shared.ports["a"].limiter.path == shared.ports["b"].limiter.path == "wizard/limits/account"
 
 
 async def test_every_actor_has_the_configured_bounds(autojump_clock: MockClock) -> None:
@@ -108,9 +120,9 @@ async def test_each_kind_of_model_gets_its_provider(autojump_clock: MockClock) -
     inside = ModelConfig(name="inside", provider="local", local=LocalConfig())
     config = WizardConfig(models=[model("sim"), remote("one"), remote("two", "groq"), inside])
     clients = Clients()
-    _, pipeline = await build(config, clients)
+    _, shared = await build(config, clients)
 
-    kinds = {name: type(port.provider) for name, port in pipeline.ports.items()}
+    kinds = {name: type(port.provider) for name, port in shared.ports.items()}
     assert kinds == {"sim": SimulatedProvider, "one": OpenAIProvider, "two": OpenAIProvider, "inside": LocalProvider}
     await clients.aclose()
 
@@ -187,13 +199,8 @@ async def test_settings_without_effect_yet_are_named(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A client opens with them all the same; a plain configuration has none."""
-    limits = RateLimitConfig(tokens_per_minute=1000)
-    grouped = ModelConfig(name="a", provider="simulated", rate_limit=limits, rate_limit_group="shared")
     config = WizardConfig(
-        models=[grouped],
-        fallback=RouteConfig(name="wizard", strategy="hedged", static_answer="Sorry"),
-        cache=CacheConfig(max_entries=10),
-        stream=StreamConfig(consumer_idle=5.0),
+        models=[model("a")],
         server=ServerConfig(http="127.0.0.1:8080", websocket="127.0.0.1:8081", api_keys_file=Path("keys")),
         sessions=SessionsConfig(storage="sqlite:wizard.db"),
     )
@@ -202,8 +209,7 @@ async def test_settings_without_effect_yet_are_named(
     caplog.clear()
     await build(WizardConfig(models=[model("a")]), Clients())
 
-    names = ("hedged", "static_answer", "tokens_per_minute", "rate_limit_group", "cache", "consumer_idle")
-    for name in (*names, "server.http", "server.websocket", "api_keys_file", "sessions"):
+    for name in ("server.http", "server.websocket", "api_keys_file", "sessions"):
         assert [message for message in warned if name in message], name
-    assert len(warned) == 10
+    assert len(warned) == 4
     assert caplog.messages == []

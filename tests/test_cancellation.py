@@ -33,24 +33,29 @@ from wizard_actors import (
     UnsupportedError,
     WizardConfig,
     WizardError,
+    reporting,
 )
 from wizard_actors.actor import Ledger
+from wizard_actors.answering import Answering
 from wizard_actors.attempt import Attempt
 from wizard_actors.breaker_core import BreakerState, Circuit
-from wizard_actors.client import ResponseStream
 from wizard_actors.config import (
     BreakerConfig,
+    CacheConfig,
     RateLimitConfig,
     RetryConfig,
     RouteConfig,
     ServerConfig,
+    Strategy,
     StreamConfig,
     SupervisionConfig,
     TimeoutsConfig,
 )
 from wizard_actors.events import RequestEnded
 from wizard_actors.gcra import LimiterState
-from wizard_actors.pipeline import Delivery, Pipeline, Request, _Way
+from wizard_actors.lane import Lane
+from wizard_actors.request import CacheUse, Delivery
+from wizard_actors.response_stream import ResponseStream
 from wizard_actors.slots import WorkerState
 from wizard_actors.verdict import Outcome
 from wizard_actors.worker import ModelWorker
@@ -59,7 +64,9 @@ SLOTS = 3
 DRAIN = 1000.0
 HOUR = 3600.0
 MODELS = ("a", "b", "c")
-ACTORS = [f"models/model:{name}/{actor}" for name in MODELS for actor in ("limiter", "breaker", "worker")] + ["router"]
+STRATEGIES: tuple[Strategy, ...] = ("sequential", "hedged", "parallel", "adaptive", "cheapest")
+ACTORS = [f"models/model:{name}/{actor}" for name in MODELS for actor in ("limiter", "breaker", "worker")]
+ACTORS += ["router", "cache"]
 
 
 @define
@@ -164,14 +171,24 @@ class World:
                     window=rng.choice([None, 1000, 2000]),
                     timeouts=TimeoutsConfig(first_token=4.0, stall=3.0, total=30.0),
                     retry=RetryConfig(base_delay=rng.choice([0.0, 0.5])),
-                    limit=RateLimitConfig(requests_per_minute=rng.choice([None, 600, 60]), burst=2, queue=3),
+                    limit=RateLimitConfig(
+                        requests_per_minute=rng.choice([None, 600, 60]),
+                        tokens_per_minute=rng.choice([None, None, 60_000]),
+                        burst=2,
+                        queue=3,
+                    ),
                     breaker=BreakerConfig(failure_threshold=3, open_for=2.0, half_open_probes=rng.choice([1, 2])),
                 )
                 for name in MODELS
             ],
             fallback=RouteConfig(
-                name="wizard", chain=rng.sample(MODELS, k=rng.randint(1, 3)), spill=rng.random() < 0.5
+                name="wizard",
+                chain=rng.sample(MODELS, k=rng.randint(1, 3)),
+                strategy=rng.choice(STRATEGIES),
+                spill=rng.random() < 0.5,
+                static_answer=rng.choice([None, None, "later"]),
             ),
+            cache=CacheConfig(max_entries=20, ttl=5.0, stale_if_error=60.0),
             stream=StreamConfig(on_interruption=rng.choice(["fail", "reset"])),
             server=ServerConfig(queue_timeout=rng.choice([0.0, 2.0, 10.0]), drain_timeout=DRAIN),
             supervision=SupervisionConfig(mailbox=3, down_retry=5.0),
@@ -257,19 +274,27 @@ class World:
             self.trace.append((trio.current_time(), how))
 
     async def generate(self, deadline: float | None) -> None:
-        await self.client.generate("Why?", deadline=deadline)
+        await self.client.generate(self.prompt(), deadline=deadline, cache=self.cache_use())
+
+    def prompt(self) -> str:
+        return self.rng.choice(["Why?", "Why?", "How?"])
+
+    def cache_use(self) -> CacheUse:
+        uses: list[CacheUse] = ["use", "refresh", "bypass", "bypass"]
+        return self.rng.choice(uses)
 
     async def stream(self, deadline: float | None) -> None:
         delivery = self.rng.choice([Delivery.LIVE, Delivery.BUFFERED])
         reads = self.rng.choice([1, 2, 1000, 1000])
-        async with self.client.stream("Why?", deadline=deadline, delivery=delivery) as stream:
+        use = self.cache_use()
+        async with self.client.stream(self.prompt(), deadline=deadline, delivery=delivery, cache=use) as stream:
             async for _event in stream:
                 reads -= 1
                 if not reads:
                     return
                 if self.rng.random() < 0.2:
                     await trio.sleep(self.rng.choice([0.01, 1.0, 40.0]))
-            assert stream.response.attempts[-1].error is None
+            assert stream.response.request_id == stream.request_id
 
     async def canceller(self) -> None:
         for _ in range(15):
@@ -376,7 +401,13 @@ def test_a_permit_that_does_not_come_back_is_caught(monkeypatch: pytest.MonkeyPa
 
 def test_a_probe_that_does_not_come_back_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The leave to probe is a grant."""
-    monkeypatch.setattr(_Way, "_give_back_probe", lambda self: None)
+    close = Lane.close
+
+    def forgetful(self: Lane) -> None:
+        self._probe = None
+        close(self)
+
+    monkeypatch.setattr(Lane, "close", forgetful)
 
     assert run_seeds(PLANTED_SEEDS).held
 
@@ -421,32 +452,32 @@ def test_a_worker_that_forgets_its_calls_at_a_crash_is_caught(monkeypatch: pytes
 
 def test_a_request_that_ends_twice_or_never_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counters and logs live on that."""
-    report = _Way._report
+    report = reporting._report
 
-    def doubled(self: _Way, *facts: object) -> None:
-        report(self, *facts)  # type: ignore[arg-type]  # passed on as they came
-        report(self, *facts)  # type: ignore[arg-type]  # passed on as they came
+    def doubled(*facts: object) -> None:
+        report(*facts)  # type: ignore[arg-type]  # passed on as they came
+        report(*facts)  # type: ignore[arg-type]  # passed on as they came
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Way, "_report", doubled)
+        patch.setattr(reporting, "_report", doubled)
         assert run_seeds(3).doubled
-    monkeypatch.setattr(_Way, "_report", lambda self, *facts: None)
+    monkeypatch.setattr(reporting, "_report", lambda *facts: None)
     assert run_seeds(3).lost
 
 
 def test_a_stream_whose_generator_nobody_closes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its exchange would live until the garbage collector comes by."""
     kept: list[AsyncGenerator[StreamEvent, None]] = []
-    begin = Pipeline.events_of
+    begin = Answering.events
 
-    def keep(self: Pipeline, request: Request) -> AsyncGenerator[StreamEvent, None]:
-        kept.append(begin(self, request))
+    def keep(self: Answering) -> AsyncGenerator[StreamEvent, None]:
+        kept.append(begin(self))
         return kept[-1]
 
     async def nothing(*_args: object) -> None:
         await trio.lowlevel.checkpoint()
 
-    monkeypatch.setattr(Pipeline, "events_of", keep)
+    monkeypatch.setattr(Answering, "events", keep)
     monkeypatch.setattr(ResponseStream, "__aexit__", nothing)
 
     total = run_seeds(3)

@@ -6,27 +6,34 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
+from typing import get_args
 
 import attrs
 import pytest
 
 from wizard_actors.config import (
+    BatchConfig,
     BreakerConfig,
     CacheConfig,
+    ErrorRetryConfig,
     LocalConfig,
     LoggingConfig,
     ModelConfig,
     PriceConfig,
+    RetriedError,
+    RetryConfig,
     RouteConfig,
     Secret,
     ServerConfig,
     SessionsConfig,
     SimulatedConfig,
+    SupportsConfig,
     TimeoutsConfig,
     WizardConfig,
     split_address,
 )
-from wizard_actors.errors import ConfigError, EnvVarError
+from wizard_actors.errors import ConfigError, EnvVarError, ProviderError, ProviderTimeoutError, TimeoutPhase
+from wizard_actors.verdict import Again
 
 CANARY = "sk-canary-7f3a"
 ONE = '[[models]]\nname = "a"\nprovider = "simulated"\n'
@@ -144,6 +151,73 @@ def test_defaults_are_merged_key_by_key() -> None:
     assert (a.timeouts.stall, a.timeouts.total, b.timeouts.total) == (60.0, 10.0, 300.0)
     assert {name: value.reveal() for name, value in a.headers.items()} == {"X-Team": "blue", "X-App": "wizard"}
     assert a.extra == {"options": {"seed": 3, "top_k": 2}}
+
+
+def test_policies_for_errors_are_merged_key_by_key() -> None:
+    """A model adds to the policies of `[defaults]`, down to a single number."""
+    config = load(
+        """
+        [defaults.retry]
+        errors = { overloaded = { max_attempts = 5, base_delay = "2s" }, parse = { max_attempts = 1 } }
+        [[models]]
+        name = "a"
+        provider = "openai"
+        retry = { errors = { overloaded = { max_attempts = 6 }, timeout = { max_delay = 9 } } }
+        [[models]]
+        name = "b"
+        provider = "openai"
+        """
+    )
+
+    a, b = config.models
+    shared: Mapping[RetriedError, ErrorRetryConfig] = {
+        "overloaded": ErrorRetryConfig(max_attempts=5, base_delay=2),
+        "parse": ErrorRetryConfig(max_attempts=1),
+    }
+    assert b.retry == RetryConfig(errors=shared)
+    assert a.retry.errors == {
+        **shared,
+        "overloaded": ErrorRetryConfig(max_attempts=6, base_delay=2),
+        "timeout": ErrorRetryConfig(max_delay=9),
+    }
+    found = origins(config)
+    assert found["models[0].retry.errors.overloaded.max_attempts"] == "model"
+    assert found["models[0].retry.errors.overloaded.base_delay"] == "defaults"
+    assert found["models[0].retry.errors.overloaded.max_delay"] == "default"
+
+
+def test_the_errors_with_a_policy_are_those_that_are_retried() -> None:
+    """The codes that a file may name are the verdict table's: what is sent, fails, and may be asked again."""
+    retried = {Again.AFTER_DELAY, Again.REACQUIRE, Again.IF_LAST}
+    kinds: list[type[ProviderError]] = [ProviderError, *ProviderError.__subclasses__()]
+    kinds.remove(ProviderTimeoutError)
+    samples = [kind("x", model="m") for kind in kinds]
+    samples += [ProviderTimeoutError("x", model="m", phase=phase) for phase in get_args(TimeoutPhase)]
+
+    assert {error.code for error in samples if error.verdict.again in retried} == set(get_args(RetriedError))
+
+
+def test_after_an_error_its_own_policy_holds() -> None:
+    """Key by key over the model's, and for no other error."""
+    config = RetryConfig(base_delay=1, errors={"overloaded": ErrorRetryConfig(max_attempts=5, max_delay=60)})
+
+    after = config.after("overloaded")
+    assert (after.max_attempts, after.base_delay, after.max_delay) == (5, 1.0, 60.0)
+    assert config.after("network") is config
+
+
+def test_a_model_supports_everything_unless_it_says_otherwise() -> None:
+    """What it cannot do may stand in `[defaults]` as well."""
+    config = load(f"[defaults.supports]\nimages = false\n{ONE}supports = {{ schema = false }}")
+
+    assert load(ONE).model("a").supports == SupportsConfig(tools=True, images=True, schema=True)
+    assert config.model("a").supports == SupportsConfig(images=False, schema=False)
+
+
+def test_a_batch_asks_eight_at_once() -> None:
+    """Unless the file or a variable says otherwise."""
+    assert load(ONE).batch == BatchConfig(max_concurrency=8)
+    assert load(ONE, {"WIZARD_BATCH_MAX_CONCURRENCY": "3"}).batch.max_concurrency == 3
 
 
 def test_a_models_own_key_replaces_the_default_one_of_the_other_kind(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import get_args
 
 import attrs
 import pytest
@@ -13,13 +14,16 @@ from wizard_actors.config import (
     PRESETS,
     PROVIDERS,
     TEMPLATE,
+    BatchConfig,
     BreakerConfig,
     CacheConfig,
+    ErrorRetryConfig,
     LocalConfig,
     LoggingConfig,
     ModelConfig,
     PriceConfig,
     RateLimitConfig,
+    RetriedError,
     RetryBudgetConfig,
     RetryConfig,
     RouteConfig,
@@ -29,6 +33,7 @@ from wizard_actors.config import (
     SimulatedConfig,
     StreamConfig,
     SupervisionConfig,
+    SupportsConfig,
     TimeoutsConfig,
     WizardConfig,
 )
@@ -37,8 +42,10 @@ REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 ENV = {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"}
 TABLES: dict[str, type[attrs.AttrsInstance]] = {
     "## `[[models]]`": ModelConfig,
+    "### `[models.supports]`": SupportsConfig,
     "### `[models.timeouts]`": TimeoutsConfig,
     "### `[models.retry]`": RetryConfig,
+    "### `[models.retry.errors]`": ErrorRetryConfig,
     "### `[models.circuit_breaker]`": BreakerConfig,
     "### `[models.rate_limit]`": RateLimitConfig,
     "### `[models.price]`": PriceConfig,
@@ -49,6 +56,7 @@ TABLES: dict[str, type[attrs.AttrsInstance]] = {
     "## `[cache]`": CacheConfig,
     "## `[sessions]`": SessionsConfig,
     "## `[stream]`": StreamConfig,
+    "## `[batch]`": BatchConfig,
     "## `[server]`": ServerConfig,
     "## `[logging]`": LoggingConfig,
     "## `[supervision]`": SupervisionConfig,
@@ -121,13 +129,13 @@ def test_every_example_of_the_reference_loads() -> None:
         WizardConfig.from_toml(example, env=ENV)
 
 
-def test_the_reference_names_every_provider_and_fault() -> None:
+def test_the_reference_names_every_provider_fault_and_error() -> None:
     """No word that a setting takes has to be guessed."""
     text = REFERENCE.read_text(encoding="utf-8")
     faults = re.findall(r"'(\w+)'", str(attrs.fields(ScriptStep).fault.type))
 
     assert len(faults) == 16
-    assert [word for word in (*PROVIDERS, *PRESETS, *faults) if f"`{word}`" not in text] == []
+    assert [word for word in (*PROVIDERS, *PRESETS, *faults, *get_args(RetriedError)) if f"`{word}`" not in text] == []
 
 
 # -- the template ------------------------------------------------------------------------------------------------
@@ -168,7 +176,7 @@ def test_the_template_names_every_setting() -> None:
 def test_the_templates_defaults_are_the_ones_in_force() -> None:
     """A line that shows no example of another value shows the default: switched on, it changes nothing."""
     sections = {"supervision": SupervisionConfig, "retry_budget": RetryBudgetConfig, "logging": LoggingConfig}
-    sections |= {"stream": StreamConfig, "cache": CacheConfig}
+    sections |= {"stream": StreamConfig, "cache": CacheConfig, "batch": BatchConfig}
     defaults = {"timeouts": TimeoutsConfig, "retry": RetryConfig}
     tables = tomllib.loads(uncommented())
 

@@ -10,6 +10,7 @@ from wizard_actors.config import (
     CacheConfig,
     ModelConfig,
     PriceConfig,
+    RateLimitConfig,
     RouteConfig,
     ServerConfig,
     SessionsConfig,
@@ -340,7 +341,19 @@ def test_a_wrong_value_is_named_with_what_would_be_right(setting: str, reason: s
         (ONE + "[fallback]\nchain = 5", "fallback.chain", "must be a list"),
         (ONE + "[fallback]\nchain = []", "fallback.chain", "is empty"),
         (ONE + "[fallback]\nchain = [5]", "fallback.chain[0]", "must be a text"),
-        (ONE + "[fallback]\nhedge_quantile = 1", "fallback.hedge_quantile", "must be between 0 and 1"),
+        (
+            ONE + '[fallback]\nstrategy = "hedged"\nhedge_quantile = 1',
+            "fallback.hedge_quantile",
+            "must be between 0 and 1",
+        ),
+        (ONE + "[batch]\nmax_concurrency = 0", "batch.max_concurrency", "must be at least 1, got 0"),
+        (ONE + "retry.errors = 5", "models[0].retry.errors", "must be a table, got 5"),
+        (ONE + "retry.errors.network = 5", "models[0].retry.errors.network", "must be a table, got 5"),
+        (
+            ONE + "retry.errors.network.max_attempts = 0",
+            "models[0].retry.errors.network.max_attempts",
+            "must be at least 1, got 0",
+        ),
         (ONE + '[server]\nhttp = "8000"', "server.http", "must be HOST:PORT"),
         (ONE + '[server]\nhttp = "::1:8000"', "server.http", "must be HOST:PORT"),
         (ONE + '[server]\nhttp = "h:65536"', "server.http", "at most 65535"),
@@ -409,6 +422,100 @@ def test_a_chains_misspelled_model_gets_a_hint() -> None:
 
     assert only(text + '["primray"]')[2] == "did you mean 'primary'?"
     assert only(text + '["b"]')[2] == "models: 'primary'"
+
+
+# -- what agrees, and what has an effect ----------------------------------------------------------------------
+
+
+GROUPED = """
+    [[models]]
+    name = "a"
+    provider = "simulated"
+    rate_limit_group = "account"
+    rate_limit = { requests_per_minute = 60, burst = 2 }
+    [[models]]
+    name = "b"
+    provider = "simulated"
+    rate_limit_group = "account"
+    rate_limit = { requests_per_minute = 50 }
+    """
+
+
+def test_models_that_share_a_limiter_have_the_same_limits() -> None:
+    """The problem names both models, their group and what differs; one that is disabled does not count."""
+    key, reason, _ = only(GROUPED)
+
+    assert key == "models[1].rate_limit"
+    assert "`requests_per_minute`, `burst`" in reason
+    assert "'a'" in reason and "'b'" in reason and "'account'" in reason  # noqa: PT018 - one sentence
+    WizardConfig.from_toml(GROUPED.replace("50 }", '60.0, burst = 2, max_wait = "30s" }'), env={})
+    WizardConfig.from_toml(GROUPED + "enabled = false", env={})
+    WizardConfig.from_toml(GROUPED.replace('group = "account"', 'group = "other"', 1), env={})
+
+
+def test_models_of_code_that_share_a_limiter_have_the_same_limits() -> None:
+    """The same check holds for values made in code."""
+    models = [
+        ModelConfig(name=name, provider="simulated", rate_limit_group="g", rate_limit=RateLimitConfig(burst=burst))
+        for name, burst in (("a", 1), ("b", 2))
+    ]
+
+    with pytest.raises(ConfigError, match=r"models\[1\]\.rate_limit.*`burst`.*'a'"):
+        WizardConfig(models=models)
+
+
+def test_limits_that_cannot_be_read_are_compared_with_nothing() -> None:
+    """Only the mistake itself is reported."""
+    assert only(GROUPED.replace("burst = 2", "burst = 0"))[0] == "models[0].rate_limit.burst"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("[fallback]\nhedge_delay = 2", "fallback.hedge_delay"),
+        ('[fallback]\nstrategy = "adaptive"\nhedge_quantile = 0.9', "fallback.hedge_quantile"),
+        ('[[routes]]\nname = "r"\nstrategy = "parallel"\nhedge_delay = "1s"', "routes[0].hedge_delay"),
+    ],
+)
+def test_a_hedge_of_a_route_that_does_not_hedge_has_no_effect(text: str, key: str) -> None:
+    """Also at its default: whoever wrote it meant something by it."""
+    found_key, reason, hint = only(ONE + text)
+
+    assert (found_key, hint) == (key, 'set `strategy = "hedged"`, or leave it out')
+    assert reason.startswith('has no effect: the strategy is "')
+
+
+def test_a_hedge_of_code_that_does_not_hedge_has_no_effect() -> None:
+    """A route alone may hold it, so that its strategy can be changed; a configuration may not."""
+    route = RouteConfig(name="wizard", hedge_delay=1)
+
+    with pytest.raises(ConfigError, match=r"fallback\.hedge_delay` has no effect"):
+        WizardConfig(models=[ModelConfig(name="a", provider="simulated")], fallback=route)
+
+
+def test_a_strategy_that_is_misspelled_is_the_only_mistake() -> None:
+    """What the hedge would be good for is not guessed."""
+    assert only(ONE + '[fallback]\nstrategy = "hegded"\nhedge_delay = 1')[0] == "fallback.strategy"
+
+
+def test_stale_answers_need_a_cache() -> None:
+    """An entry can only be stale where there are entries."""
+    assert only(ONE + "[cache]\nstale_if_error = 60")[0] == "cache.stale_if_error"
+    assert WizardConfig.from_toml(ONE + "[cache]\nstale_if_error = 60\nmax_entries = 1", env={}).cache.max_entries == 1
+    with pytest.raises(ConfigError, match="`stale_if_error` has no effect while the cache is off"):
+        CacheConfig(stale_if_error=60)
+
+
+def test_an_unknown_error_code_is_told_the_closest() -> None:
+    """Errors that are not retried are no codes here, and all that are stand in the message."""
+    key, reason, hint = only(ONE + "retry.errors.rate_limits.max_attempts = 2")
+    assert (key, hint) == ("models[0].retry.errors.rate_limits", 'did you mean "rate_limit"?')
+    assert '"overloaded"' in reason
+    assert only("[defaults.retry.errors.auth]\n" + ONE)[0] == "defaults.retry.errors.auth"
+    assert only(ONE + "retry.errors.network.max_atempts = 2")[2].startswith(
+        "did you mean `models[0].retry.errors.network.max_attempts`?"
+    )
+    assert only(ONE + "retry.overloaded.max_attempts = 2")[2] == "did you mean `models[0].retry.errors.overloaded`?"
 
 
 # -- keys and files -------------------------------------------------------------------------------------------
@@ -501,6 +608,8 @@ def test_a_key_file_that_vanished_is_an_error_when_it_is_read(tmp_path: Path) ->
         ("WIZARD_CACHE_TTL", "1\n[logging]", "cache.ttl", "must be printable"),
         ("WIZARD_CACHE_MAX_ENTRIES", "1.5", "cache.max_entries", "must be a whole number, got 1.5"),
         ("WIZARD_SESSIONS_STORAGE", "sqlite:\udcff", "sessions.storage", "must be printable"),
+        ("WIZARD_CACHE_STALE_IF_ERROR", "60", "cache.stale_if_error", "sets it, has no effect"),
+        ("WIZARD_FALLBACK_HEDGE_DELAY", "1", "fallback.hedge_delay", "sets it, has no effect"),
         ("WIZARD_DEFAULTS_TIMEOUTS_STALL", "0", "defaults.timeouts.stall", "must be above 0"),
         ("WIZARD_FALLBACK_CHAIN", "a", "WIZARD_FALLBACK_CHAIN", "is an unknown environment variable"),
         ("WIZARD_FALLBACK_NAME", "a", "WIZARD_FALLBACK_NAME", "is an unknown environment variable"),

@@ -272,6 +272,7 @@ def test_attempts_are_shown_with_their_errors_and_costs() -> None:
             "error": {"code": "network", "message": "refused", **PROVIDER},
             "cost": None,
             "sent": True,
+            "cancelled": False,
         },
         {
             "model": "backup",
@@ -281,6 +282,7 @@ def test_attempts_are_shown_with_their_errors_and_costs() -> None:
             "error": None,
             "cost": "0.0021",
             "sent": True,
+            "cancelled": False,
         },
     ]
     assert json.loads(json.dumps(shown)) == shown

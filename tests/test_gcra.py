@@ -1,6 +1,8 @@
 """The rate limiter's core, case by case. Times are seconds from an arbitrary start."""
 
+import heapq
 import math
+from itertools import count, pairwise
 
 import pytest
 
@@ -13,8 +15,10 @@ NEVER = math.inf
 
 
 def limiter(rate: float | None = 60, burst: int | None = 1, queue: int = 100) -> GcraCore[int]:
-    """Return a limiter of one request a second, unless told otherwise."""
-    return GcraCore(RateLimitConfig(requests_per_minute=rate, burst=burst, queue=queue))
+    """Return a limiter of one request a second, unless told otherwise; one without a rate has been answered once."""
+    core = GcraCore[int](RateLimitConfig(requests_per_minute=rate, burst=burst, queue=queue))
+    core.answered(0.0)
+    return core
 
 
 def headers(limit: float | None, remaining: float | None, reset: float | None) -> LimitHeaders:
@@ -293,12 +297,52 @@ def test_a_burst_is_not_repeated_after_a_429() -> None:
     assert sent_at_once(core, 0.0) == 1
 
 
-def test_without_a_rate_a_429_changes_nothing_but_its_pause() -> None:
-    """There is nothing to halve."""
+def test_without_a_rate_a_429_starts_slowly_again() -> None:
+    """There is nothing to halve, but after the pause not everybody goes at once either."""
     core = limiter(None)
     core.slow_down(0.0, 0.0)
-    assert sent_at_once(core, 0.0) == 1000
-    assert core.snapshot().rate is None
+    assert sent_at_once(core, 0.0) == 1
+    core.answered(1.0)
+    assert sent_at_once(core, 1.0) == 1000
+
+
+# -- the slow start
+
+
+def test_before_the_first_answer_a_bounded_number_goes_at_once() -> None:
+    """Nobody knows yet what the account allows: 32 go, then 4 a second."""
+    core = GcraCore[int](RateLimitConfig())
+    assert sent_at_once(core, 0.0) == 32
+    assert sent_at_once(core, 1.0) == 4
+
+
+def test_before_the_first_answer_a_bounded_number_of_tokens_goes_at_once() -> None:
+    """20,000, then 1,000 a second."""
+    core = GcraCore[int](RateLimitConfig())
+    assert sum(isinstance(core.acquire(key, 0.0, 0.0, 2_000), Grant) for key in range(30)) == 10
+    waiting = core.acquire(99, 0.0, NEVER, 1_000)
+    assert isinstance(waiting, Waiting)
+    assert waiting.due == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("answer", ["without headers", "with headers", "with absurd headers", "none for five seconds"])
+def test_the_first_answer_ends_the_slow_start(answer: str) -> None:
+    """So do five seconds without one: a slow model delays nobody for longer."""
+    core = GcraCore[int](RateLimitConfig())
+    assert sent_at_once(core, 0.0) == 32
+    if answer == "without headers":
+        core.answered(0.5)
+    elif answer == "with headers":
+        core.observe(headers(10_000, 9_000, 6), 0.5)
+    elif answer == "with absurd headers":
+        core.observe(headers(-1, -1, 0), 0.5)
+    now = 5.0 if answer == "none for five seconds" else 0.5
+    assert sent_at_once(core, now) == 1000
+
+
+def test_a_limit_that_learns_nothing_does_not_start_slowly() -> None:
+    """Whoever turned learning off gets what is configured: nothing."""
+    assert sent_at_once(GcraCore[int](RateLimitConfig(adaptive=False)), 0.0) == 1000
 
 
 # -- what headers teach
@@ -309,11 +353,13 @@ def test_without_a_rate_a_429_changes_nothing_but_its_pause() -> None:
     [
         (100, 20, 20, 60.0),  # one a second until then
         (100, 20, 40, 30.0),
-        (100, 51, 6000, None),  # more than half is left
+        (100, 51, 6000, 100.0),  # more than half is left: no slower than all of it a minute
+        (100, 60, 20, 120.0),  # forty come back in twenty seconds
         (None, 5, 10, 30.0),
         (100, 0, 60, 10.0),  # as if a tenth were left
         (14_400, 0, 86_400, 1.0),  # a limit a day: an answer a minute tells when it is over
         (None, 0, 86_400, 1.0),
+        (100_000, 99_990, 1, None),  # not worth keeping
         (100, -1, 60, None),
         (100, 10, 0, None),
         (100, 10, -5, None),
@@ -379,6 +425,27 @@ def test_no_headers_teach_nothing() -> None:
     assert sent_at_once(core, 0.0) == 1000
 
 
+def test_what_is_over_half_of_the_limit_may_go_at_once() -> None:
+    """Less what was granted after the call that was answered: the account may not know of it yet."""
+    core = GcraCore[int](RateLimitConfig())
+    first = core.acquire(-1, 0.0, 0.0)
+    assert isinstance(first, Grant)
+    assert sum(isinstance(core.acquire(key, 0.0, 0.0), Grant) for key in range(4)) == 4
+    core.observe(headers(60, 59, 1), 0.0, first)
+    assert sent_at_once(core, 0.0) == 59 - 4 - 30
+
+
+def test_an_answer_to_an_earlier_request_is_old_news() -> None:
+    """What a later one said already counts."""
+    core = limiter(None)
+    early, late = core.acquire(1, 0.0, NEVER), core.acquire(2, 1.0, NEVER)
+    assert isinstance(early, Grant)
+    assert isinstance(late, Grant)
+    core.observe(headers(100, 20, 20), 2.0, late)
+    core.observe(headers(100, 2, 20), 3.0, early)
+    assert core.snapshot().rate == pytest.approx(60.0)
+
+
 class RefillingAccount:
     """A provider whose limit refills steadily."""
 
@@ -423,6 +490,289 @@ def test_a_client_without_a_configured_rate_never_meets_a_429(account: Refilling
             while not core.tick(now).granted:
                 now = core.wake_at()
     assert sent > 0.75 * 120 * 10
+
+
+# -- tokens
+
+
+def tokens_a_minute(limit: float, rate: float | None = None, queue: int = 100) -> GcraCore[int]:
+    """Return a limiter of tokens, of requests too where a rate is given, which has been answered once."""
+    core = GcraCore[int](RateLimitConfig(requests_per_minute=rate, tokens_per_minute=limit, queue=queue))
+    core.answered(0.0)
+    return core
+
+
+def in_any_minute(granted: list[tuple[float, int]]) -> int:
+    """Return the most tokens that were granted in any sixty seconds."""
+    return max(sum(tokens for at, tokens in granted if start <= at <= start + 60.0) for start, _ in granted)
+
+
+def tokens_granted(core: GcraCore[int], amounts: list[int], until: float = NEVER) -> list[tuple[float, int]]:
+    """Let requests of these amounts come at once, and time pass; return what was granted when."""
+    granted = []
+    for key, amount in enumerate(amounts):
+        if isinstance(core.acquire(key, 0.0, NEVER, amount), Grant):
+            granted.append((0.0, amount))
+    while (now := core.wake_at()) < until:
+        granted += [(now, grant.tokens) for _, grant in core.tick(now).granted]
+    return granted
+
+
+def test_token_limits_race_five_concurrent_calls_spent_663_tokens_of_100() -> None:
+    """What is granted counts before it is used: five calls of 150 never have more than 400 of a minute."""
+    granted = tokens_granted(tokens_a_minute(400), [150] * 5)
+    assert len(granted) == 5
+    assert in_any_minute(granted) == 300
+
+
+def test_fixed_windows_let_twice_the_rate_through_at_a_boundary() -> None:
+    """Here a minute is any minute, wherever it begins."""
+    core = tokens_a_minute(600)
+    granted = []
+    for half_second in range(400):
+        now = 50.0 + half_second / 2  # a quiet time, then as much as goes
+        while isinstance(answer := core.acquire(half_second, now, now, 20), Grant):
+            granted.append((now, answer.tokens))
+    assert in_any_minute(granted) == 600
+
+
+def test_tokens_flow_at_their_rate_and_not_in_lumps() -> None:
+    """Under steady overload a call goes each second, but for one wait of ten seconds: what the first burst took."""
+    granted = tokens_granted(tokens_a_minute(6000, queue=1000), [100] * 601)
+    instants = [at for at, _ in granted]
+    assert instants[:10] == [0.0] * 10
+    gaps = sorted(later - earlier for earlier, later in pairwise(instants[10:]))
+    assert gaps[-1] == pytest.approx(10.25, abs=0.3)
+    assert gaps[-2] <= 1.3
+    assert instants[-1] <= 601 / 600 * 600 * 1.01
+    assert in_any_minute(granted) <= 6000
+
+
+def test_a_heap_ordered_by_amount_starved_an_8_unit_waiter_behind_1_unit_ones_for_4_s() -> None:
+    """One queue: whoever wants much waits its turn, and those behind it wait for it."""
+    core = tokens_a_minute(480)
+    core.acquire(-1, 0.0, NEVER, 80)  # all that may go at once
+    core.acquire(8, 0.0, NEVER, 8)
+    for key in range(40, 80):
+        core.acquire(key, 0.0, NEVER, 1)
+    assert next(iter(run_out(core).items())) == (8, 1.0)
+
+
+def test_a_request_of_more_than_a_minute_allows_goes_alone() -> None:
+    """Whether it is too large is the provider's to say; but nothing goes beside it."""
+    core = tokens_a_minute(100)
+    core.acquire(1, 0.0, NEVER, 10)
+    core.acquire(2, 1.0, NEVER, 250)
+    core.acquire(3, 1.0, NEVER, 10)
+    granted = run_out(core)
+    assert granted[2] >= 60.0
+    assert granted[3] >= granted[2] + 60.0
+
+
+def test_what_was_reserved_too_much_comes_back_and_the_others_move_up() -> None:
+    """Both to the pace and to the minute."""
+    core = tokens_a_minute(600)
+    grant = core.acquire(1, 0.0, NEVER, 600)
+    assert isinstance(grant, Grant)
+    core.acquire(2, 1.0, NEVER, 50)
+    assert core.wake_at() > 60.0
+    core.settle(grant, 50, 1.0)
+    assert granted_at_once(core, 1.0) == [2]
+    assert core.snapshot().tokens_settled == 50
+
+
+def granted_at_once(core: GcraCore[int], now: float) -> list[int]:
+    """Return who is granted at `now`, where the limiter wants to be woken by then."""
+    assert core.wake_at() <= now
+    return granted(core, now)
+
+
+def test_what_was_reserved_too_little_is_a_debt_that_delays_the_next() -> None:
+    """And whoever is too late for it is told at once."""
+    core = tokens_a_minute(600)
+    grant = core.acquire(1, 0.0, NEVER, 100)
+    assert isinstance(grant, Grant)
+    core.acquire(2, 0.0, 20.0, 100)
+    core.acquire(3, 0.0, NEVER, 100)
+    core.settle(grant, 400, 1.0)
+    assert core.snapshot().token_debt == pytest.approx(290.0)
+    assert core.wake_at() <= 1.0
+    assert core.tick(1.0).rejected == (2,)
+    assert run_out(core) == {3: pytest.approx(40.0)}
+
+
+def test_a_request_that_was_never_sent_gives_its_tokens_back() -> None:
+    """Interrupted before the send: requests and tokens are as before."""
+    core = tokens_a_minute(600, rate=60)
+    grant = core.acquire(1, 0.0, NEVER, 600)
+    assert isinstance(grant, Grant)
+    core.refund(grant, 0.0)
+    assert isinstance(core.acquire(2, 0.0, 0.0, 600), Grant)
+    state = core.snapshot()
+    assert (state.granted, state.refunded, state.tokens_reserved, state.tokens_settled) == (2, 1, 600, 0)
+
+
+def test_an_interrupted_waiter_holds_no_tokens() -> None:
+    """Whoever leaves the queue costs nothing; the small one behind it goes at once."""
+    core = tokens_a_minute(600)
+    core.acquire(1, 0.0, NEVER, 50)
+    core.acquire(2, 0.0, NEVER, 600)
+    core.acquire(3, 0.0, NEVER, 50)
+    core.forget(2)
+    assert granted_at_once(core, 0.0) == [3]
+
+
+def test_a_small_one_behind_one_who_turns_out_to_be_too_late_goes_at_once() -> None:
+    """In the very tick that finds it out."""
+    core = tokens_a_minute(600)
+    core.acquire(1, 0.0, NEVER, 100)
+    core.acquire(2, 0.0, 6.0, 50)
+    core.acquire(3, 0.0, NEVER, 0)
+    core.slow_down(0.0, 0.0)
+    answers = core.tick(0.0)
+    assert answers.rejected == (2,)
+    assert [key for key, _ in answers.granted] == [3]
+
+
+def test_both_limits_hold_together() -> None:
+    """A request goes once it is due by both."""
+    core = tokens_a_minute(600, rate=60)
+    granted = tokens_granted(core, [100, 1, 1, 100])
+    assert [at for at, _ in granted] == pytest.approx([0.0, 1.0, 2.0, 10.2])
+
+
+def test_a_429_halves_both_rates() -> None:
+    """It does not say which limit was met."""
+    core = tokens_a_minute(600, rate=60)
+    core.slow_down(0.0, 0.0)
+    assert (core.snapshot().rate, core.snapshot().token_rate) == (30.0, 300.0)
+
+
+def test_a_learned_token_window_works_without_a_configured_one() -> None:
+    """What remains has to last: three thousand tokens in thirty seconds are a hundred a second."""
+    core = limiter(None)
+    core.observe(LimitHeaders(tokens=LimitWindow(20_000, 3_000, 30)), 0.0)
+    core.acquire(1, 0.0, NEVER, 500)
+    core.acquire(2, 0.0, NEVER, 500)
+    assert run_out(core) == {2: pytest.approx(5.0)}
+    assert core.snapshot().token_rate is not None
+
+
+def test_the_state_tells_what_remains() -> None:
+    """Of the configured minute before any headers; then what they said, less what was granted since."""
+    core = tokens_a_minute(600)
+    grant = core.acquire(1, 0.0, NEVER, 100)
+    assert isinstance(grant, Grant)
+    assert (core.snapshot().remaining_requests, core.snapshot().remaining_tokens) == (None, 500)
+    core.observe(LimitHeaders(LimitWindow(60, 50, 10), LimitWindow(1000, 800, 12)), 0.0, grant)
+    core.acquire(2, 30.0, NEVER, 50)
+    assert (core.snapshot().remaining_requests, core.snapshot().remaining_tokens) == (49, 750)
+
+
+def test_after_a_crash_the_minutes_tokens_and_debts_go_on() -> None:
+    """A limiter that crashes grants no second minute."""
+    config = RateLimitConfig(tokens_per_minute=600)
+    core = GcraCore[int](config)
+    grant = core.acquire(1, 0.0, NEVER, 500)
+    assert isinstance(grant, Grant)
+    core.settle(grant, 900, 1.0)
+    again = GcraCore[int].restore(config, core.snapshot(), 2.0)
+    assert again.snapshot().token_debt == core.snapshot().token_debt - 10.0
+    again.acquire(2, 2.0, NEVER, 100)
+    assert again.wake_at() == min(core.wake_at(), again.wake_at())
+    assert run_out(again)[2] > 60.0
+
+
+def test_the_carry_is_bounded() -> None:
+    """Ten minutes of calls leave no more than a minute's slots."""
+    core = tokens_a_minute(1e6)
+    for tick in range(6000):
+        core.acquire(tick, tick / 10, tick / 10, 10)
+    assert len(core.snapshot().spent[1]) <= 242
+
+
+def test_a_thousand_waiters_are_planned_in_bounded_time() -> None:
+    """A pause and a thousand settlements in one tick make one plan, not a thousand."""
+    core = tokens_a_minute(600_000, rate=6000, queue=2000)
+    grants = [answer for key in range(100) if isinstance(answer := core.acquire(key, 0.0, NEVER, 10), Grant)]
+    for key in range(1000):
+        core.acquire(100 + key, 0.0, 1000.0, 10)
+    for grant in grants:
+        core.settle(grant, 11, 0.5)
+    core.pause(30.0, 0.5)
+    assert core.tick(0.5).rejected == ()
+    for key in range(1100):
+        core.forget(key)
+    assert core.wake_at() == NEVER
+    assert core.snapshot().waiting == 0
+
+
+# -- what llmock does: a quota of requests and tokens that refills steadily, its headers on every answer
+
+
+class Quota:
+    """A provider that charges `charge` tokens a request against both limits."""
+
+    def __init__(self, requests: int, tokens: int, charge: int) -> None:
+        self.limits, self.levels = (requests, tokens), [float(requests), float(tokens)]
+        self.charges, self.seen = (1, charge), 0.0
+
+    def send(self, now: float) -> tuple[LimitHeaders, float]:
+        """Return the headers, and the seconds to stay away: 0.0 where the request is taken."""
+        wait = 0.0
+        for i, limit in enumerate(self.limits):
+            self.levels[i] = min(limit, self.levels[i] + (now - self.seen) * limit / 60)
+            wait = max(wait, (self.charges[i] - self.levels[i]) * 60 / limit)
+        self.seen = now
+        if wait <= 0.0:
+            self.levels = [level - charge for level, charge in zip(self.levels, self.charges, strict=True)]
+        requests, tokens = (
+            LimitWindow(limit, math.floor(level), round((limit - level) * 60 / limit, 2) or None)
+            for limit, level in zip(self.limits, self.levels, strict=True)
+        )
+        return LimitHeaders(requests, tokens), max(wait, 0.0)
+
+
+@pytest.mark.parametrize("slots", [32, 200])
+@pytest.mark.parametrize("latency", [0.005, 0.5, 3.0])
+@pytest.mark.parametrize(("estimate", "charge"), [(300, 60), (1100, 1050), (60, 60), (150, 300)])
+def test_200_requests_at_once_with_nothing_configured_meet_at_most_two_429s(
+    slots: int, latency: float, estimate: int, charge: int
+) -> None:
+    """Against 60 requests and 20,000 tokens a minute; and they take little longer than they must."""
+    core = GcraCore[int](RateLimitConfig())
+    quota, refused, done = Quota(60, 20_000, charge), 0, 0
+    pending: list[tuple[float, int, Grant, LimitHeaders, float]] = []
+    now, todo, free, number, order = 0.0, 200, slots, 0, count()
+
+    def send(grant: Grant) -> None:
+        limits, wait = quota.send(now)
+        takes = 0.003 if wait else latency * (0.5 + number % 10 / 10)
+        heapq.heappush(pending, (now + takes, next(order), grant, limits, wait))
+
+    while done < 200:
+        while todo and free:
+            todo, free, number = todo - 1, free - 1, number + 1
+            if isinstance(answer := core.acquire(number, now, NEVER, estimate), Grant):
+                send(answer)
+        now = max(now, min(core.wake_at(), pending[0][0] if pending else NEVER))
+        while pending and pending[0][0] <= now:
+            _, _, grant, limits, wait = heapq.heappop(pending)
+            free += 1
+            if wait:
+                refused, todo = refused + 1, todo + 1
+                core.settle(grant, 0, now)
+                core.pause(now + wait, now)
+                core.slow_down(grant.at, now)
+            else:
+                done += 1
+                core.observe(limits, now, grant)
+                core.settle(grant, charge, now)
+        if core.wake_at() <= now:
+            for _, grant in core.tick(now).granted:
+                send(grant)
+    assert refused <= 2
+    assert now <= 1.3 * max(140.0, (200 * charge - 20_000) / 20_000 * 60)
 
 
 # -- restarts

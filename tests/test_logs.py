@@ -55,7 +55,8 @@ async def test_json_is_one_object_a_line_a_request(autojump_clock: MockClock) ->
         "logger": "wizard_actors.requests",
         "request_id": answer.request_id,
         "route": "wizard",
-        "served_by": "a",
+        "model": "a",
+        "served_by": "retry",
         "attempts": 2,
         "error": None,
         "ms": 750.0,
@@ -72,7 +73,8 @@ async def test_text_is_one_line_a_request(autojump_clock: MockClock) -> None:
     [line] = stream.getvalue().splitlines()
     assert line.startswith("timestamp=")
     assert "level=info event=request" in line
-    assert f"request_id={answer.request_id} route=wizard served_by=a attempts=1 error= ms=500.0 cost=" in line
+    facts = "route=wizard model=a served_by=direct attempts=1 error= ms=500.0 cost="
+    assert f"request_id={answer.request_id} {facts}" in line
 
 
 async def test_a_failed_request_is_a_warning_with_its_code(autojump_clock: MockClock) -> None:
@@ -224,7 +226,7 @@ async def test_a_key_appears_nowhere(autojump_clock: MockClock, monkeypatch: pyt
             client.supervisor.kill("models/model:a/limiter", RuntimeError("planted"))
             await wait_all_tasks_blocked()
             told = events.drain()
-        shown = [stream.getvalue(), repr(told), repr(client.tree()), repr(client), repr(client._pipeline.ports)]
+        shown = [stream.getvalue(), repr(told), repr(client.tree()), repr(client), repr(client._shared.ports)]
 
     shown += [str(caught.value), repr(caught.value), json.dumps(caught.value.to_dict()), repr(config)]
     assert seen == [f"Bearer {SECRET_KEY}"]

@@ -68,7 +68,17 @@ from wizard_actors.config import (
     ServerConfig,
     SupervisionConfig,
 )
-from wizard_actors.events import AttemptBegan, AttemptEnded, Event, FellBack, RequestEnded, Retrying
+from wizard_actors.events import (
+    AttemptBegan,
+    AttemptEnded,
+    BudgetSpent,
+    Event,
+    FellBack,
+    FirstToken,
+    RequestBegan,
+    RequestEnded,
+    Retrying,
+)
 from wizard_actors.routing import RouterState
 from wizard_actors.specs import State
 
@@ -843,8 +853,13 @@ async def test_events_tell_a_requests_whole_way(autojump_clock: MockClock) -> No
             await wait_all_tasks_blocked()
             told: list[Event] = events.drain()
 
-        kinds = [AttemptBegan, AttemptEnded, Retrying, AttemptBegan, AttemptEnded, FellBack, AttemptBegan, AttemptEnded]
-        assert [type(event) for event in told] == [*kinds, RequestEnded]
+        assert [type(event) for event in told] == [
+            RequestBegan,
+            *(AttemptBegan, AttemptEnded, BudgetSpent, Retrying),
+            *(AttemptBegan, AttemptEnded, FellBack),
+            *(AttemptBegan, FirstToken, AttemptEnded),
+            RequestEnded,
+        ]
         ended = told[-1]
         assert isinstance(ended, RequestEnded)
         assert (ended.request_id, ended.route, ended.model, ended.code, ended.attempts) == (

@@ -1,9 +1,15 @@
 """Plans and bars, case by case. Times are seconds from an arbitrary start."""
 
+from decimal import Decimal
+from random import Random
+
 import pytest
 
-from wizard_actors.errors import AuthError, NetworkError, TokenLimitError, UnsupportedError
-from wizard_actors.plan import Bar, Bars, Choice, ModelFacts, Needs, Plan, Skip, Skipped, Why, plan
+from wizard_actors.config import PriceConfig, Strategy, SupportsConfig
+from wizard_actors.errors import AuthError, NetworkError, QuotaExhaustedError, TokenLimitError, UnsupportedError
+from wizard_actors.model_stats import ModelStats, Wait
+from wizard_actors.needs import Needs
+from wizard_actors.plan import Bar, Bars, Choice, ModelFacts, Plan, Skip, Skipped, Tactics, Why, plan
 
 FREE = ModelFacts()
 BAD_KEY = AuthError("bad key", model="a")
@@ -14,10 +20,21 @@ def barred(until: float, *, probing: bool = False) -> ModelFacts:
     return ModelFacts(bar=Bar(until, "auth", probing))
 
 
-def planned(*facts: ModelFacts, tokens: int = 0, now: float = 100.0) -> Plan:
+def planned(
+    *facts: ModelFacts,
+    tokens: int = 0,
+    needs: Needs | None = None,
+    now: float = 100.0,
+    strategy: Strategy = "sequential",
+    delay: float = 2.0,
+    quantile: float | None = None,
+    rng: Random | None = None,
+) -> Plan:
     """Plan over models a, b, c, ... with these facts."""
     names = "abcdef"[: len(facts)]
-    return plan(names, dict(zip(names, facts, strict=True)), Needs(tokens), now)
+    tactics = Tactics(strategy, delay, quantile)
+    by_name = dict(zip(names, facts, strict=True))
+    return plan(names, by_name, needs or Needs(tokens), now, tactics=tactics, rng=rng or Random(1))
 
 
 def tried(made: Plan) -> str:
@@ -102,6 +119,183 @@ def test_a_route_without_an_enabled_model_is_an_error_that_names_them() -> None:
     """The person can tell what to enable."""
     with pytest.raises(UnsupportedError, match="a, b"):
         planned(ModelFacts(enabled=False), ModelFacts(enabled=False))
+
+
+@pytest.mark.parametrize("feature", ["tools", "images", "schema"])
+def test_a_model_that_cannot_do_what_the_prompt_needs_is_skipped(feature: str) -> None:
+    """The skip names what it lacks; a prompt that does not need it goes there."""
+    without = ModelFacts(supports=SupportsConfig(**{feature: False}))
+    made = planned(without, FREE, needs=Needs(**{feature: True}))
+    assert tried(made) == "b"
+    assert made.skipped == (Skipped("a", Skip.UNSUPPORTED, lacks=(feature,)),)
+    assert tried(planned(without, FREE)) == "ab"
+
+
+def test_a_prompt_that_no_model_can_answer_is_an_error_that_names_what_each_lacks() -> None:
+    """Nothing is sent, and the person can tell which model to add or to correct."""
+    blind = ModelFacts(supports=SupportsConfig(images=False))
+    plain = ModelFacts(supports=SupportsConfig(images=False, tools=False))
+    with pytest.raises(
+        UnsupportedError, match="a does not support images; b does not support tools and images"
+    ) as caught:
+        planned(blind, plain, needs=Needs(images=True, tools=True))
+    assert (caught.value.feature, caught.value.model) == ("images, tools", None)
+
+
+def test_an_error_names_too_small_windows_beside_what_others_lack() -> None:
+    """Both reasons stand in it: either kind of model may be the one to replace."""
+    blind = ModelFacts(supports=SupportsConfig(images=False))
+    with pytest.raises(UnsupportedError, match="b takes at most 10 tokens, and the prompt has at least 11"):
+        planned(blind, ModelFacts(context_window=10), needs=Needs(11, images=True))
+
+
+def test_a_suitable_model_that_is_barred_is_better_than_one_that_cannot() -> None:
+    """The last resort is never one that lacks what is needed."""
+    blind = ModelFacts(supports=SupportsConfig(images=False))
+    made = planned(blind, barred(150.0), needs=Needs(images=True))
+    assert made.choices == (Choice("b", Why.LAST_RESORT),)
+
+
+# -- hedging
+
+
+def waited(*seconds: float) -> ModelFacts:
+    """Return the facts of a model whose first tokens came after so long."""
+    return ModelFacts(stats=ModelStats(waits=tuple(map(Wait, seconds))))
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "adaptive", "cheapest"])
+def test_only_hedged_routes_hedge(strategy: Strategy) -> None:
+    """The others try one model after the other."""
+    assert planned(FREE, FREE, strategy=strategy).hedge_delay is None
+
+
+def test_parallel_is_hedged_without_a_delay() -> None:
+    """Whatever the delay and the quantile are set to."""
+    slow = waited(*[3.0] * 50)
+    assert planned(slow, FREE, strategy="parallel", quantile=0.5).hedge_delay == 0.0
+
+
+def test_hedges_start_after_the_configured_delay() -> None:
+    """Where no quantile is asked for, and where too few first tokens are known to have one."""
+    assert planned(waited(*[3.0] * 50), FREE, strategy="hedged").hedge_delay == 2.0
+    assert planned(waited(*[3.0] * 19), FREE, strategy="hedged", quantile=0.9).hedge_delay == 2.0
+
+
+def test_hedges_start_after_the_first_models_quantile_once_it_is_known() -> None:
+    """Of the first that will be tried, which need not be the chain's first."""
+    first = waited(*[0.1 * n for n in range(1, 21)])
+    assert planned(first, waited(*[9.0] * 50), strategy="hedged", quantile=0.9).hedge_delay == pytest.approx(1.8)
+    assert planned(barred(150.0), first, FREE, strategy="hedged", quantile=0.9).hedge_delay == pytest.approx(1.8)
+
+
+def test_a_learned_hedge_delay_has_a_floor() -> None:
+    """A model that always answers within a few milliseconds is not late after a few more. A configured one stays."""
+    fast = waited(*[0.001] * 50)
+    assert planned(fast, FREE, strategy="hedged", quantile=0.9).hedge_delay == 0.05
+    assert planned(fast, FREE, strategy="hedged", delay=0.01).hedge_delay == 0.01
+
+
+def test_there_is_no_hedge_where_a_single_model_is_left() -> None:
+    """Nothing could be started beside it."""
+    assert planned(FREE, ModelFacts(down=True), strategy="hedged").hedge_delay is None
+
+
+# -- orders
+
+
+def known(successes: float = 0.0, failures: float = 0.0, cost: float | None = None, dollars: str = "") -> ModelFacts:
+    """Return the facts of a model with these counts, this mean cost of an answer, and this price a million tokens."""
+    price = PriceConfig(input=Decimal(dollars), output=Decimal(dollars)) if dollars else None
+    priced = 0.0 if cost is None else 1.0
+    return ModelFacts(price=price, stats=ModelStats(0, successes, failures, cost, priced, at=100.0))
+
+
+def firsts(*facts: ModelFacts, strategy: Strategy = "adaptive", now: float = 100.0) -> dict[str, int]:
+    """Return how many of 1,000 plans each model comes first in."""
+    rng = Random(7)
+    first = [planned(*facts, strategy=strategy, now=now, rng=rng).choices[0].model for _ in range(1000)]
+    return {model: first.count(model) for model in "abcdef"[: len(facts)]}
+
+
+def test_what_answered_best_lately_goes_first() -> None:
+    """Most of the time, so that the others are not forgotten."""
+    first = firsts(known(3.0, 7.0), known(9.0, 1.0))
+    assert 950 < first["b"] < 1000
+
+
+def test_what_was_learned_long_ago_no_longer_decides() -> None:
+    """An hour later the one is as unknown as the other."""
+    first = firsts(known(3.0, 7.0), known(9.0, 1.0), now=3700.0)
+    assert 450 < first["a"] < 550
+
+
+def test_models_of_which_nothing_is_known_take_turns() -> None:
+    """None of them has earned a place yet."""
+    first = firsts(FREE, FREE, FREE)
+    assert all(250 < count < 420 for count in first.values())
+
+
+def test_an_adaptive_plan_tries_all_models_in_the_drawn_order() -> None:
+    """Fallback goes on as ever: what is skipped is skipped, a probe is a probe."""
+    made = planned(FREE, barred(90.0), barred(150.0), FREE, strategy="adaptive")
+    assert sorted(tried(made)) == ["a", "b", "d"]
+    assert Choice("b", Why.PROBE) in made.choices
+    assert made.skipped == (Skipped("c", Skip.BARRED, 150.0),)
+
+
+@pytest.mark.parametrize("strategy", ["adaptive", "cheapest"])
+def test_a_model_of_25_straight_500s_does_not_stay_first(strategy: Strategy) -> None:
+    """A known trap: 25 straight 500s stayed in rotation."""
+    stats = ModelStats()
+    for second in range(25):
+        error = NetworkError("500", model="a")
+        stats = stats.observed(error, started=75.0 + second, now=75.0 + second)
+    price = PriceConfig(input=Decimal("0.01"), output=Decimal("0.01"))
+    first = firsts(ModelFacts(stats=stats, price=price), known(5.0, 0.0, dollars="10"), strategy=strategy)
+    assert first["a"] <= 10
+
+
+def test_the_cheapest_success_goes_first() -> None:
+    """An answer at half the price that comes one time in four costs twice as much in the end."""
+    assert tried(planned(known(99, 0, 0.02), known(25, 75, 0.01), known(99, 0, 0.03), strategy="cheapest")) == "acb"
+
+
+def test_of_equally_cheap_models_the_chains_first_goes_first() -> None:
+    """Free ones, for instance."""
+    assert tried(planned(known(1, 0, 0.0), known(5, 0, 0.0), known(1, 0, 0.0), strategy="cheapest")) == "abc"
+
+
+def test_a_model_without_a_known_price_comes_after_those_with_one() -> None:
+    """Unknown is not free."""
+    assert tried(planned(known(50), known(dollars="100"), strategy="cheapest")) == "ba"
+
+
+def test_a_listed_price_counts_until_an_answer_was_paid_for() -> None:
+    """A thousand tokens in and five hundred out."""
+    assert tried(planned(known(dollars="2"), known(dollars="1"), strategy="cheapest")) == "ba"
+
+
+def test_a_listed_price_is_compared_in_answers_of_the_same_size() -> None:
+    """Model a's answers cost a tenth of what its price lets one expect; so will those of b, which is cheaper still."""
+    dear, cheap = known(1, 0, 0.0003, dollars="2"), known(dollars="1")
+    assert tried(planned(dear, cheap, strategy="cheapest")) == "ba"
+
+
+@pytest.mark.parametrize("dollars", ["0", "0.001", "0.6", "0.99"])
+def test_a_dead_cheap_model_is_neither_first_for_ever_nor_forgotten_for_ever(dollars: str) -> None:
+    """However cheap, it steps back after a few failures, and is tried again while nothing else changes."""
+    cheap, other = (PriceConfig(input=Decimal(price), output=Decimal(price)) for price in (dollars, "1"))
+    dead, firsts_at = ModelStats(), []
+    for second in range(3600):
+        now = float(second)
+        facts = ModelFacts(price=cheap, stats=dead), ModelFacts(price=other, stats=ModelStats(0, 100.0, at=now))
+        if tried(planned(*facts, now=now, strategy="cheapest"))[0] == "a":
+            firsts_at.append(now)
+            dead = dead.observed(NetworkError("dead", model="a"), started=now, now=now)
+
+    assert 2 <= len(firsts_at) <= 3600 / 60
+    assert firsts_at[-1] > 600.0
 
 
 # -- bars
@@ -211,3 +405,17 @@ def test_a_new_incarnation_keeps_the_bars_and_fences_the_probes() -> None:
     assert probe is not None
     bars.abandon(probe)
     assert bars.claim("a", 160.0) is None
+
+
+def test_a_shorter_bar_never_replaces_a_longer_one() -> None:
+    """A known trap: a cooldown's shorter deadline overwrites a longer one. Here even where the clock went back."""
+    bars = expired()
+    bars.record("a", QuotaExhaustedError("no credit", model="a"), started=100.0, now=70.0)
+    assert bars.snapshot() == {"a": Bar(160.0, "quota_exhausted")}
+
+
+def test_a_fallback_that_fails_is_barred_like_a_first_choice() -> None:
+    """A known trap: failed fallbacks never cooled."""
+    bars = expired()
+    bars.record("b", AuthError("bad key", model="b"), started=101.0, now=102.0)
+    assert bars.snapshot() == {"a": Bar(160.0, "auth"), "b": Bar(162.0, "auth")}

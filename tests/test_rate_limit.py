@@ -9,7 +9,6 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.models import model
 from wizard_actors import ActorCrashedError, RateLimitError, WizardError
 from wizard_actors.actor import ActorRef
 from wizard_actors.config import RateLimitConfig
@@ -27,10 +26,7 @@ NO_LIMIT = RateLimitConfig()
 @asynccontextmanager
 async def limiter_of(config: RateLimitConfig = A_SECOND, seed: int = 1) -> AsyncIterator[tuple[Supervisor, Ref]]:
     """Run one limiter."""
-    settings, rng = model("a", limit=config), Random(seed)
-    spec = ChildSpec(
-        "limiter", lambda _ledger, carry: RateLimiter(settings, rng, carry, trio.current_time()), mailbox=2
-    )
+    spec = ChildSpec("limiter", RateLimiter.factory("a", config, rng=Random(seed)), mailbox=2)
     async with Supervisor(GroupSpec("wizard", [spec])) as tree:
         yield tree, tree.ref("limiter", LimiterState)
 
@@ -43,9 +39,9 @@ async def state(ref: Ref) -> LimiterState:
     return published
 
 
-async def turn(ref: Ref, max_wait: float = 30.0, deadline: float = math.inf) -> Grant:
+async def turn(ref: Ref, max_wait: float = 30.0, deadline: float = math.inf, tokens: int = 0) -> Grant:
     """Wait for one turn."""
-    return await ref.ask(Acquire(trio.current_time(), max_wait, deadline))
+    return await ref.ask(Acquire(trio.current_time(), max_wait, deadline, tokens))
 
 
 class Callers:
@@ -87,8 +83,9 @@ async def test_turns_come_in_order_at_the_rate(autojump_clock: MockClock) -> Non
 
 
 async def test_without_a_limit_nobody_waits(autojump_clock: MockClock) -> None:
-    """Until a provider says otherwise."""
+    """Once a first answer has shown that a provider says nothing of limits."""
     async with limiter_of(NO_LIMIT) as (_, ref), trio.open_nursery() as nursery:
+        ref.give_back(await turn(ref), Settle(succeeded=True))
         callers = Callers(ref, nursery)
         await callers.come(50)
 
@@ -308,3 +305,91 @@ async def test_a_turn_of_before_the_crash_comes_back_without_harm(autojump_clock
         second = await turn(ref)
         assert second.at == 1.0
         ref.give_back(second, Settle())
+
+
+# -- tokens
+
+
+TOKENS = RateLimitConfig(tokens_per_minute=400)
+
+
+async def test_token_limits_race_five_concurrent_calls_spent_663_tokens_of_100(autojump_clock: MockClock) -> None:
+    """Five at once, of 150 tokens against 400 a minute: never more than the limit in any minute."""
+    granted: list[Grant] = []
+
+    async def call(ref: Ref) -> None:
+        grant = await turn(ref, max_wait=math.inf, tokens=150)
+        granted.append(grant)
+        await trio.sleep(2.0)
+        ref.give_back(grant, Settle(succeeded=True, tokens=150))
+
+    async with limiter_of(TOKENS) as (_, ref), trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(call, ref)
+
+    assert len(granted) == 5
+    assert all(sum(g.tokens for g in granted if s.at <= g.at <= s.at + 60.0) <= 400 for s in granted)
+
+
+async def test_a_cancelled_call_settles_at_its_estimate(autojump_clock: MockClock) -> None:
+    """Providers bill it; only a refusal, or a request that was never sent, costs nothing."""
+    for settle, left in (
+        (Settle(), 300.0),
+        (Settle(tokens=40), 360.0),
+        (Settle(limited=True, retry_after=1.0), 400.0),
+        (Settle(sent=False), 400.0),
+    ):
+        async with limiter_of(TOKENS) as (_, ref):
+            ref.give_back(await turn(ref, tokens=100), settle)
+            assert (await state(ref)).remaining_tokens == left
+
+
+async def test_the_error_names_the_model_where_a_limiter_is_shared(autojump_clock: MockClock) -> None:
+    """And the limiter itself where nobody said for whom."""
+    async with limiter_of() as (_, ref):
+        await turn(ref)
+        for name, shown in (("primary", "primary"), (None, "a")):
+            with pytest.raises(RateLimitError, match=f"^{shown} is at its rate limit") as caught:
+                await ref.ask(Acquire(trio.current_time(), 0.0, model=name))
+            assert caught.value.model == shown
+
+
+async def test_a_thousand_grants_settled_in_one_tick_lose_nothing(autojump_clock: MockClock) -> None:
+    """Every token comes back, and nothing stays outstanding."""
+    config = RateLimitConfig(requests_per_minute=1e6, burst=1000, tokens_per_minute=1e6)
+    async with limiter_of(config) as (tree, ref):
+        grants = [await turn(ref, tokens=100) for _ in range(1000)]
+        for number, grant in enumerate(grants):
+            ref.give_back(grant, Settle(sent=number % 2 == 0, succeeded=True, tokens=60))
+
+        after = await state(ref)
+        assert tree.outstanding == {}
+        assert (after.refunded, after.tokens_settled, after.remaining_tokens) == (500, 30_000, 970_000)
+
+
+async def test_a_thousand_waiters_forgotten_in_one_tick_lose_nothing(autojump_clock: MockClock) -> None:
+    """Their places are free, and the next caller has to wait for nobody."""
+    async with limiter_of(RateLimitConfig(tokens_per_minute=600, queue=1000)) as (tree, ref):
+        ref.give_back(await turn(ref, tokens=100), Settle())
+        async with trio.open_nursery() as nursery:
+            for _ in range(1000):
+                nursery.start_soon(lambda: turn(ref, max_wait=math.inf, tokens=100))
+            await wait_all_tasks_blocked()
+            assert (await state(ref)).waiting == 1000
+            nursery.cancel_scope.cancel()
+
+        assert (await state(ref)).waiting == 0
+        assert tree.outstanding == {}
+        assert (await turn(ref, tokens=10)).at == trio.current_time() == 1.0
+
+
+async def test_headers_of_tokens_slow_an_adaptive_limit_down(autojump_clock: MockClock) -> None:
+    """Before the first 429, where no tokens a minute are configured."""
+    async with limiter_of(NO_LIMIT) as (_, ref):
+        grant = await turn(ref, tokens=100)
+        ref.notify(grant, HeadersSeen(LimitHeaders(tokens=LimitWindow(limit=10_000.0, remaining=1000.0, reset=50.0))))
+        ref.give_back(grant, Settle(succeeded=True, tokens=100))
+
+        assert (await state(ref)).token_rate == pytest.approx(1200.0)
+        await turn(ref, tokens=100)
+        assert (await turn(ref, tokens=100)).at == pytest.approx(5.0)

@@ -5,26 +5,29 @@ from random import Random
 
 import pytest
 
-from wizard_actors.config import RetryBudgetConfig, RetryConfig
+from wizard_actors.config import ErrorRetryConfig, RetryBudgetConfig, RetryConfig
 from wizard_actors.errors import (
     ActorCrashedError,
     AuthError,
     CircuitOpenError,
     NetworkError,
     OverloadedError,
+    ParseError,
     ProviderTimeoutError,
     RateLimitError,
     WizardError,
 )
-from wizard_actors.retry import RetryBudget, full_jitter, parse_retry_after, retry_delay
+from wizard_actors.retry import RetryBudget, full_jitter, parse_retry_after, parse_retry_delay, retry_delay
 
 CONFIG = RetryConfig()
 WALL_NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
 
 
-def delay_after(*failures: WizardError, last: bool = False, seed: int = 1) -> float | None:
-    """Return the delay that the defaults give."""
-    return retry_delay(failures, CONFIG, last=last, rng=Random(seed))
+def delay_after(
+    *failures: WizardError, last: bool = False, seed: int = 1, config: RetryConfig = CONFIG
+) -> float | None:
+    """Return the delay that `config` gives: the defaults, unless it is another."""
+    return retry_delay(failures, config, last=last, rng=Random(seed))
 
 
 def broken() -> NetworkError:
@@ -99,6 +102,77 @@ def test_a_silent_model_is_asked_again_once_and_only_where_no_other_remains() ->
     assert delay_after(silent(), silent(), last=True) is None
 
 
+def test_clamping_after_jitter_would_remove_it_at_the_cap() -> None:
+    """Where the bound has grown far beyond the cap, delays still spread over all of it, and few come near it."""
+    rng = Random(4)
+    delays = [full_jitter(20, CONFIG, rng) for _ in range(1000)]
+    assert sum(delay > 0.99 * CONFIG.max_delay for delay in delays) < 30
+    assert len(set(delays)) == 1000
+
+
+# -- policies for one kind of error
+
+
+def test_an_errors_own_bound_replaces_the_models() -> None:
+    """Larger or smaller; the errors without one keep the model's."""
+    config = RetryConfig(
+        max_attempts=3,
+        errors={"overloaded": ErrorRetryConfig(max_attempts=5), "parse": ErrorRetryConfig(max_attempts=1)},
+    )
+    assert delay_after(*[overloaded(0.0)] * 4, config=config) is not None
+    assert delay_after(*[overloaded(0.0)] * 5, config=config) is None
+    assert delay_after(ParseError("no JSON", model="m"), config=config) is None
+    assert delay_after(broken(), broken(), config=config) is not None
+    assert delay_after(broken(), broken(), broken(), config=config) is None
+
+
+def test_every_bound_counts_all_attempts_at_the_model() -> None:
+    """The error of the newest attempt decides which bound holds; a mixture never gets more than the largest."""
+    config = RetryConfig(max_attempts=3, errors={"overloaded": ErrorRetryConfig(max_attempts=5)})
+    assert delay_after(broken(), broken(), broken(), overloaded(0.0), config=config) is not None
+    assert delay_after(overloaded(0.0), overloaded(0.0), overloaded(0.0), broken(), config=config) is None
+    assert delay_after(*[broken()] * 4, overloaded(0.0), config=config) is None
+
+
+def test_an_errors_own_delays_replace_the_models() -> None:
+    """Each key by itself: with another base alone, the model's cap still holds."""
+    config = RetryConfig(
+        base_delay=1,
+        max_delay=2,
+        errors={"overloaded": ErrorRetryConfig(base_delay=10), "network": ErrorRetryConfig(max_delay=0.1)},
+    )
+    busy = [delay_after(overloaded(0.0), config=config, seed=seed) or 0.0 for seed in range(200)]
+    cut = [delay_after(broken(), config=config, seed=seed) or 0.0 for seed in range(200)]
+    plain = [delay_after(ParseError("no JSON", model="m"), config=config, seed=seed) or 0.0 for seed in range(200)]
+    assert 1.9 < max(busy) <= 2.0
+    assert 0.095 < max(cut) <= 0.1
+    assert 0.95 < max(plain) <= 1.0
+
+
+def test_a_silent_model_with_a_bound_of_its_own_is_asked_that_often() -> None:
+    """Somebody decided so; while another model remains it is still left alone."""
+    config = RetryConfig(errors={"timeout": ErrorRetryConfig(max_attempts=4)})
+    assert delay_after(silent(), silent(), silent(), last=True, config=config) is not None
+    assert delay_after(*[silent()] * 4, last=True, config=config) is None
+    assert delay_after(silent(), last=False, config=config) is None
+    only_slower = RetryConfig(errors={"timeout": ErrorRetryConfig(base_delay=9)})
+    assert delay_after(silent(), silent(), last=True, config=only_slower) is None
+
+
+def test_a_policy_for_429s_leaves_the_pause_to_the_limiter() -> None:
+    """It decides how often; the call still only acquires again."""
+    config = RetryConfig(errors={"rate_limit": ErrorRetryConfig(max_attempts=5, base_delay=4)})
+    assert delay_after(*[limited()] * 4, config=config) == 0.0
+    assert delay_after(*[limited()] * 5, config=config) is None
+
+
+def test_a_refusal_of_the_limiter_is_no_429() -> None:
+    """Nothing was sent, and its policy does not make the call ask again."""
+    config = RetryConfig(errors={"rate_limit": ErrorRetryConfig(max_attempts=9)})
+    refusal = RateLimitError("too long a queue", model="m", source="limiter")
+    assert delay_after(refusal, config=config, last=True) is None
+
+
 # -- Retry-After
 
 
@@ -125,6 +199,56 @@ def test_after_a_429_the_limiter_holds_the_pause() -> None:
     assert delay_after(limited()) == 0.0
     assert delay_after(limited(2.0), limited(2.0)) == 0.0
     assert delay_after(limited(2.0), limited(2.0), limited(2.0)) is None
+
+
+def test_a_429_mid_stream_does_not_spin() -> None:
+    """Each of them costs an attempt, wherever it stood, so that without any pause there are only so many."""
+    failures: list[WizardError] = [limited(0.0)]
+    while delay_after(*failures, last=True) is not None:
+        failures.append(limited(0.0))
+    assert len(failures) == CONFIG.max_attempts
+
+
+@pytest.mark.parametrize(
+    ("absurd", "delayed"), [(-5.0, True), (float("nan"), True), (float("inf"), False), (1e300, False), (1e-9, True)]
+)
+def test_an_absurd_retry_after_neither_spins_nor_sleeps_for_ever(absurd: float, delayed: bool) -> None:
+    """A provider of somebody's own may say anything: less than nothing is not said, far too much ends the matter."""
+    delays = [delay_after(overloaded(absurd), last=True, seed=seed) for seed in range(50)]
+    if delayed:
+        assert all(delay is not None and 0.0 <= delay <= 0.51 for delay in delays)
+        assert len(set(delays)) == 50
+    else:
+        assert set(delays) == {None}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("48s", 48.0),
+        ("1.5s", 1.5),
+        ("0s", 0.0),
+        ("0.000000001s", 1e-9),
+        ("-3s", 0.0),
+        ("86400s", 86400.0),
+        ("86401s", None),
+        ("999999999999s", None),
+        ("9" * 400 + "s", None),
+        ("48", None),
+        ("48ms", None),
+        (" 48s", None),
+        ("48s\n", None),
+        ("1e3s", None),
+        ("nans", None),
+        ("infs", None),
+        ("\u0664s", None),
+        ("s", None),
+        ("", None),
+    ],
+)
+def test_a_delay_in_geminis_body_is_read(text: str, seconds: float | None) -> None:
+    """Seconds with a fraction and an `s`; the past is now, and the absurd was not said."""
+    assert parse_retry_delay(text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -216,6 +340,15 @@ def test_time_counts_once_where_the_clock_goes_back() -> None:
     for _ in range(100):
         assert spent(budget, 0.0) == 0
         assert spent(budget, 1.0) == 0
+
+
+def test_retries_and_hedges_pay_from_one_balance() -> None:
+    """A hedge that was paid for is a retry less: together they never send more than the budget holds."""
+    budget = RetryBudget(RetryBudgetConfig(initial=3, refill_per_second=0.0, deposit=0.0), 0.0)
+    paid = {"retry": 0, "hedge": 0}
+    for payer in ("retry", "hedge", "hedge", "retry", "hedge"):
+        paid[payer] += budget.try_spend(0.0)
+    assert paid == {"retry": 1, "hedge": 2}
 
 
 def test_a_budget_that_is_off_pays_for_everything() -> None:

@@ -186,6 +186,8 @@ def test_a_response_is_shown_in_json() -> None:
         "attempts": [RESPONSE.attempts[0].to_dict()],
         "cost": "0.00150",
         "served_by": "retry",
+        "cached": False,
+        "stale": False,
         "request_id": "r1",
         "reasoning": "hm",
         "tool_calls": [{"id": "call_1", "name": "weather", "arguments": '{"city": "Oslo"}'}],
@@ -204,6 +206,8 @@ def test_a_response_shows_what_is_unknown_as_null_and_leaves_out_what_there_is_n
         "attempts": [],
         "cost": None,
         "served_by": "direct",
+        "cached": False,
+        "stale": False,
         "request_id": "",
     }
 

@@ -1,6 +1,7 @@
 """A resilient client for large language models, built from supervised actors on Trio."""
 
-from wizard_actors.client import ResilientClient, ResponseStream
+from wizard_actors.client import AskOptions, ResilientClient, Warmed
+from wizard_actors.client_builder import ClientBuilder
 from wizard_actors.config import ModelConfig, WizardConfig
 from wizard_actors.errors import (
     ActorCrashedError,
@@ -39,7 +40,9 @@ from wizard_actors.errors import (
     UnsupportedError,
     WizardError,
 )
-from wizard_actors.pipeline import Delivery
+from wizard_actors.metrics import MetricsSnapshot
+from wizard_actors.request import Delivery
+from wizard_actors.response_stream import ResponseStream
 from wizard_actors.types import (
     End,
     FinishReason,
@@ -67,9 +70,11 @@ __all__ = [
     "ActorCrashedError",
     "ActorError",
     "ActorStoppedError",
+    "AskOptions",
     "Attempt",
     "AuthError",
     "CircuitOpenError",
+    "ClientBuilder",
     "ConfigError",
     "ConfigProblem",
     "ContentFilterError",
@@ -84,6 +89,7 @@ __all__ = [
     "InvalidStateTransitionError",
     "MailboxFullError",
     "Message",
+    "MetricsSnapshot",
     "ModelConfig",
     "ModelNotFoundError",
     "NetworkError",
@@ -119,6 +125,7 @@ __all__ = [
     "ToolCallDelta",
     "UnsupportedError",
     "UsageUpdate",
+    "Warmed",
     "WizardConfig",
     "WizardError",
     "WizardResponse",

@@ -12,7 +12,6 @@ call ended, the slot once the exchange is closed, for until then the model is bu
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from decimal import Decimal
@@ -20,94 +19,43 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 import trio
-from attrs import frozen
 
 from wizard_actors.actor import ActorRef, Ask
-from wizard_actors.breaker_core import BreakerState, Permit
+from wizard_actors.breaker_core import Permit
 from wizard_actors.circuit_breaker import Admit, Ended, refusal
-from wizard_actors.config import ModelConfig, PriceConfig
+from wizard_actors.config import PriceConfig
 from wizard_actors.errors import (
     DeadlineExceededError,
     MailboxFullError,
     ProviderBugError,
+    ProviderError,
     ProviderTimeoutError,
     RateLimitError,
     SerializationError,
     StreamInterruptedError,
-    TimeoutPhase,
     UnsupportedError,
     WizardError,
 )
+from wizard_actors.estimate import estimate_output
 from wizard_actors.failure import Attempt as Record
-from wizard_actors.gcra import Grant, LimiterState
-from wizard_actors.providers.base import Answer, Call, Provider
+from wizard_actors.gcra import Grant
+from wizard_actors.port import Patience, Port, deadline_exceeded
+from wizard_actors.providers.base import Answer, Call
 from wizard_actors.rate_limit import Acquire, HeadersSeen, Settle
-from wizard_actors.slots import Slot, WorkerState
+from wizard_actors.slots import Slot
 from wizard_actors.streaming import Assembly
+from wizard_actors.timing import Timing
 from wizard_actors.types import ModelEvent, TokenUsage
 from wizard_actors.verdict import Outcome
 from wizard_actors.worker import FirstToken, Release, TakeSlot
 
-__all__ = ["Attempt", "Patience", "Port", "deadline_exceeded"]
+__all__ = ["Attempt"]
 
 log = logging.getLogger("wizard_actors.attempt")
 
 R = TypeVar("R")
 
-BENEFIT_OF_DOUBT: Final = 300.0
-"""Seconds of silence for which a model that was seen to be slow counts as slow rather than dead to hurried callers."""
-
-USAGE_WAIT: Final = 1.0
-"""Seconds for which the usage is awaited once an answer is complete."""
-
 MILLION: Final = Decimal(1_000_000)
-
-
-@frozen
-class Port:
-    """One model, as an attempt reaches it."""
-
-    config: ModelConfig
-    provider: Provider
-    worker: ActorRef[WorkerState]
-    limiter: ActorRef[LimiterState]
-    breaker: ActorRef[BreakerState]
-
-    @property
-    def name(self) -> str:
-        """What callers call the model."""
-        return self.config.name
-
-    @property
-    def down(self) -> bool:
-        """Whether one of the model's actors takes no asks."""
-        return not (self.worker.available and self.limiter.available and self.breaker.available)
-
-
-@frozen
-class Patience:
-    """How long one attempt may take.
-
-    `deadline` is the request's, an instant; `given` is what the caller had named, in seconds. At most `queue_timeout`
-    seconds are waited for a slot, `max_wait` for the limiter's turn, nothing while the limiter stands still for more
-    than `longest_pause`. `last`: no other model remains; else a first token gets at most half of what remains of the
-    caller's time when the request is sent.
-    """
-
-    queue_timeout: float
-    max_wait: float
-    longest_pause: float = math.inf
-    deadline: float = math.inf
-    given: float | None = None
-    last: bool = True
-
-
-def deadline_exceeded(given: float | None) -> DeadlineExceededError:
-    """Return the error for a request whose deadline, `given` seconds, has passed."""
-    return DeadlineExceededError(
-        "the request's deadline passed" if given is None else f"the request's deadline of {given:g} s passed",
-        deadline=given,
-    )
 
 
 class Attempt:
@@ -115,30 +63,31 @@ class Attempt:
 
     Everything that it was granted is given back exactly once, with what was learned, however it ends: the caller's own
     cancellation, and a consumer that leaves early, are neutral. `delay` is what has been waited for it already, in
-    seconds.
+    seconds; `input_tokens` is what the prompt is estimated to take.
     """
 
-    def __init__(self, port: Port, call: Call, patience: Patience, *, delay: float = 0.0) -> None:
+    def __init__(
+        self, port: Port, call: Call, patience: Patience, *, delay: float = 0.0, input_tokens: int = 0
+    ) -> None:
         self.port = port
         self.assembly = Assembly()
         self.began = trio.current_time()
         self.sent_at: float | None = None
+        self.slot_wait = self.rate_wait = 0.0
+        self.first_token: float | None = None
         self.complete = False
         self.ended_at: float | None = None
         self.upstream_model: str | None = None
         self._call = call
         self._patience = patience
         self._delay = delay
+        self._input_tokens = input_tokens
         self._slot: Slot | None = None
         self._grant: Grant | None = None
         self._permit: Permit | None = None
-        self._streams = True
+        self._timing: Timing
         self._exchange: AbstractAsyncContextManager[Answer] | None = None
         self._answer: Answer
-        self._first_token = math.inf
-        self._hurried = False
-        self._finished_at = self._total_at = self._first_token_at = math.inf
-        self._left_at = math.inf
         self._told = False
         self._ending = Outcome.IGNORED
 
@@ -150,18 +99,34 @@ class Attempt:
         price, usage = self.port.config.price, self.assembly.usage
         return None if price is None or usage is None else _cost(price, usage)
 
-    def record(self, error: WizardError | None) -> Record:
-        """Return the attempt as responses and errors list it."""
-        sent = self.sent_at
+    @property
+    def leave(self) -> float:
+        """Seconds from the beginning until the request was sent, or until it was clear that it would not be."""
         ended = trio.current_time() if self.ended_at is None else self.ended_at
+        return (ended if self.sent_at is None else self.sent_at) - self.began
+
+    @property
+    def delay(self) -> float:
+        """Seconds that were waited for the attempt, and in it before it was sent."""
+        return self._delay + self.leave
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the send to the end, 0.0 where nothing was sent."""
+        ended = trio.current_time() if self.ended_at is None else self.ended_at
+        return 0.0 if self.sent_at is None else ended - self.sent_at
+
+    def record(self, error: WizardError | None, *, cancelled: bool = False) -> Record:
+        """Return the attempt as responses and errors list it."""
         return Record(
             model=self.port.name,
             start=self.began,
-            duration=0.0 if sent is None else ended - sent,
-            delay=self._delay + ((ended if sent is None else sent) - self.began),
+            duration=self.duration,
+            delay=self.delay,
             error=error,
             cost=self.cost,
-            sent=sent is not None,
+            sent=self.sent_at is not None,
+            cancelled=cancelled,
         )
 
     # -- the call
@@ -187,20 +152,16 @@ class Attempt:
         Raises a `ProviderError` where it breaks off, ends too soon, or takes longer than the model's timeouts allow;
         `DeadlineExceededError` where the caller's own deadline passes.
         """
-        now = trio.current_time()
-        away = now - self._left_at  # the consumer's time is not the model's
-        self._total_at += away
-        self._finished_at += away
         finished = self.assembly.finished is not None
         try:
-            events = await self._next(self._until(now, finished=finished))
+            events = await self._next()
         except WizardError:
             if not finished:
                 raise
             events = None  # what breaks after the end of an answer does not make it less complete
-        self._left_at = trio.current_time()
+        after = self._timing.waited()
         if events is not None:
-            self._take(events)
+            self._take(events, after)
             return events
         if not finished:
             raise StreamInterruptedError(
@@ -243,8 +204,8 @@ class Attempt:
                 raise
             raise self._rate_limited(limiter.paused_until - trio.current_time()) from error  # that is what all wait for
         self._slot = slot
-        now = trio.current_time()
-        self._grant = await self._ask(self.port.limiter, Acquire(now, patience.max_wait, patience.deadline))
+        self.slot_wait = trio.current_time() - now
+        await self._get_rate()
         while self._permit is None:
             permit = await self.port.breaker.ask(Admit())
             state = self.port.breaker.published
@@ -253,6 +214,16 @@ class Attempt:
             else:  # of an earlier generation: the circuit has opened, or closed again, since it was granted
                 self.port.breaker.give_back(permit, Ended(Outcome.IGNORED))
                 self._peek()
+
+    async def _get_rate(self) -> None:
+        asked_at, patience, state = trio.current_time(), self._patience, self.port.worker.published
+        typical = None if state is None else state.health.typical_output
+        tokens = self._input_tokens + estimate_output(self._call.prompt, typical)
+        acquire = Acquire(asked_at, patience.max_wait, patience.deadline, tokens=tokens, model=self.port.name)
+        try:
+            self._grant = await self._ask(self.port.limiter, acquire)
+        finally:
+            self.rate_wait = trio.current_time() - asked_at
 
     def _peek(self) -> None:
         """Raise where it is known that there would be no leave, so that nothing is spent on it."""
@@ -284,18 +255,12 @@ class Attempt:
     # -- time
 
     async def _open(self) -> None:
-        now = self.sent_at = trio.current_time()
-        timeouts, deadline = self.port.config.timeouts, self._patience.deadline
-        half = math.inf if self._patience.last else (deadline - now) / 2
-        self._hurried = half < timeouts.first_token
-        self._first_token = min(half, timeouts.first_token)
-        self._total_at = now + timeouts.total
         with self._bugs():
-            self._streams = self.port.provider.streams
-        if self._streams:
-            self._first_token_at = now + self._first_token
+            streams = self.port.provider.streams
+        timing = self._timing = Timing(self.port, self._patience, streams=streams)
+        self.sent_at = timing.sent_at
         try:
-            with trio.CancelScope(deadline=self._until(now, finished=False)) as scope, self._bugs():
+            with trio.CancelScope(deadline=timing.until()) as scope, self._bugs():
                 exchange = self.port.provider.open(self._call)
                 self._answer = await exchange.__aenter__()
                 self._exchange = exchange
@@ -303,11 +268,11 @@ class Attempt:
             self.sent_at = None  # by their meaning: such a prompt cannot be sent
             raise
         if scope.cancelled_caught:
-            raise self._late("first_token")
-        self._left_at = trio.current_time()
+            raise timing.late(None)
+        timing.waited()
 
-    async def _next(self, until: float) -> Sequence[ModelEvent] | None:
-        with trio.CancelScope(deadline=until):
+    async def _next(self) -> Sequence[ModelEvent] | None:
+        with trio.CancelScope(deadline=self._timing.until()):
             try:
                 if not self._told:
                     self._tell_limits()
@@ -316,34 +281,7 @@ class Attempt:
                 raise
             except Exception as error:
                 raise self._bug(error) from error
-        raise self._late("stall" if self.assembly.started else "first_token")
-
-    def _until(self, now: float, *, finished: bool) -> float:
-        """Return until when a wait that begins at `now` may take."""
-        if finished:
-            limit = self._finished_at + USAGE_WAIT
-        elif not self._streams:
-            limit = math.inf
-        elif self.assembly.started:
-            limit = now + self.port.config.timeouts.stall
-        else:
-            limit = self._first_token_at
-        return min(limit, self._total_at, self._patience.deadline)
-
-    def _late(self, phase: TimeoutPhase) -> WizardError:
-        """Return the error for a wait that took too long."""
-        now, timeouts = trio.current_time(), self.port.config.timeouts
-        if now >= self._patience.deadline:
-            return deadline_exceeded(self._patience.given)
-        if now >= self._total_at:
-            phase = "total"
-        seconds = {"first_token": self._first_token, "stall": timeouts.stall, "total": timeouts.total}[phase]
-        return ProviderTimeoutError(
-            f"{self.port.name} was too late: {phase.replace('_', ' ')} after {seconds:.3g} s",
-            model=self.port.name,
-            phase=phase,
-            request_id=self._upstream_id(),
-        )
+        raise self._timing.late(self._upstream_id())
 
     def _upstream_id(self) -> str | None:
         if self._exchange is None:
@@ -359,14 +297,14 @@ class Attempt:
         if self._grant is not None and (limits := self._answer.limits) is not None:
             self.port.limiter.notify(self._grant, HeadersSeen(limits))
 
-    def _take(self, events: Sequence[ModelEvent]) -> None:
-        """Put the events together, and tell the worker of the first token."""
-        before = self.assembly.started
-        self.assembly.extend(events)
-        if not before and self.assembly.started and self._slot is not None and self.sent_at is not None:
-            self.port.worker.notify(self._slot, FirstToken(self._left_at - self.sent_at))
-        if self.assembly.finished is not None and self._finished_at == math.inf:
-            self._finished_at = self._left_at
+    def _take(self, events: Sequence[ModelEvent], after: float) -> None:
+        """Put the events together, and tell the worker of a first token, which came `after` so many seconds."""
+        parts = self.assembly
+        parts.extend(events)
+        self._timing.heard(started=parts.started, finished=parts.finished is not None)
+        if self.first_token is None and parts.started and self._slot is not None:
+            self.first_token = after
+            self.port.worker.notify(self._slot, FirstToken(after))
 
     def _done(self) -> None:
         with self._bugs():
@@ -375,21 +313,10 @@ class Attempt:
         self._settle(Outcome.SUCCESS, None)
 
     def _outcome(self, error: WizardError) -> Outcome:
-        """Return what the breaker learns: nothing from a limit that a hurried caller shortened, where somebody else got
-        a first token meanwhile, or the model has lately been seen to take longer and answer all the same.
-        """
-        outcome, state = error.verdict.breaker, self.port.worker.published
-        if not self._hurried or not isinstance(error, ProviderTimeoutError) or error.phase != "first_token":
-            return outcome
-        if state is None or self.sent_at is None:
-            return outcome
-        health = state.health
-        silent_for = trio.current_time() - health.first_token_at
-        if health.first_token_at >= self.sent_at or (
-            health.slowest_first_token > self._first_token and silent_for <= BENEFIT_OF_DOUBT
-        ):
+        """Return what the breaker learns."""
+        if isinstance(error, ProviderTimeoutError) and self._timing.excuses(error):
             return Outcome.IGNORED
-        return outcome
+        return error.verdict.breaker
 
     def _settle(self, outcome: Outcome, error: WizardError | None) -> None:
         """Say how the call ended, and give back the permit and the grant, once."""
@@ -400,17 +327,28 @@ class Attempt:
             self.port.breaker.give_back(permit, Ended(outcome))
         grant, self._grant = self._grant, None
         if grant is not None:
-            sent = self.sent_at is not None
+            sent, used = self.sent_at is not None, self._used(error)
             if isinstance(error, RateLimitError) and sent:
-                self.port.limiter.give_back(grant, Settle(limited=True, retry_after=error.retry_after))
+                self.port.limiter.give_back(grant, Settle(limited=True, retry_after=error.retry_after, tokens=used))
             else:
-                self.port.limiter.give_back(grant, Settle(sent=sent, succeeded=outcome is Outcome.SUCCESS))
+                settle = Settle(sent=sent, succeeded=outcome is Outcome.SUCCESS, tokens=used)
+                self.port.limiter.give_back(grant, settle)
+
+    def _used(self, error: WizardError | None) -> int | None:
+        """Return the tokens that the call has used, None where nobody knows: then it is taken at its estimate."""
+        usage = self.assembly.usage
+        if usage is not None and self.assembly.finished is not None:
+            return usage.total_tokens
+        refused = isinstance(error, ProviderError) and error.status is not None and not self.assembly.started
+        return 0 if refused else None
 
     def _release(self) -> None:
         """Give back the slot, once: the exchange is closed."""
         slot, self._slot = self._slot, None
         if slot is not None:
-            self.port.worker.give_back(slot, Release(None if self.sent_at is None else self._ending))
+            usage = self.assembly.usage if self.complete else None
+            spoken = None if usage is None else usage.output_tokens
+            self.port.worker.give_back(slot, Release(None if self.sent_at is None else self._ending, spoken))
 
     @contextmanager
     def _bugs(self) -> Iterator[None]:

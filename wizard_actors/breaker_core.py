@@ -1,7 +1,7 @@
-"""The core of the circuit breaker: whether a model may be called, learned from how its calls end.
+"""The core of the circuit breaker: whether something may be called, learned from how its calls end.
 
     CLOSED ──tripped──> OPEN ──due──> HALF_OPEN ──recovered──> CLOSED
-                         └──<──────failed──────┘
+                         └─<─failed, restarted─┘
 
 CLOSED admits everybody and counts failures. OPEN admits nobody until `retry_at`. Then the first request to ask makes it
 HALF_OPEN and is a probe; at most `half_open_probes` are out at a time. `success_threshold` successes close it, one
@@ -11,6 +11,10 @@ Each transition begins a new generation. A permit is worth something only in its
 a transition is fenced, neither closing nor opening anything. An ignored outcome gives a probe's place back and teaches
 nothing. Every permit must come back: one that never does keeps its probe's place for ever, which is why a permit is a
 grant, which its caller's end always returns.
+
+What is told of a call that had no permit cannot be fenced. It counts as if it had been admitted and had ended in one
+instant: where nobody would be admitted, it teaches nothing. So it is a probe once an open circuit is due, for callers
+that only look whether the circuit is open; and while permits hold all the probes' places, those alone decide.
 """
 
 from __future__ import annotations
@@ -49,13 +53,16 @@ class Turn(StrEnum):
     DUE = "due"
     RECOVERED = "recovered"
     FAILED = "failed"
+    RESTARTED = "restarted"
 
 
 TRANSITIONS: Mapping[Circuit, Mapping[Turn, Circuit]] = MappingProxyType(
     {
         Circuit.CLOSED: MappingProxyType({Turn.TRIPPED: Circuit.OPEN}),
         Circuit.OPEN: MappingProxyType({Turn.DUE: Circuit.HALF_OPEN}),
-        Circuit.HALF_OPEN: MappingProxyType({Turn.RECOVERED: Circuit.CLOSED, Turn.FAILED: Circuit.OPEN}),
+        Circuit.HALF_OPEN: MappingProxyType(
+            {Turn.RECOVERED: Circuit.CLOSED, Turn.FAILED: Circuit.OPEN, Turn.RESTARTED: Circuit.OPEN}
+        ),
     }
 )
 """Every transition there is."""
@@ -82,8 +89,9 @@ class BreakerState:
 
     `retry_at` is the instant from which an open circuit admits a probe. `failures` are those remembered, at most what
     trips the circuit, or all of a window where a rate does; `probes_free` the probes that a half-open circuit still
-    admits. `trips` counts the times it opened since it was last
-    closed, `opened` since the start.
+    admits. `trips` counts the times it opened since it was last closed, `opened` since the start. `in_flight` are the
+    permits that are out; `fenced` counts the outcomes that taught nothing because they came from an earlier generation,
+    or without a permit when none was to be had.
     """
 
     circuit: Circuit = Circuit.CLOSED
@@ -110,7 +118,7 @@ class BreakerState:
 
 
 class BreakerCore:
-    """The circuit breaker of one model. `rng` spreads the ends of open times, so that not all clients probe at once."""
+    """The circuit breaker of one thing. `rng` spreads the ends of open times, so that not all clients probe at once."""
 
     def __init__(self, config: BreakerConfig, rng: Random) -> None:
         self._config = config
@@ -134,20 +142,25 @@ class BreakerCore:
         so, but trips on its first failure until a window has passed: what it had counted is lost.
         """
         core = cls(config, rng)
-        core._generation = carry.generation + 1
+        core._circuit, core._generation, core._retry_at = carry.circuit, carry.generation, carry.retry_at
         core._trips, core._opened = carry.trips, carry.opened
         core._admitted, core._refused, core._fenced = carry.admitted, carry.refused, carry.fenced
+        if carry.circuit is Circuit.HALF_OPEN:
+            core._turn(Turn.RESTARTED)
+        else:
+            core._generation += 1
         if carry.circuit is Circuit.CLOSED:
             core._fragile_until = now + config.window
-        else:
-            core._circuit = Circuit.OPEN
-            core._retry_at = carry.retry_at
         return core
+
+    def come_due(self, now: float) -> None:
+        """Make an open circuit half-open once it is due, as every call that would be a probe does by itself."""
+        if self._circuit is Circuit.OPEN and now >= self._retry_at:
+            self._turn(Turn.DUE)
 
     def admit(self, now: float) -> Permit | Refused:
         """Ask for leave to make one call. The first to ask once an open circuit is due becomes its probe."""
-        if self._circuit is Circuit.OPEN and now >= self._retry_at:
-            self._turn(Turn.DUE)
+        self.come_due(now)
         if self._circuit is Circuit.OPEN:
             self._refused += 1
             return Refused(self._retry_at)
@@ -170,13 +183,16 @@ class BreakerCore:
             self._fenced += 1
             return
         if self._circuit is Circuit.HALF_OPEN:
-            self._settle_probe(outcome, now)
-        elif outcome is Outcome.FAILURE:
-            self._failures.failed(now)
-            if self._failures.too_many(now) or now < self._fragile_until:
-                self._open(Turn.TRIPPED, now)
-        elif outcome is Outcome.SUCCESS:
-            self._failures.succeeded(now)
+            self._probes_out -= 1
+        self._learn(outcome, now)
+
+    def record(self, outcome: Outcome, now: float) -> None:
+        """Learn from a call that had no permit, as if it had been admitted and had ended in this instant."""
+        self.come_due(now)
+        if self._circuit is Circuit.OPEN or (self._circuit is Circuit.HALF_OPEN and not self._probes_free):
+            self._fenced += 1
+        else:
+            self._learn(outcome, now)
 
     def forget(self, permit: Permit) -> None:
         """Take a permit back whose call was never made, or never told."""
@@ -202,8 +218,17 @@ class BreakerCore:
     def _probes_free(self) -> int:
         return self._config.half_open_probes - self._probes_out
 
-    def _settle_probe(self, outcome: Outcome, now: float) -> None:
-        self._probes_out -= 1
+    def _learn(self, outcome: Outcome, now: float) -> None:
+        if self._circuit is Circuit.HALF_OPEN:
+            self._learn_of_probe(outcome, now)
+        elif outcome is Outcome.FAILURE:
+            self._failures.failed(now)
+            if self._failures.too_many(now) or now < self._fragile_until:
+                self._open(Turn.TRIPPED, now)
+        elif outcome is Outcome.SUCCESS:
+            self._failures.succeeded(now)
+
+    def _learn_of_probe(self, outcome: Outcome, now: float) -> None:
         if outcome is Outcome.FAILURE:
             self._open(Turn.FAILED, now)
         elif outcome is Outcome.SUCCESS:

@@ -12,27 +12,30 @@ import trio
 from attrs import frozen
 
 from wizard_actors.actor import Actor
-from wizard_actors.attempt import Port
 from wizard_actors.breaker_core import BreakerState
+from wizard_actors.cache import CacheState, ResponseCache
 from wizard_actors.circuit_breaker import CircuitBreaker
-from wizard_actors.config import PRESETS, ModelConfig, SessionsConfig, StreamConfig, WizardConfig
+from wizard_actors.config import PRESETS, ModelConfig, SessionsConfig, WizardConfig
 from wizard_actors.errors import ConfigError, ConfigProblem, UnsupportedError
 from wizard_actors.events import EventStream
 from wizard_actors.gcra import LimiterState
+from wizard_actors.lag import LagWatch
 from wizard_actors.mailbox import Ledger
-from wizard_actors.pipeline import Pipeline
+from wizard_actors.port import Port
 from wizard_actors.providers.base import Provider
 from wizard_actors.providers.engine import Engine, EngineState, LocalProvider
 from wizard_actors.providers.http import make_http_client
 from wizard_actors.providers.openai import OpenAIProvider
 from wizard_actors.providers.simulated import SimulatedProvider
 from wizard_actors.rate_limit import RateLimiter
+from wizard_actors.retry import RetryBudget
 from wizard_actors.routing import Router, RouterState
+from wizard_actors.shared import Shared
 from wizard_actors.slots import WorkerState
 from wizard_actors.supervisor import ChildSpec, GroupSpec, RestartPolicy, Supervisor
 from wizard_actors.worker import ModelWorker
 
-__all__ = ["SUPPORTED", "Clients", "make_pipeline", "make_tree", "not_used"]
+__all__ = ["SUPPORTED", "Clients", "make_shared", "make_tree", "not_used"]
 
 log = logging.getLogger("wizard_actors.client")
 
@@ -80,14 +83,13 @@ class _Builder:
 
     def model(self, model: ModelConfig) -> GroupSpec:
         queue = self.config.supervision.mailbox
+        breaker = CircuitBreaker.factory(model.name, model.circuit_breaker, rng=self.rng, events=self.events)
         children = [
-            self.child("limiter", lambda _ledger, carry: RateLimiter(model, self.rng, carry, trio.current_time())),
-            self.child(
-                "breaker",
-                lambda ledger, carry: CircuitBreaker(model, self.rng, self.events, ledger, carry, trio.current_time()),
-            ),
+            self.child("breaker", breaker),
             self.child("worker", lambda ledger, carry: ModelWorker(model, queue, ledger, carry)),
         ]
+        if model.rate_limit_group is None:
+            children.insert(0, self.limiter("limiter", model, of=model.name))
         if model.local is not None:
             local = model.local
             children.append(
@@ -95,31 +97,48 @@ class _Builder:
             )
         return self.group(f"model:{model.name}", *children)
 
+    def limiter(self, name: str, model: ModelConfig, *, of: str) -> ChildSpec:
+        return self.child(
+            name, RateLimiter.factory(of, model.rate_limit, retry=model.retry.after("rate_limit"), rng=self.rng)
+        )
+
+    def limits(self) -> list[ChildSpec]:
+        """The limiters that several models share, one for each group. Their settings are the same in all of them."""
+        groups = {model.rate_limit_group: model for model in self.config.models if model.enabled}
+        return [self.limiter(name, model, of=name) for name, model in groups.items() if name is not None]
+
 
 def make_tree(config: WizardConfig, *, rng: Random, events: EventStream) -> Supervisor:
-    """Return the supervision tree of a client, not started yet: wizard ─ router, models ─ model:<name> ─ its actors."""
+    """Return the supervision tree of a client, not started yet.
+
+    wizard ─ cache and limits ─ <group>, where there are any; router; models ─ model:<name> ─ its actors.
+    """
     builder = _Builder(config, rng, events)
     models = {model.name: model for model in config.models}
-    router = builder.child("router", lambda ledger, carry: Router(models, ledger, carry))
-    enabled = [builder.model(model) for model in config.models if model.enabled]
+    children: list[ChildSpec | GroupSpec] = [
+        builder.child("router", lambda ledger, carry: Router(models, rng, ledger, carry)),
+        builder.group("models", *(builder.model(model) for model in config.models if model.enabled)),
+    ]
+    if limits := builder.limits():
+        children.insert(0, builder.group("limits", *limits))
+    if config.cache.max_entries:
+        children.insert(0, builder.child("cache", lambda ledger, carry: ResponseCache(config.cache, ledger, carry)))
     return Supervisor(
-        builder.group("wizard", router, builder.group("models", *enabled)),
-        rng=rng,
-        drain_timeout=config.server.drain_timeout,
-        events=events,
+        builder.group("wizard", *children), rng=rng, drain_timeout=config.server.drain_timeout, events=events
     )
 
 
-def make_pipeline(
+def make_shared(
     config: WizardConfig,
     tree: Supervisor,
     clients: Clients,
     *,
     rng: Random,
     events: EventStream,
+    lag: LagWatch,
     providers: Mapping[str, Provider] | None = None,
-) -> Pipeline:
-    """Return the pipeline over `tree`; `providers` replaces those of the models that it names.
+) -> Shared:
+    """Return what all requests over `tree` share; `providers` replaces those of the models that it names.
 
     Raises `ConfigError` where a key cannot be read or `providers` names no model, `UnsupportedError` where a provider
     is not part of this version.
@@ -132,39 +151,30 @@ def make_pipeline(
     ports: dict[str, Port] = {}
     for model in config.models:
         if model.enabled:
-            path = f"models/model:{model.name}"
+            path, group = f"models/model:{model.name}", model.rate_limit_group
             given = (providers or {}).get(model.name)
             ports[model.name] = Port(
                 config=model,
                 provider=_provider(model, tree, clients) if given is None else given,
                 worker=tree.ref(f"{path}/worker", WorkerState),
-                limiter=tree.ref(f"{path}/limiter", LimiterState),
+                limiter=tree.ref(f"{path}/limiter" if group is None else f"limits/{group}", LimiterState),
                 breaker=tree.ref(f"{path}/breaker", BreakerState),
+                lag=lag,
             )
-    router = tree.ref("router", RouterState)
-    return Pipeline(config, ports, router, stopping=tree.stopping, events=events, rng=rng)
+    return Shared(
+        config=config,
+        ports=ports,
+        router=tree.ref("router", RouterState),
+        cache=tree.ref("cache", CacheState) if config.cache.max_entries else None,
+        budget=RetryBudget(config.retry_budget, trio.current_time()),
+        stopping=tree.stopping,
+        events=events,
+        rng=rng,
+    )
 
 
 def _unused(config: WizardConfig) -> Iterator[str]:
     """Yield what is set, valid, and without effect in this version."""
-    for route in (config.fallback, *config.routes):
-        if route.strategy != "sequential":
-            yield f"the strategy {route.strategy!r} of the route {route.name!r}"
-        if route.static_answer is not None:
-            yield f"static_answer of the route {route.name!r}"
-    for model in config.models:
-        if model.rate_limit.tokens_per_minute is not None:
-            yield f"rate_limit.tokens_per_minute of the model {model.name!r}"
-        if model.rate_limit_group is not None:
-            yield f"rate_limit_group of the model {model.name!r}"
-    yield from _unused_tables(config)
-
-
-def _unused_tables(config: WizardConfig) -> Iterator[str]:
-    if config.cache.max_entries:
-        yield "cache"
-    if config.stream.consumer_idle != StreamConfig().consumer_idle:
-        yield "stream.consumer_idle"
     for name in ("http", "websocket", "api_keys_file"):
         if getattr(config.server, name) is not None:
             yield f"server.{name}"

@@ -1,19 +1,33 @@
-"""The circuit breaker of one model: grants permits, and learns from how calls end."""
+"""The circuit breaker of one model, or of anything else that is called: grants permits, and learns from how calls end.
+
+`CircuitBreaker.factory` makes one for a supervisor of one's own; `wizard_actors.breaker_handle.Breaker` is then the
+easy way to use it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
+import trio
 from attrs import frozen
 
-from wizard_actors.actor import Actor, Ask, Ledger, Reply, Return, handles, takes_back
+from wizard_actors.actor import Actor, Ask, Ledger, Reply, Return, handles, hears, takes_back
 from wizard_actors.breaker_core import PROBES_OUT_FOR, BreakerCore, BreakerState, Circuit, Permit, Refused
-from wizard_actors.config import ModelConfig
+from wizard_actors.config import BreakerConfig
 from wizard_actors.errors import CircuitOpenError
-from wizard_actors.events import Event, EventStream
+from wizard_actors.events import BreakerChanged, EventStream
 from wizard_actors.verdict import Outcome
 
-__all__ = ["Admit", "BreakerChanged", "CircuitBreaker", "Ended", "circuit_open", "refusal"]
+__all__ = [
+    "Admit",
+    "CircuitBreaker",
+    "Ended",
+    "RecordFailure",
+    "RecordSuccess",
+    "circuit_open",
+    "refusal",
+]
 
 
 @frozen
@@ -29,12 +43,18 @@ class Ended(Return[Permit]):
 
 
 @frozen
-class BreakerChanged(Event):
-    """The circuit of `model` changed; `retry_at` is the instant of the first probe where it opened."""
+class RecordSuccess:
+    """Told: a call without a permit has succeeded.
 
-    model: str
-    circuit: Circuit
-    retry_at: float
+    It counts as a call that was admitted and ended in the instant in which the breaker hears of it. Closed: like any
+    other. Open: not at all before `retry_at`; from then on it is a probe, and makes the circuit half-open. Half-open:
+    as a probe, unless permits hold the place of every probe; those alone decide then. It never takes a place itself.
+    """
+
+
+@frozen
+class RecordFailure:
+    """Told: a call without a permit has failed. Counts where `RecordSuccess` would."""
 
 
 def circuit_open(model: str, retry_at: float, now: float) -> CircuitOpenError:
@@ -57,23 +77,46 @@ def refusal(model: str, state: BreakerState, now: float) -> CircuitOpenError | N
 
 
 class CircuitBreaker(Actor):
-    """One model's breaker. After a crash it is open until the instant it had promised, and old permits are fenced.
+    """One breaker. After a crash it is open until the instant it had promised, and old permits are fenced.
 
-    `started` is the instant at which the incarnation begins.
+    `name` is what its errors and events call it. `started` is the instant at which the incarnation begins.
     """
 
     def __init__(
-        self, config: ModelConfig, rng: Random, events: EventStream, ledger: Ledger, carry: object, started: float
+        self,
+        name: str,
+        config: BreakerConfig,
+        rng: Random,
+        events: EventStream,
+        ledger: Ledger,
+        carry: object,
+        started: float,
     ) -> None:
         ledger.clear()
-        self._name = config.name
+        self._name = name
         self._events = events
-        self._core = (
-            BreakerCore.restore(config.circuit_breaker, rng, carry, started)
-            if isinstance(carry, BreakerState)
-            else BreakerCore(config.circuit_breaker, rng)
-        )
-        self._told = self._core.snapshot().circuit
+        if isinstance(carry, BreakerState):
+            self._core = BreakerCore.restore(config, rng, carry, started)
+            self._told = carry.circuit
+        else:
+            self._core = BreakerCore(config, rng)
+            self._told = Circuit.CLOSED
+        self._tell(started)
+
+    @classmethod
+    def factory(
+        cls, name: str, config: BreakerConfig, *, rng: Random | None = None, events: EventStream | None = None
+    ) -> Callable[[Ledger, object], CircuitBreaker]:
+        """Return what makes the incarnations of one breaker, for a `ChildSpec`.
+
+        `rng` spreads the ends of open times; `events` gets a `BreakerChanged` for every transition.
+        """
+        spread, stream = rng or Random(), events or EventStream()
+
+        def make(ledger: Ledger, carry: object) -> CircuitBreaker:
+            return cls(name, config, spread, stream, ledger, carry, trio.current_time())
+
+        return make
 
     @handles(Admit)
     def admit(self, message: Admit, reply: Reply[Permit], now: float) -> None:
@@ -92,9 +135,25 @@ class CircuitBreaker(Actor):
         self._core.settle(grant, message.outcome, now)
         self._tell(now)
 
+    @hears(RecordSuccess)
+    def record_success(self, message: RecordSuccess, now: float) -> None:
+        """Learn from a call that had no permit."""
+        self._record(Outcome.SUCCESS, now)
+
+    @hears(RecordFailure)
+    def record_failure(self, message: RecordFailure, now: float) -> None:
+        """Learn from a call that had no permit."""
+        self._record(Outcome.FAILURE, now)
+
     def snapshot(self) -> BreakerState:
         """Return the circuit's state, which attempts read in the step in which they send."""
         return self._core.snapshot()
+
+    def _record(self, outcome: Outcome, now: float) -> None:
+        self._core.come_due(now)
+        self._tell(now)  # here, because the outcome may be a second transition
+        self._core.record(outcome, now)
+        self._tell(now)
 
     def _tell(self, now: float) -> None:
         state = self._core.snapshot()

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from wizard_actors import __version__
 from wizard_actors.builder import not_used
+from wizard_actors.cli_batch import BatchJob
 from wizard_actors.cli_check import (
     models_table,
     probe_models,
@@ -34,16 +35,20 @@ from wizard_actors.cli_check import (
 from wizard_actors.cli_config import DEFAULT_FILE, Found, find_config, set_up_logs, silence_logs
 from wizard_actors.cli_output import Errors, ExitStatus, Output
 from wizard_actors.cli_signals import Signals
-from wizard_actors.client import ResilientClient, ResponseStream
+from wizard_actors.client import ResilientClient
 from wizard_actors.config import TEMPLATE
 from wizard_actors.demo import run_demo
 from wizard_actors.errors import ConfigError, ConfigProblem, InvalidPromptError, WizardError
+from wizard_actors.response_stream import ResponseStream
 from wizard_actors.types import Prompt, Reset, TextDelta
 
 __all__ = ["app", "main", "run"]
 
 LONGEST_INPUT: Final = 64 * 2**20
 """Bytes of a prompt from standard input, at most."""
+
+HYPHENS: Final = {"prompt": "ask", "source": "batch"}
+"""The arguments for which a lone hyphen means standard input, and their commands."""
 
 app = App(
     name="wizard",
@@ -153,6 +158,44 @@ async def _print_text(events: ResponseStream, output: Output, errors: Errors) ->
         await output.text("\n")
     if failed is not None:
         raise failed
+
+
+# -- wizard batch ----------------------------------------------------------------------------------------------------
+
+
+@app.command
+async def batch(  # noqa: PLR0913 - a parameter is a flag
+    source: Annotated[
+        str, Parameter(allow_leading_hyphen=True, help="The questions, one a line; - reads standard input.")
+    ],
+    /,
+    *,
+    output: Annotated[
+        Path, Parameter(name=["--output", "-o"], help="Where the answers go; a later run goes on with it.")
+    ],
+    config: ConfigFile = None,
+    route: Annotated[str | None, Parameter(help="The route that answers. Default: the one named wizard.")] = None,
+    model: Annotated[str | None, Parameter(help="Ask this model alone.")] = None,
+    max_concurrency: Annotated[
+        int | None, Parameter(help="Questions under way at once, at most. Default: [batch] max_concurrency.")
+    ] = None,
+    deadline: Annotated[float | None, Parameter(help="Seconds that each question may take.")] = None,
+    retry_errors: Annotated[bool, Parameter(help="Ask again what failed in an earlier run.")] = False,
+    verbose: Verbose = False,
+) -> int:
+    """Answer the questions of a file of JSON lines."""
+    errors = Errors(sys.stderr)
+    found = await _configuration(config, errors, verbose=verbose)
+    job = BatchJob(
+        source=source,
+        target=output,
+        route=route,
+        model=model,
+        deadline=deadline,
+        max_concurrency=max_concurrency,
+        retry_errors=retry_errors,
+    )
+    return await job.run(found.config, errors)
 
 
 # -- the configuration -----------------------------------------------------------------------------------------------
@@ -277,7 +320,8 @@ def run(tokens: Sequence[str], signals: Signals) -> int:
             command(*given.args, **given.kwargs)
             output.write_now(output.rendered(page))
             return ExitStatus.OK
-        _check_prompt(given.arguments.get("prompt", ""), explicit="--" in tokens)
+        for name, command_name in HYPHENS.items():
+            _check_hyphen(given.arguments.get(name, ""), name, command_name, explicit="--" in tokens)
         return signals.run(partial(command, *given.args, **given.kwargs))
     except CycloptsError as error:
         return errors.usage(_usage(error))
@@ -289,11 +333,11 @@ def run(tokens: Sequence[str], signals: Signals) -> int:
         return errors.bug(error)
 
 
-def _check_prompt(prompt: str, *, explicit: bool) -> None:
-    """Refuse a prompt that is rather a flag: cyclopts lets it through, for the sake of `-`."""
-    if prompt.startswith("-") and prompt != "-" and not explicit:
+def _check_hyphen(value: str, name: str, command: str, *, explicit: bool) -> None:
+    """Refuse an argument that is rather a flag: cyclopts lets it through, for the sake of `-`."""
+    if value.startswith("-") and value != "-" and not explicit:
         raise CycloptsError(
-            msg=f"unknown option {prompt!r}; put -- before a prompt that begins with a hyphen", command_chain=["ask"]
+            msg=f"unknown option {value!r}; put -- before a {name} that begins with a hyphen", command_chain=[command]
         )
 
 

@@ -189,7 +189,7 @@ async def probe_models(config: WizardConfig) -> list[Probe]:
 async def _probe(model: ModelConfig, config: WizardConfig) -> Probe:
     """Ask one model by a client of its own, so that what is wrong with another one does not matter."""
     alone = WizardConfig(
-        models=(evolve(model, retry=evolve(model.retry, max_attempts=1)),),
+        models=(evolve(model, retry=evolve(model.retry, max_attempts=1, errors={})),),
         server=config.server,
         supervision=config.supervision,
     )

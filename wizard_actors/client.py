@@ -4,31 +4,61 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from random import Random
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, TypedDict, Unpack, get_args
 
 import trio
-from attrs import evolve
+from attrs import evolve, frozen
 
-from wizard_actors.builder import Clients, make_pipeline, make_tree
-from wizard_actors.config import RouteConfig, WizardConfig
-from wizard_actors.errors import (
-    ConfigError,
-    ConfigProblem,
-    InvalidPromptError,
-    InvalidStateTransitionError,
-    UnsupportedError,
-)
+from wizard_actors.answering import Answering
+from wizard_actors.batch import gather, run_batch
+from wizard_actors.builder import Clients, make_shared, make_tree
+from wizard_actors.cache import CacheState, Invalidate
+from wizard_actors.client_builder import ClientBuilder
+from wizard_actors.config import RouteConfig, Strategy, WizardConfig
+from wizard_actors.errors import ConfigError, ConfigProblem, InvalidPromptError, UnsupportedError, WizardError
 from wizard_actors.events import EventStream
-from wizard_actors.pipeline import Delivery, Pipeline, Request
+from wizard_actors.gauges import gauges_of
+from wizard_actors.lag import watching
+from wizard_actors.metrics import Metrics, MetricsSnapshot
 from wizard_actors.providers.base import Provider
+from wizard_actors.request import CacheUse, Delivery, Request
+from wizard_actors.response_stream import IdleWatch, ResponseStream
+from wizard_actors.shared import Shared
 from wizard_actors.supervisor import Supervisor, TreeNode
-from wizard_actors.types import End, Prompt, Reset, StreamEvent, TextDelta, WizardResponse
+from wizard_actors.types import Prompt, WizardResponse
 
-__all__ = ["ResilientClient", "ResponseStream"]
+__all__ = ["AskOptions", "ResilientClient", "Warmed"]
+
+
+class AskOptions(TypedDict, total=False):
+    """What every way to ask takes, all by keyword.
+
+    `route` names a route (default: "wizard"), `model` asks one model only, `strategy` replaces the route's. `deadline`
+    bounds the request, in seconds. `cache`: "use" it, "refresh" what it has, or "bypass" it. Callers of different
+    `tenant` never see each other's cached answers.
+    """
+
+    route: str | None
+    model: str | None
+    strategy: Strategy | None
+    deadline: float | None
+    cache: CacheUse
+    tenant: str
+
+
+@frozen
+class Warmed:
+    """What became of the prompts that were to be in the cache: `stored` now, there `already`, or `failed`, each with
+    its number in the order given, from 0, and its error.
+    """
+
+    stored: int = 0
+    already: int = 0
+    failed: tuple[tuple[int, WizardError], ...] = ()
 
 
 class ResilientClient:
@@ -40,13 +70,16 @@ class ResilientClient:
     Any number of tasks may use one client at once, under Trio.
     """
 
-    def __init__(self, config: WizardConfig, tree: Supervisor, pipeline: Pipeline, events: EventStream, rng: Random):
-        self.config = config
+    def __init__(
+        self, shared: Shared, tree: Supervisor, events: EventStream, metrics: Metrics, watch: IdleWatch
+    ) -> None:
+        self.config = shared.config
         self.events = events
         self.supervisor = tree
-        self._pipeline = pipeline
-        self._rng = rng
-        self._solos: dict[tuple[str, str], RouteConfig] = {}
+        self._shared = shared
+        self._metrics = metrics
+        self._watch = watch
+        self._routes: dict[tuple[str, str | None, str | None], RouteConfig] = {}
 
     @classmethod
     @asynccontextmanager
@@ -60,8 +93,9 @@ class ResilientClient:
     ) -> AsyncIterator[Self]:
         """Start the supervision tree of `config`, or of the TOML file at that path, and stop it when the block is left.
 
-        `rng` makes delays and choices repeatable; `events` is where things are published as they happen; `providers`
-        replaces the providers of the models that it names, for tests and for protocols of one's own.
+        `rng` makes delays and choices repeatable; `events` is where everything that happens is published (default:
+        a stream of the client's own); `providers` replaces the providers of the models that it names, for tests and for
+        protocols of one's own.
 
         Leaving waits for calls in flight in other tasks, at most `server.drain_timeout` seconds.
 
@@ -71,69 +105,165 @@ class ResilientClient:
         if not trio.lowlevel.in_trio_run():
             raise UnsupportedError("a ResilientClient runs under Trio, in trio.run(main)", feature="event loop")
         settings = config if isinstance(config, WizardConfig) else WizardConfig.load(config)
-        randomness, stream = rng or Random(), events or EventStream()
-        clients = Clients()
+        randomness, stream, clients = rng or Random(), EventStream(), Clients()
+        metrics, watch = Metrics(trio.current_time()), IdleWatch(settings.stream.consumer_idle)
+        stream.listen(metrics.apply)
+        if events is not None:
+            stream.listen(events.publish)
         try:
-            tree = make_tree(settings, rng=randomness, events=stream)
-            pipeline = make_pipeline(settings, tree, clients, rng=randomness, events=stream, providers=providers)
-            async with tree:
-                yield cls(settings, tree, pipeline, stream, randomness)
+            with watching() as lag:
+                tree = make_tree(settings, rng=randomness, events=stream)
+                shared = make_shared(
+                    settings, tree, clients, rng=randomness, events=stream, lag=lag, providers=providers
+                )
+                async with tree, watch.running():
+                    yield cls(shared, tree, events or stream, metrics, watch)
         finally:
             with trio.CancelScope(shield=True):  # closing sockets waits for nobody
                 await clients.aclose()
 
-    async def generate(
-        self,
-        prompt: str | Prompt,
-        *,
-        route: str | None = None,
-        model: str | None = None,
-        deadline: float | None = None,
-    ) -> WizardResponse:
-        """Return a whole answer, from the first model of the route that gives one.
+    @classmethod
+    def builder(cls) -> ClientBuilder[Self]:
+        """Return a builder, for configurations made in code: `ResilientClient.builder().with_model(...).build()`."""
+        return ClientBuilder(open=cls.open)
 
-        `route` names a route (default: "wizard"), `model` asks one model only. `deadline` bounds the request, in
-        seconds. A cancelled call stops upstream, and gives everything back.
+    # -- asking
+
+    async def generate(self, prompt: str | Prompt, **options: Unpack[AskOptions]) -> WizardResponse:
+        """Return a whole answer, from the first model of the route that gives one; for the options see `AskOptions`.
+
+        A cancelled call stops upstream, and gives everything back.
 
         Raises `InvalidPromptError` and `ConfigError` before anything is sent; `DeadlineExceededError`; where every
         model failed, `FallbackError`, or with one model `RetryError` or that model's own error. All list every attempt.
         """
-        events = self._pipeline.events_of(self._request(prompt, route, model, deadline, Delivery.WHOLE))
-        try:
-            async for event in events:
-                if isinstance(event, End):
-                    return event.response
-        finally:
-            await events.aclose()
-        raise AssertionError("a request ends with a response or an error")
+        return await Answering(self._shared, self._request(prompt, Delivery.WHOLE, **options)).whole()
 
     def stream(
         self,
         prompt: str | Prompt,
         *,
-        route: str | None = None,
-        model: str | None = None,
-        deadline: float | None = None,
         delivery: Delivery | Literal["live", "buffered"] | None = None,
+        **options: Unpack[AskOptions],
     ) -> ResponseStream:
         """Return the answer as a stream of events: use it as an async context manager; the call begins with the first
         read, and ends with the block at the latest.
 
-        The arguments are those of `generate`; `delivery` overrides the configured one. Before the first content any
+        The options are those of `generate`; `delivery` overrides the configured one. Before the first content any
         failure falls back unseen. After it, a live stream raises `StreamInterruptedError` with the partial text, or
-        sends a `Reset`, as `stream.on_interruption` says.
+        sends a `Reset`, as `stream.on_interruption` says. A stream that is not read for `stream.consumer_idle` seconds
+        is ended: reading on raises `DeadlineExceededError`.
         """
         how = self.config.stream.delivery if delivery is None else delivery
         if how not in {"live", "buffered"}:
             raise ConfigError([ConfigProblem("delivery", f'must be "live" or "buffered", not {how!r}')])
-        return ResponseStream(self._pipeline, self._request(prompt, route, model, deadline, Delivery(how)))
+        return ResponseStream(self._shared, self._request(prompt, Delivery(how), **options), self._watch)
+
+    async def generate_batch(
+        self,
+        prompts: Iterable[str | Prompt] | AsyncIterable[str | Prompt],
+        *,
+        max_concurrency: int | None = None,
+        on_progress: Callable[[int, int | None], None] | None = None,
+        **options: Unpack[AskOptions],
+    ) -> list[WizardResponse | WizardError]:
+        """Return one outcome for each prompt, in their order: the response, or the error that `generate` raises.
+
+        At most `max_concurrency` are asked at once (default: `batch.max_concurrency`); the next prompt is taken when
+        one has ended. `on_progress(done, total)` is called after each; `total` is None where nobody knows.
+
+        Raises `ConfigError` for options that no prompt could be asked with. Cancelled, it leaves nothing running.
+        """
+        self._check(options)
+        return await gather(
+            partial(self.generate, **options),
+            prompts,
+            max_concurrency=self._at_once(max_concurrency),
+            on_progress=on_progress,
+        )
+
+    # -- the cache
+
+    async def warm(
+        self,
+        prompts: Iterable[str | Prompt] | AsyncIterable[str | Prompt],
+        *,
+        max_concurrency: int | None = None,
+        on_progress: Callable[[int], None] | None = None,
+        **options: Unpack[AskOptions],
+    ) -> Warmed:
+        """Ask what is not in the cache yet, so that it is; the answers are not kept elsewhere.
+
+        At most `max_concurrency` are asked at once (default: `batch.max_concurrency`). `on_progress(done)` is called
+        after each. Raises `ConfigError` where the cache is off, or is not used.
+        """
+        if self._shared.cache is None or options.get("cache") == "bypass":
+            raise ConfigError([ConfigProblem("cache", "is off", "set cache.max_entries")])
+        self._check(options)
+        counts, failed = {True: 0, False: 0}, list[tuple[int, WizardError]]()
+
+        async def done(index: int, _prompt: str | Prompt, outcome: WizardResponse | WizardError) -> None:
+            if isinstance(outcome, WizardError):
+                failed.append((index, outcome))
+            else:
+                counts[outcome.cached] += 1
+            if on_progress is not None:
+                on_progress(counts[True] + counts[False] + len(failed))
+
+        ask = partial(self.generate, **options)
+        await run_batch(ask, prompts, max_concurrency=self._at_once(max_concurrency), done=done)
+        failures = tuple(sorted(failed, key=lambda each: each[0]))
+        return Warmed(stored=counts[False], already=counts[True], failed=failures)
+
+    async def invalidate(self, model: str = "*", text: str = "*") -> int:
+        """Drop every cached answer that a model of matching name gave to a prompt of matching text; return how many.
+
+        Globs (`*`, `?`, `[a-z]`) match the whole name or text, at most 200 characters long. Raises `ConfigError` where
+        the cache is off or a glob too long, `ActorError` where it does not answer.
+        """
+        if self._shared.cache is None:
+            raise ConfigError([ConfigProblem("cache", "is off", "set cache.max_entries")])
+        try:
+            message = Invalidate(model, text)
+        except ValueError as error:
+            raise ConfigError([ConfigProblem("invalidate", str(error))]) from None
+        return await self._shared.cache.ask(message)
+
+    # -- looking
 
     def tree(self) -> TreeNode:
         """Return every actor as it stands: its state, restarts, last error, and how full its lanes are."""
         return self.supervisor.tree()
 
+    def metrics(self) -> MetricsSnapshot:
+        """Return what has been counted since the client was opened, and how everything stands now."""
+        return self._metrics.snapshot(trio.current_time(), gauges_of(self._shared, self.supervisor, self.events))
+
+    @property
+    def cache(self) -> CacheState | None:
+        """What the cache holds and has done; None where it is off, or has not started."""
+        return None if self._shared.cache is None else self._shared.cache.published
+
+    # -- what was asked
+
+    def _check(self, options: AskOptions) -> None:
+        """Raise what is wrong with the options, whatever the prompt."""
+        self._request("?", Delivery.WHOLE, **options)
+
+    def _at_once(self, max_concurrency: int | None) -> int:
+        return self.config.batch.max_concurrency if max_concurrency is None else max_concurrency
+
     def _request(
-        self, prompt: str | Prompt, route: str | None, model: str | None, deadline: float | None, delivery: Delivery
+        self,
+        prompt: str | Prompt,
+        delivery: Delivery,
+        *,
+        route: str | None = None,
+        model: str | None = None,
+        strategy: Strategy | None = None,
+        deadline: float | None = None,
+        cache: CacheUse = "use",
+        tenant: str = "",
     ) -> Request:
         if not isinstance(prompt, (str, Prompt)):
             raise InvalidPromptError(
@@ -141,122 +271,28 @@ class ResilientClient:
             )
         if deadline is not None and (isinstance(deadline, (bool, str)) or not deadline > 0):
             raise ConfigError([ConfigProblem("deadline", f"must be more than 0 seconds, not {deadline!r}")])
-        chosen = self.config.route(route) if route is not None else self.config.fallback
-        if model is not None:
-            if not self.config.model(model).enabled:
-                raise ConfigError([ConfigProblem(f"models.{model}", "is disabled")])
-            chosen = self._solo(chosen, model)
+        if cache not in get_args(CacheUse):
+            known = ", ".join(get_args(CacheUse))
+            raise ConfigError([ConfigProblem("cache", f"must be one of {known}, not {cache!r}")])
         return Request(
             prompt=prompt if isinstance(prompt, Prompt) else Prompt(prompt),
-            route=chosen,
-            request_id=f"{self._rng.getrandbits(64):016x}",
+            route=self._route(self.config.fallback.name if route is None else route, model, strategy),
+            request_id=f"{self._shared.rng.getrandbits(64):016x}",
             delivery=delivery,
             deadline=math.inf if deadline is None else trio.current_time() + deadline,
             given=deadline,
+            cache=cache,
+            tenant=tenant,
         )
 
-    def _solo(self, route: RouteConfig, model: str) -> RouteConfig:
-        """Return `route` with `model` alone; made once, for a configuration is checked whenever one is made."""
-        key = (route.name, model)
-        if key not in self._solos:
-            self._solos[key] = evolve(route, chain=(model,))
-        return self._solos[key]
-
-
-class ResponseStream:
-    """One answer as it arrives.
-
-        async with client.stream("Tell a story") as stream:
-            async for text in stream.text():
-                print(text, end="")
-        response = stream.response
-
-    Iterate the stream itself for typed events. Leaving the block early cancels the call upstream.
-    """
-
-    def __init__(self, pipeline: Pipeline, request: Request) -> None:
-        self._pipeline = pipeline
-        self._request = request
-        self._events: AsyncGenerator[StreamEvent, None] | None = None
-        self._entered = False
-        self._response: WizardResponse | None = None
-
-    @property
-    def request_id(self) -> str:
-        """The id that runs through logs, events and headers."""
-        return self._request.request_id
-
-    @property
-    def response(self) -> WizardResponse:
-        """The whole response. Raises `InvalidStateTransitionError` before the stream has ended."""
-        if self._response is None:
-            raise InvalidStateTransitionError(
-                "the stream has not ended: read it to its end before asking for the response",
-                from_state="streaming",
-                to_state="ended",
-            )
-        return self._response
-
-    def text(self) -> AsyncIterator[str]:
-        """Return the answer's text as it comes. Reading it raises where it is interrupted.
-
-        A reset cannot be told in plain text: it raises `InvalidStateTransitionError`; iterate the events instead, or
-        use buffered delivery.
-        """
-        return _Text(self)
-
-    async def __aenter__(self) -> Self:
-        if self._entered:
-            raise InvalidStateTransitionError(
-                "a stream is one call, and this one has been made: ask the client for another",
-                from_state="streaming",
-                to_state="created",
-            )
-        self._entered = True
-        self._events = self._pipeline.events_of(self._request)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        events, self._events = self._events, None
-        if events is not None:
-            await events.aclose()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> StreamEvent:
-        if self._events is None:
-            raise InvalidStateTransitionError(
-                "a stream is read inside its block: async with client.stream(...) as stream",
-                from_state="created",
-                to_state="streaming",
-            )
-        event = await anext(self._events)
-        if isinstance(event, End):
-            self._response = event.response
-        return event
-
-
-class _Text:
-    """A stream's text. No generator: one that its reader leaves early would have to be closed."""
-
-    def __init__(self, events: ResponseStream) -> None:
-        self._events = events
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> str:
-        async for event in self._events:
-            if isinstance(event, TextDelta):
-                return event.text
-            if isinstance(event, Reset):
-                raise InvalidStateTransitionError(
-                    f"{event.model} broke off and the answer starts again, which plain text cannot say: "
-                    'iterate the stream\'s events, or set stream.delivery = "buffered"',
-                    from_state="streaming",
-                    to_state="reset",
-                )
-        raise StopAsyncIteration
+    def _route(self, name: str, model: str | None, strategy: Strategy | None) -> RouteConfig:
+        """Return the route with what the caller changed; made once, for a configuration is checked when it is made."""
+        key = (name, model, strategy)
+        if key not in self._routes:
+            route = self.config.route(name)
+            if model is not None:
+                if not self.config.model(model).enabled:
+                    raise ConfigError([ConfigProblem(f"models.{model}", "is disabled")])
+                route = evolve(route, chain=(model,))
+            self._routes[key] = route if strategy is None else evolve(route, strategy=strategy)
+        return self._routes[key]

@@ -22,11 +22,18 @@ from rich.text import Text
 from rich.tree import Tree
 
 from wizard_actors.breaker_core import Circuit
-from wizard_actors.circuit_breaker import BreakerChanged
 from wizard_actors.client import ResilientClient
 from wizard_actors.config import WizardConfig
 from wizard_actors.errors import Attempt, RateLimitError, WizardError
-from wizard_actors.events import AttemptBegan, AttemptEnded, Event, FellBack, Retrying, Subscription
+from wizard_actors.events import (
+    AttemptBegan,
+    AttemptEnded,
+    BreakerChanged,
+    Event,
+    FellBack,
+    Retrying,
+    Subscription,
+)
 from wizard_actors.providers.local import available
 from wizard_actors.supervisor import ActorChanged, State, TreeNode
 from wizard_actors.types import Prompt, TextDelta, WizardResponse
@@ -262,9 +269,10 @@ class _Narrator:
         self.line(event.model, f"attempt {event.number}{why}", event.at)
 
     def _breaker_changed(self, event: BreakerChanged) -> None:
-        before, self._circuits[event.model] = self._circuits[event.model], event.circuit
-        text = Text.assemble("CIRCUIT BREAKER: ", _circuit(before), f" {self._marks.arrow} ", _circuit(event.circuit))
-        match event.circuit:
+        circuit = Circuit(event.circuit)
+        before, self._circuits[event.model] = self._circuits[event.model], circuit
+        text = Text.assemble("CIRCUIT BREAKER: ", _circuit(before), f" {self._marks.arrow} ", _circuit(circuit))
+        match circuit:
             case Circuit.OPEN:
                 self.retry_at[event.model] = event.retry_at
                 text.append(f", for {event.retry_at - event.at:.1f} s: it failed too often")

@@ -311,7 +311,7 @@ class ProviderBugError(ProviderError):
     """Raised when a provider's code here raised something unforeseen: a bug, of that one request only."""
 
     code = "provider_bug"
-    _row = Row.REFUSED
+    _row = Row.BUG
 
 
 # -- what our own actors decided ---------------------------------------------------------------------

@@ -103,7 +103,8 @@ class Attempt:
 
     `start` is in seconds of the supervisor's clock, `delay` the seconds waited before it (backoff, and the limiter's
     and the bulkhead's queues), `duration` the seconds from the send to the end, 0.0 where nothing was sent. `error` is
-    None for the attempt that answered. `cost` is None where unknown.
+    None for the attempt that answered, and for one that was `cancelled` because another answered first. `cost` is None
+    where unknown.
     """
 
     model: str
@@ -113,6 +114,7 @@ class Attempt:
     error: WizardError | None = None
     cost: Decimal | None = None
     sent: bool = True
+    cancelled: bool = False
 
     def to_dict(self) -> dict[str, object]:
         """Return the attempt in JSON's types; its error as `{code, message, ...}`."""
@@ -124,4 +126,5 @@ class Attempt:
             "error": None if self.error is None else self.error.to_dict(),
             "cost": None if self.cost is None else str(self.cost),
             "sent": self.sent,
+            "cancelled": self.cancelled,
         }

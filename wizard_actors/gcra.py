@@ -1,18 +1,14 @@
-"""The core of the rate limiter: a bucket that is one stored instant, the pace at which it refills, and who waits.
+"""The core of the rate limiter: one queue for requests a minute and tokens a minute together, and who is due when.
 
-The bucket is the generic cell rate algorithm (ITU-T I.371), which stores the instant at which the next request is due
-instead of a balance: a balance of floats is not always full at the instant that it names itself. While an instant lies
-in the past, each interval since then is one more request that may go at once, up to the burst.
+A request goes once it is due by both, and nobody overtakes: whoever wants many tokens waits at the head of the queue,
+not for a moment at which nobody small is there. When anybody is due follows from stored instants alone (see
+`wizard_actors.pace`), so a plan for the whole queue is made by letting time pass in a copy of the two meters. It is
+made anew, once a tick, where something made the waiters later, and never where they only move up.
 
-The pace changes by itself at known instants only, so that everybody's turn can be told at any time:
-
-- Additive increase, multiplicative decrease (Chiu and Jain 1989): a 429 halves the share of the configured rate that is
-  used, once for all requests that were granted before; every 7.5 s after the pause an eighth of the configured rate
-  comes back. A client that was stopped completely is at its full rate after a minute.
-- What headers teach. Once `remaining` is at most half of `limit`, requests are paced so that what remains would last
-  until `reset`. Where a limit refills steadily, this settles at half of it; where it is a fixed window, it is spread.
-  An account that others have drained refills long before its `reset`, and only an answer can tell: so the interval
-  grows at once to ten times `reset / limit` at most, and never beyond a minute.
+Tokens are reserved from an estimate and settled with what was used. What was too much comes back at once; what was too
+little is a debt that those who come after wait for. Never more than the limit is granted in any minute, however the
+reservations turn out: the `TokenWindow` counts, and the bucket beside it, which holds what ten seconds allow, spreads
+them, so that nobody has to wait for whole minutes in a lump.
 """
 
 from __future__ import annotations
@@ -21,218 +17,181 @@ import math
 from collections.abc import Hashable
 from typing import Final, Generic, Self, TypeVar
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from wizard_actors.config import RateLimitConfig
-from wizard_actors.types import LimitHeaders, LimitWindow
+from wizard_actors.meter import Meter, Plan
+from wizard_actors.pace import REQUESTS, TOKENS, Pace
+from wizard_actors.token_window import Spent, TokenWindow
+from wizard_actors.types import LimitHeaders
 from wizard_actors.waiting import Rejected, Ticked, Waiting, WaitingRoom
 
-__all__ = ["Gcra", "GcraCore", "Grant", "LimiterState", "Pace"]
+__all__ = ["GcraCore", "Grant", "LimiterState"]
 
 K = TypeVar("K", bound=Hashable)
 
-LEAST_SHARE: Final = 1 / 16
-SHARE_STEP: Final = 1 / 8  # sums of it are exact
-STEP_EVERY: Final = 7.5
-LONGEST_INTERVAL: Final = 60.0
-SHORTEST_INTERVAL: Final = 0.001  # a thousand requests a second are no limit worth keeping
+NO_LIMIT: Final = Pace()
+
+TOKEN_BURST: Final = 10.0
+"""Seconds: what the configured tokens a minute allow in them may go at once."""
+
+LATE: Final = 0.05
+"""Seconds; a tick that comes later than this makes the plan anew."""
 
 
 @frozen(eq=False)
 class Grant:
-    """Leave to send one request, given at the instant `at`. No two grants are equal: each is given back as itself."""
+    """Leave to send one request, given at the instant `at` with `tokens` reserved. No two grants are equal: each is
+    given back as itself.
+
+    `requests_before` and `tokens_before` are the counts of all that had been granted when it was, with itself.
+    """
 
     at: float
-
-
-class Gcra:
-    """One bucket: a request every `interval` seconds (0: no limit), and up to `burst` at once after a rest. It is full
-    at first.
-    """
-
-    def __init__(self, interval: float, burst: int) -> None:
-        self._interval = interval
-        self._burst = burst
-        self._ready_at = -math.inf
-        self._last_taken = -math.inf
-
-    @property
-    def interval(self) -> float:
-        """Seconds from one request to the next."""
-        return self._interval
-
-    @property
-    def ready_at(self) -> float:
-        """The instant at which the next request is due; `try_take` at that instant always succeeds."""
-        return self._ready_at
-
-    def try_take(self, now: float) -> bool:
-        """Take one request if it is due."""
-        if now < self._ready_at:
-            return False
-        self._ready_at = self.saved_since(now) + self._interval
-        self._last_taken = max(self._last_taken, now)
-        return True
-
-    def give_back(self, taken_at: float, fastest: float) -> None:
-        """Return a request that was taken at `taken_at` and never sent: as much of it as nobody else got the use of.
-
-        Without it the bucket might have been full for a part of the time up to the last taken request, and would have
-        refilled nothing meanwhile. As much as refills in that time, at most, is lost: one request every `fastest`
-        seconds. (Go's x/time/rate computes a cancelled reservation's worth so.)
-        """
-        elapsed = max(0.0, self._last_taken - taken_at)
-        if fastest > 0.0:
-            self._ready_at -= max(0.0, 1.0 - elapsed / fastest) * self._interval
-        elif elapsed == 0.0:
-            self._ready_at -= self._interval
-
-    def forgo(self, before: float) -> None:
-        """Drop what was saved up before the instant `before`: from then on, one request is due."""
-        self._ready_at = max(self._ready_at, before)
-
-    def empty(self, now: float) -> None:
-        """Take whatever there is, for requests that nobody knows of."""
-        self.forgo(now + self._interval)
-        self._last_taken = max(self._last_taken, now)
-
-    def set_interval(self, interval: float, at: float) -> None:
-        """Change the pace from the instant `at` on; what was saved up, or is owed, keeps its worth in requests."""
-        owed = (self.saved_since(at) - at) * (interval / self._interval) if self._interval else 0.0
-        self._ready_at = at + owed
-        self._interval = interval
-
-    def saved_since(self, now: float) -> float:
-        """Return the instant since which requests have been saved up, in the future where the next one is not due."""
-        return max(self._ready_at, now - (self._burst - 1) * self._interval)
-
-
-@frozen
-class Pace:
-    """How fast requests may go, and when that changes by itself.
-
-    `share` is the part of the configured rate in use, and grows at `step_at`. `learned` is the interval in seconds that
-    an answer's headers taught, until `learned_until`; 0.0: none.
-    """
-
-    share: float = 1.0
-    step_at: float = math.inf
-    learned: float = 0.0
-    learned_until: float = math.inf
-
-    @property
-    def changes_at(self) -> float:
-        """The instant of the next change, always for the faster."""
-        return min(self.step_at, self.learned_until)
-
-    def interval(self, base: float) -> float:
-        """Return the seconds from one request to the next where the configured rate allows one every `base`."""
-        return max(base / self.share, self.learned)
-
-    def next(self) -> Pace:
-        """Return the pace from `changes_at` on."""
-        if self.learned_until <= self.step_at:
-            return evolve(self, learned=0.0, learned_until=math.inf)
-        share = min(1.0, self.share + SHARE_STEP)
-        return evolve(self, share=share, step_at=self.step_at + STEP_EVERY if share < 1.0 else math.inf)
-
-    def halved(self, resume_at: float) -> Pace:
-        """Return the pace after a 429, recovering from `resume_at` on."""
-        return evolve(self, share=max(self.share / 2, LEAST_SHARE), step_at=resume_at + STEP_EVERY)
-
-    def taught(self, window: LimitWindow, now: float) -> Pace:
-        """Return the pace after an answer that described its limit so; see the module's docstring."""
-        if window.remaining is None or window.reset is None:
-            return self
-        if not (0.0 <= window.remaining < math.inf and 0.0 < window.reset < math.inf):  # "-1" and "0" have been seen
-            return self
-        limit = window.limit if window.limit and 0.0 < window.limit < math.inf else 0.0
-        spread = window.reset / window.remaining if window.remaining else math.inf
-        most = max(10 * window.reset / limit, self.learned) if limit else math.inf
-        interval = min(spread, most, LONGEST_INTERVAL)
-        if window.remaining > limit / 2 > 0.0 or interval < SHORTEST_INTERVAL:
-            return evolve(self, learned=0.0, learned_until=math.inf) if self.learned else self
-        return evolve(self, learned=interval, learned_until=now + window.reset)
+    tokens: int = 0
+    requests_before: int = 0
+    tokens_before: int = 0
 
 
 @frozen
 class LimiterState:
     """What others see of a limiter, and what its next incarnation starts from.
 
-    `rate` is requests a minute at present, None where unlimited; nobody is granted anything before `paused_until`.
-    `throttled` counts the requests that had to wait, `refunded` the grants that came back unsent.
+    `interval` and `token_interval` are the seconds from one request, and one token, to the next at present, 0.0 where
+    unlimited; nobody is granted anything before the instant `paused_until`. `waiting` is how many wait now, `throttled`
+    how many had to so far. `granted` and `rejected` (their turn would have come too late) count requests, `refunded`
+    the grants that came back unsent. `burst_used` is how many of the requests that may go at once after a rest cannot
+    go at present.
+
+    `tokens_reserved` counts the tokens of all grants that were sent or still may be, as estimated; `tokens_settled`
+    those that answers are known to have used, or are taken to have used where nobody knows. `token_debt` is how many
+    tokens more than allowed at present were used, and have to be waited for.
+
+    `remaining_requests` and `remaining_tokens` are what the account has left, as far as known: what the last headers
+    said less what has been granted since; before any, what is left of a configured minute's tokens; else None.
+
+    The rest is for the next incarnation: the instant of the last halving, the paces, the instant until which tokens are
+    owed, and the minute's tokens by slots.
     """
 
     paused_until: float = -math.inf
     slowed_at: float = -math.inf
-    pace: Pace = Pace()
-    rate: float | None = None
+    pace: Pace = NO_LIMIT
+    token_pace: Pace = NO_LIMIT
+    interval: float = 0.0
+    token_interval: float = 0.0
     waiting: int = 0
     granted: int = 0
     throttled: int = 0
     rejected: int = 0
     refunded: int = 0
+    burst_used: float = 0.0
+    tokens_reserved: int = 0
+    tokens_settled: int = 0
+    token_debt: float = 0.0
+    remaining_requests: float | None = None
+    remaining_tokens: float | None = None
+    owed_until: float = -math.inf
+    spent: Spent = (0, ())
+
+    @property
+    def rate(self) -> float | None:
+        """Requests a minute at present at most; None where unlimited."""
+        return 60.0 / self.interval if self.interval else None
+
+    @property
+    def token_rate(self) -> float | None:
+        """Tokens a minute at present at most; None where unlimited."""
+        return 60.0 / self.token_interval if self.token_interval else None
 
 
 class GcraCore(Generic[K]):
-    """Requests a minute: grants in order of arrival, each as soon as it is due, or a rejection as soon as it is clear
-    that it will come too late.
+    """Requests and tokens a minute: grants in order of arrival, each as soon as it is due, or a rejection as soon as it
+    is clear that it will come too late.
 
     A waiter is any hashable key. Whoever waits holds nothing: one who is forgotten costs nothing, and the others move
     up. Every method takes the present instant `now`; an instant before an earlier one is harmless. What becomes due, or
     has to be rejected, is handed out by `tick`; `wake_at` says when that is. `config.burst` None is what the configured
-    rate allows in one second, at least 1.
+    rate allows in one second, at least 1. A request of more tokens than a minute allows is granted alone, in an empty
+    minute: whether it is too large is the provider's to say.
     """
 
-    def __init__(self, config: RateLimitConfig) -> None:
-        rate = config.requests_per_minute
-        self._base = 60.0 / rate if rate else 0.0
-        self._bucket = Gcra(self._base, config.burst or max(1, int((rate or 0.0) // 60)))
-        self._pace = Pace()
-        self._paused_until = -math.inf
-        self._slowed_at = -math.inf
+    def __init__(self, config: RateLimitConfig, carry: LimiterState | None = None) -> None:
+        rate, cap = config.requests_per_minute, _whole(config.tokens_per_minute)
+        paces = _first_paces(config) if carry is None else (carry.pace, carry.token_pace)
+        window = None if cap is None else TokenWindow(cap, (0, ()) if carry is None else carry.spent)
+        self._requests = Meter(REQUESTS, rate, config.burst or max(1, int((rate or 0.0) // 60)), paces[0])
+        self._tokens = Meter(TOKENS, cap, (cap or 0) / 60.0 * TOKEN_BURST, paces[1], window)
+        self._paused_until = self._slowed_at = self._taught_by = self._now = -math.inf
         self._room: WaitingRoom[K] = WaitingRoom(config.queue)
-        self._late: dict[K, None] = {}
-        self._late_since = math.inf
+        self._amounts: dict[K, int] = {}
+        self._plan: Plan | None = None  # of the whole queue; None: to be made when it is needed
+        self._exact = False  # else waiters may have moved up since
+        self._lateness = 0.0  # seconds by which ticks came late since
+        self._replan_at = math.inf
+        self._asked = 0  # tokens, by the one who was looked at last
+        self._left: list[tuple[float, int] | None] = [None, None]
         self._granted = self._throttled = self._rejected = self._refunded = 0
+        self._reserved = self._granted_tokens = self._settled = 0
 
     @classmethod
     def restore(cls, config: RateLimitConfig, carry: LimiterState, now: float) -> Self:
-        """Make the next incarnation after a crash: its bucket is empty, a running pause and a slow-down go on."""
-        core = cls(config)
+        """Make the next incarnation after a crash: its buckets are empty; a running pause, a slow-down, debts and the
+        minute's tokens go on.
+        """
+        core = cls(config, carry)
         core._paused_until, core._slowed_at = carry.paused_until, carry.slowed_at
-        core._set_pace(carry.pace, now)
         core._advance(now)
-        core._bucket.empty(now)
-        core._granted, core._throttled = carry.granted, carry.throttled
-        core._rejected, core._refunded = carry.rejected, carry.refunded
+        core._requests.bucket.owe_until(-math.inf, now)
+        core._tokens.bucket.owe_until(carry.owed_until, now)
+        core._granted, core._throttled, core._rejected = carry.granted, carry.throttled, carry.rejected
+        core._refunded, core._settled = carry.refunded, carry.tokens_settled
+        core._reserved = core._granted_tokens = carry.tokens_reserved
         return core
 
     # -- requests
 
-    def acquire(self, key: K, now: float, give_up_at: float) -> Grant | Waiting | Rejected:
-        """Ask for one request, at the instant `give_up_at` at the latest. Nobody overtakes who waits already."""
+    def acquire(self, key: K, now: float, give_up_at: float, tokens: int = 0) -> Grant | Waiting | Rejected:
+        """Ask for one request of `tokens` tokens, at the instant `give_up_at` at the latest. Nobody overtakes who waits
+        already. `Waiting.due` may be too late where others have left meanwhile.
+        """
         self._advance(now)
-        if not self._room and now <= give_up_at and self._try_take(now):
-            return Grant(now)
-        due = self._due(len(self._room), now)
+        if not self._room and now <= give_up_at and self._due(tokens) <= now:
+            return self._grant(tokens, now)
+        due = self._join(tokens, now, -math.inf if self._room.full else give_up_at)
         if due > give_up_at or self._room.full:
             self._rejected += 1
             return Rejected(due - now)
+        if not self._room:
+            self._tokens.hold(tokens, now)
         self._room.enter(key, give_up_at)
+        self._amounts[key] = tokens
         self._throttled += 1
         return Waiting(due)
 
     def forget(self, key: K) -> None:
         """Drop a waiter that has gone; the others move up."""
-        if not self._room.leave(key) and key in self._late:
-            del self._late[key]
+        self._leave(key)
+        self._exact = False
 
     def refund(self, grant: Grant, now: float) -> None:
-        """Take back a grant whose request was never sent; to be called once a grant at most."""
+        """Take back a grant whose request was never sent; to be called once a grant at most, and not `settle` then."""
         self._advance(now)
         self._refunded += 1
-        self._bucket.give_back(grant.at, self._base)
+        self._reserved -= grant.tokens
+        self._requests.bucket.give_back(grant.at, self._requests.base)
+        self._tokens.refund(grant.tokens, grant.at)
+        self._exact = False
+
+    def settle(self, grant: Grant, tokens: int, now: float) -> None:
+        """Account for a request that is over and used `tokens`; to be called once a grant at most."""
+        self._advance(now)
+        self._settled += tokens
+        if tokens != grant.tokens:
+            self._tokens.settle(grant.tokens, tokens, grant.at, now)
+            self._exact = False
+        if tokens > grant.tokens:
+            self._delayed(now)
 
     @property
     def full(self) -> bool:
@@ -247,126 +206,203 @@ class GcraCore(Generic[K]):
             return
         self._advance(now)
         self._paused_until = until
-        if self._pace.step_at < math.inf:
-            self._pace = evolve(self._pace, step_at=max(self._pace.step_at, until + STEP_EVERY))
-        self._replan(now)
+        for meter in (self._requests, self._tokens):
+            meter.postpone(until)
+        self._delayed(now)
 
     def slow_down(self, granted_at: float, now: float) -> None:
-        """Halve the rate after a 429 to a request that was granted at `granted_at`, where a rate is configured.
+        """Halve the configured rates after a 429 to a request that was granted at `granted_at`; where no limit is
+        known, start slowly again.
 
-        The answers to requests that were under way when the rate was halved say nothing about the new one.
+        The answers to requests that were under way when the rates were halved say nothing about the new ones.
         """
-        if not self._base or granted_at <= self._slowed_at:
+        if granted_at <= self._slowed_at:
             return
         self._advance(now)
         self._slowed_at = now
-        self._bucket.forgo(now)
-        self._set_pace(self._pace.halved(max(now, self._paused_until)), now)
-        self._replan(now)
+        for meter in (self._requests, self._tokens):
+            meter.slow_down(now, self._paused_until)
+        self._delayed(now)
 
-    def observe(self, limits: LimitHeaders, now: float) -> None:
-        """Learn from an answer's headers, before there is a 429. Only slows down; absurd values are ignored."""
-        if limits.requests is None:
+    def observe(self, limits: LimitHeaders, now: float, grant: Grant | None = None) -> None:
+        """Learn from the headers of the answer to `grant`, before there is a 429. Never goes beyond a configured rate;
+        absurd values are ignored, and so are answers to requests granted before the one that taught last.
+        """
+        if grant is None:
+            grant = Grant(now, 0, self._granted, self._granted_tokens)
+        if grant.at < self._taught_by:
             return
         self._advance(now)
-        pace = self._pace.taught(limits.requests, now)
-        if pace is self._pace:
-            return
-        self._set_pace(pace, now)
-        if pace.learned and limits.requests.remaining is not None:
-            # What was saved up here is not there if the provider does not know of it.
-            self._bucket.forgo(now - (limits.requests.remaining - 1.0) * self._bucket.interval)
-        self._replan(now)
+        self._taught_by = grant.at
+        later = False
+        for index, meter, window, count in (
+            (0, self._requests, limits.requests, self._granted - grant.requests_before),
+            (1, self._tokens, limits.tokens, self._granted_tokens - grant.tokens_before),
+        ):
+            if window is not None and window.remaining is not None and 0.0 <= window.remaining < math.inf:
+                self._left[index] = (window.remaining - count, self._granted_tokens if index else self._granted)
+            later |= meter.observe(window, max(count, 0), now, self._paused_until)
+        self._exact = False
+        if later:
+            self._delayed(now)
+
+    def answered(self, now: float) -> None:
+        """Note that an answer has come which said nothing of limits: it ends a slow start."""
+        if self._requests.pace.starting or self._tokens.pace.starting:
+            self.observe(LimitHeaders(), now)
 
     # -- time
 
     def wake_at(self) -> float:
         """Return the next instant at which `tick` has something to do; infinite where nobody waits."""
-        if self._late:
-            return self._late_since
         if not self._room:
             return math.inf
-        return min(self._ready_at, self._pace.changes_at, self._room.next_give_up())
+        due = self._due(self._amounts[self._room.first()[0]])
+        changes_at = min(self._requests.pace.changes_at, self._tokens.pace.changes_at)
+        return min(self._replan_at, due, changes_at, self._room.next_give_up())
 
     def tick(self, now: float) -> Ticked[K, Grant]:
         """Hand out what is due at `now`: grants, and rejections to those who would be too late."""
         self._advance(now)
         granted: list[tuple[K, Grant]] = []
-        rejected = list(self._late)
-        self._late.clear()
+        rejected = self._serve(now, granted)
+        while self._replan_at < math.inf:  # whoever is too late may have stood before one who is due
+            rejected += self._replan(now)
+            rejected += self._serve(now, granted)
+        self._rejected += len(rejected)
+        wait = self._join(self._asked, now, -math.inf) - now if rejected else None
+        return Ticked(tuple(granted), tuple(rejected), Rejected(wait))
+
+    def _serve(self, now: float, granted: list[tuple[K, Grant]]) -> list[K]:
+        """Grant what is due, in order; turn out who has given up, and return them."""
+        rejected: list[K] = []
         while self._room:
             key, give_up_at = self._room.first()
-            if self._due(0, now) > give_up_at:
+            tokens = self._asked = self._amounts[key]
+            due = self._due(tokens)
+            if due <= now <= give_up_at:
+                self._late(now - due, now)
+                granted.append((key, self._grant(tokens, now)))
+            elif give_up_at <= now:
                 rejected.append(key)
-            elif self._try_take(now):
-                granted.append((key, Grant(now)))
             else:
+                self._tokens.hold(tokens, now)
                 break
-            self._room.leave(key)
-        rejected += self._room.turn_out(now)
-        self._rejected += len(rejected)
-        return Ticked(tuple(granted), tuple(rejected), Rejected(self._due(len(self._room), now) - now))
+            self._leave(key)
+        for key in self._room.turn_out(now):
+            rejected.append(key)
+            del self._amounts[key]
+        self._exact = self._exact and not rejected
+        return rejected
 
     def snapshot(self) -> LimiterState:
         """Return the state, for readers and for the next incarnation."""
+        requests, tokens, window = self._requests, self._tokens, self._tokens.window
+        owed_until, interval = tokens.bucket.empty_at, tokens.bucket.interval
+        debt = max(0.0, owed_until - self._now) / interval if interval else 0.0
         return LimiterState(
             paused_until=self._paused_until,
             slowed_at=self._slowed_at,
-            pace=self._pace,
-            rate=60.0 / self._bucket.interval if self._bucket.interval else None,
-            waiting=len(self._room) + len(self._late),
+            pace=requests.pace,
+            token_pace=tokens.pace,
+            interval=requests.bucket.interval,
+            token_interval=interval,
+            waiting=len(self._room),
             granted=self._granted,
             throttled=self._throttled,
             rejected=self._rejected,
             refunded=self._refunded,
+            burst_used=requests.bucket.used(self._now),
+            tokens_reserved=self._reserved,
+            tokens_settled=self._settled,
+            token_debt=debt,
+            remaining_requests=self._remaining(0, self._granted),
+            remaining_tokens=self._remaining(1, self._granted_tokens),
+            owed_until=owed_until if debt else -math.inf,
+            spent=(0, ()) if window is None else window.spent,
         )
 
-    @property
-    def _ready_at(self) -> float:
-        return max(self._bucket.ready_at, self._paused_until)
+    def _remaining(self, index: int, granted: int) -> float | None:
+        window = self._tokens.window
+        seen = self._left[index]
+        if seen is not None:
+            return max(0.0, seen[0] - (granted - seen[1]))
+        return max(0.0, window.limit - window.total) if index and window is not None else None
 
-    def _try_take(self, now: float) -> bool:
-        if now < self._paused_until:
-            return False
-        self._bucket.forgo(self._paused_until)
-        if not self._bucket.try_take(now):
-            return False
+    # -- the plan
+
+    def _due(self, tokens: int) -> float:
+        """Return when the first in the queue may go at the present pace."""
+        return max(self._paused_until, self._requests.due(1), self._tokens.due(tokens))
+
+    def _grant(self, tokens: int, now: float) -> Grant:
+        self._requests.take(1, now, self._paused_until)
+        self._tokens.take(tokens, now, self._paused_until)
         self._granted += 1
-        return True
+        self._reserved += tokens
+        self._granted_tokens += tokens
+        return Grant(now, tokens, self._granted, self._granted_tokens)
+
+    def _leave(self, key: K) -> None:
+        if self._room.leave(key):
+            del self._amounts[key]
 
     def _advance(self, now: float) -> None:
         """Make the changes of pace that have become due."""
-        while (at := self._pace.changes_at) <= now:
-            self._set_pace(self._pace.next(), at)
+        self._now = now
+        self._requests.advance(now, self._paused_until)
+        self._tokens.advance(now, self._paused_until)
 
-    def _set_pace(self, pace: Pace, at: float) -> None:
-        self._pace = pace
-        self._bucket.forgo(min(self._paused_until, at))
-        interval = pace.interval(self._base)
-        if interval != self._bucket.interval:
-            self._bucket.set_interval(interval, at)
+    def _delayed(self, now: float) -> None:
+        """Note that the waiters may be later than planned: the next tick finds out who is too late."""
+        self._plan = None
+        if self._room:
+            self._replan_at = min(self._replan_at, now)
 
-    def _due(self, ahead: int, now: float) -> float:
-        """Return when a waiter with `ahead` others before it will be granted, if nothing happens but time."""
-        ready, pause = self._bucket.saved_since(now), self._paused_until
-        pace, interval = self._pace, self._bucket.interval
-        while (due := max(ready, pause) + ahead * interval) > (end := pace.changes_at):
-            pace = pace.next()
-            scale = pace.interval(self._base) / interval
-            if max(ready, pause) < end:  # some are granted before the pace changes; what is left shrinks with it
-                ready, pause, ahead = end + (due - end) * scale, -math.inf, 0
-            else:
-                ready = end + (max(ready, end) - end) * scale
-            interval *= scale
-        return max(now, due)
+    def _late(self, seconds: float, now: float) -> None:
+        """Note that a tick came late: all who wait are later by as much, at most."""
+        self._lateness += seconds
+        if seconds > LATE:
+            self._delayed(now)
 
-    def _replan(self, now: float) -> None:
-        """Set aside, for the next tick, whoever would be granted too late now."""
-        ahead = 0
-        for key, give_up_at in tuple(self._room):
-            if self._due(ahead, now) > give_up_at:
-                self._room.leave(key)
-                self._late[key] = None
-                self._late_since = min(self._late_since, now) if len(self._late) > 1 else now
-            else:
-                ahead += 1
+    def _join(self, tokens: int, now: float, give_up_at: float) -> float:
+        """Return when a newcomer is due, and plan with it where that is in time.
+
+        A plan of before others moved up is good enough for somebody who is in time by it.
+        """
+        plan = self._plan
+        if plan is not None and self._room:
+            due = plan.next(tokens, now, give_up_at - self._lateness)
+            if due + self._lateness <= give_up_at or (self._exact and not self._lateness):
+                return due
+        plan = self._new_plan(now)
+        for key, _ in self._room:
+            plan.next(self._amounts[key], now)
+        return plan.next(tokens, now, give_up_at)
+
+    def _new_plan(self, now: float) -> Plan:
+        self._plan = Plan(self._requests, self._tokens, self._paused_until, now)
+        self._exact, self._lateness = True, 0.0
+        return self._plan
+
+    def _replan(self, now: float) -> list[K]:
+        """Turn out whoever would be granted too late, and return them."""
+        self._replan_at = math.inf
+        plan = self._new_plan(now)
+        late = [key for key, give_up_at in self._room if plan.next(self._amounts[key], now, give_up_at) > give_up_at]
+        for key in late:
+            self._leave(key)
+        return late
+
+
+def _whole(per_minute: float | None) -> int | None:
+    return None if per_minute is None else max(1, int(per_minute))
+
+
+def _first_paces(config: RateLimitConfig) -> tuple[Pace, Pace]:
+    """Return the paces of requests and tokens to begin with: slow where answers may teach what nobody configured."""
+    slow = config.adaptive
+    return (
+        Pace.start(REQUESTS) if slow and config.requests_per_minute is None else Pace(),
+        Pace.start(TOKENS) if slow and config.tokens_per_minute is None else Pace(),
+    )

@@ -1,5 +1,10 @@
 """The core of routing: which models a request tries, in which order, and which are left out for a while.
 
+The order is the chain's, but for two strategies. "adaptive" is Thompson sampling: one value is drawn for each model
+from Beta(successes + 1, failures + 1), what is believed of its chance of success, and the highest goes first. A model
+that is hardly known, or was not asked for long, is drawn high often enough to be found again. "cheapest" puts first
+what costs least for one success: see `Tactics`.
+
 A model is barred where its key, its name or its quota failed: asking again cannot help before a person does something.
 It is barred for a minute; then one request probes it while the others go on without it.
 
@@ -14,16 +19,28 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from random import Random
 from types import MappingProxyType
 from typing import Final
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
+from wizard_actors.config import PriceConfig, Strategy, SupportsConfig
 from wizard_actors.errors import TokenLimitError, UnsupportedError, WizardError
+from wizard_actors.model_stats import ModelStats
+from wizard_actors.needs import Needs
 
-__all__ = ["Bar", "Bars", "Choice", "ModelFacts", "Needs", "Plan", "Probe", "Skip", "Skipped", "Why", "plan"]
+__all__ = ["Bar", "Bars", "Choice", "ModelFacts", "Plan", "Probe", "Skip", "Skipped", "Tactics", "Why", "plan"]
 
 BARRED_FOR: Final = 60.0
+
+SHORTEST_HEDGE_DELAY: Final = 0.05
+"""Seconds; a quantile below it is rather the noise of a fast model than a sign that it is late."""
+
+TYPICAL_TOKENS: Final = (1000, 500)
+"""In and out, for the price of a model whose answers' costs are not known."""
+
+MILLION: Final = 1_000_000
 
 
 class Why(StrEnum):
@@ -38,6 +55,7 @@ class Skip(StrEnum):
     """Why a model is not tried."""
 
     DISABLED = "disabled"
+    UNSUPPORTED = "unsupported"  # the prompt needs what it cannot do
     TOO_LONG = "too_long"
     DOWN = "down"
     BARRED = "barred"
@@ -60,14 +78,31 @@ class ModelFacts:
     enabled: bool = True
     down: bool = False
     context_window: int | None = None
+    supports: SupportsConfig = field(factory=SupportsConfig)
+    price: PriceConfig | None = None
     bar: Bar | None = None
+    stats: ModelStats = field(factory=ModelStats)
 
 
 @frozen
-class Needs:
-    """What a prompt needs of a model: room for at least `tokens`, a lower bound where nobody has counted."""
+class Tactics:
+    """How the models of a route take turns.
 
-    tokens: int = 0
+    "sequential", "hedged" and "parallel" keep the chain's order, "adaptive" draws one.
+
+    "cheapest" sorts by the expected cost of a success: what an answer costs, through the chance of one. The cost is the
+    mean of the answers so far; where none is known, the price of 1,000 tokens in and 500 out, times what the other
+    models' answers cost beside that same estimate of theirs. Models without a known price come after those with one,
+    and models that hardly ever answer (`ModelStats.failing`) after all others, however cheap, until enough of their
+    failures are old: a dead model is then tried again, once in a few minutes.
+
+    "parallel" starts all at once. "hedged" starts the next model once the first is `hedge_delay` seconds late, or later
+    than the `hedge_quantile` of its first tokens, as soon as that is known, but 0.05 s at least.
+    """
+
+    strategy: Strategy = "sequential"
+    hedge_delay: float = 0.0
+    hedge_quantile: float | None = None
 
 
 @frozen
@@ -80,11 +115,14 @@ class Choice:
 
 @frozen
 class Skipped:
-    """A model left out; `until` is the instant until which it is barred, None where it is not."""
+    """A model left out. `until` is the instant until which it is barred, None where it is not; `lacks` what the prompt
+    needs and it cannot do.
+    """
 
     model: str
     reason: Skip
     until: float | None = None
+    lacks: tuple[str, ...] = ()
 
     @property
     def free_at(self) -> float:
@@ -94,25 +132,32 @@ class Skipped:
 
 @frozen
 class Plan:
-    """The models to try, in order and at least one, and the others of the route."""
+    """The models to try, in order and at least one, and the others of the route.
+
+    `hedge_delay` is after how many seconds without a first token the next model starts beside those that run; None:
+    only once one has failed.
+    """
 
     choices: tuple[Choice, ...]
     skipped: tuple[Skipped, ...] = ()
+    hedge_delay: float | None = None
 
 
-def plan(chain: Sequence[str], facts: Mapping[str, ModelFacts], needs: Needs, now: float) -> Plan:
-    """Plan a request over the models of `chain`, which `facts` knows all of, in that order.
+def plan(
+    chain: Sequence[str], facts: Mapping[str, ModelFacts], needs: Needs, now: float, *, tactics: Tactics, rng: Random
+) -> Plan:
+    """Plan a request over the models of `chain`, which `facts` knows all of.
 
     Where no model is both suitable and free, the suitable one that is free soonest is tried all the same: a late answer
     from it beats none. A model that is DOWN is the last to be picked for that.
 
-    Raises `TokenLimitError` where every enabled model's window is too small, naming the largest; `UnsupportedError`
-    where none is enabled.
+    Raises `TokenLimitError` where only windows that are too small are in the way, naming the largest; else
+    `UnsupportedError` where no model is suitable, naming each and what it lacks.
     """
     choices: list[Choice] = []
     skipped: list[Skipped] = []
     for model in chain:
-        skip = _skip(model, facts[model], needs, now)
+        skip = _unsuitable(model, facts[model], needs) or _not_free(model, facts[model], now)
         if skip is not None:
             skipped.append(skip)
         else:
@@ -121,14 +166,24 @@ def plan(chain: Sequence[str], facts: Mapping[str, ModelFacts], needs: Needs, no
         rescued = _last_resort(skipped, facts, needs)
         skipped.remove(rescued)
         choices.append(Choice(rescued.model, Why.LAST_RESORT))
-    return Plan(tuple(choices), tuple(skipped))
+    ordered = _ordered(choices, facts, tactics.strategy, now, rng)
+    return Plan(ordered, tuple(skipped), _hedge_delay(ordered, facts, tactics))
 
 
-def _skip(model: str, facts: ModelFacts, needs: Needs, now: float) -> Skipped | None:
+# -- who is suitable
+
+
+def _unsuitable(model: str, facts: ModelFacts, needs: Needs) -> Skipped | None:
     if not facts.enabled:
         return Skipped(model, Skip.DISABLED)
+    if lacks := _lacks(facts.supports, needs):
+        return Skipped(model, Skip.UNSUPPORTED, lacks=lacks)
     if facts.context_window is not None and needs.tokens > facts.context_window:
         return Skipped(model, Skip.TOO_LONG)
+    return None
+
+
+def _not_free(model: str, facts: ModelFacts, now: float) -> Skipped | None:
     until = None if facts.bar is None else facts.bar.until
     if facts.down:
         return Skipped(model, Skip.DOWN, until)
@@ -139,12 +194,24 @@ def _skip(model: str, facts: ModelFacts, needs: Needs, now: float) -> Skipped | 
     return None
 
 
+def _lacks(supports: SupportsConfig, needs: Needs) -> tuple[str, ...]:
+    missing = {
+        "tools": needs.tools and not supports.tools,
+        "images": needs.images and not supports.images,
+        "schema": needs.schema and not supports.schema,
+    }
+    return tuple(feature for feature, missed in missing.items() if missed)
+
+
 def _last_resort(skipped: Sequence[Skipped], facts: Mapping[str, ModelFacts], needs: Needs) -> Skipped:
     """Return the skipped model to try all the same; raise where none is suitable."""
-    suitable = [skip for skip in skipped if skip.reason not in {Skip.DISABLED, Skip.TOO_LONG}]
+    suitable = [skip for skip in skipped if skip.reason not in {Skip.DISABLED, Skip.UNSUPPORTED, Skip.TOO_LONG}]
     if suitable:
         return min(suitable, key=lambda skip: (skip.reason is Skip.DOWN, skip.free_at))
     windows = {skip.model: facts[skip.model].context_window or 0 for skip in skipped if skip.reason is Skip.TOO_LONG}
+    lacking = {skip.model: skip.lacks for skip in skipped if skip.lacks}
+    if lacking:
+        raise _unsupported(lacking, windows, needs)
     if windows:
         model = max(windows, key=windows.__getitem__)
         raise TokenLimitError(
@@ -156,6 +223,81 @@ def _last_resort(skipped: Sequence[Skipped], facts: Mapping[str, ModelFacts], ne
         )
     names = ", ".join(skip.model for skip in skipped) or "none"
     raise UnsupportedError(f"every model of the route is disabled: {names}; enable one", feature="route")
+
+
+def _unsupported(lacking: Mapping[str, tuple[str, ...]], windows: Mapping[str, int], needs: Needs) -> UnsupportedError:
+    said = [f"{model} does not support {' and '.join(lacks)}" for model, lacks in lacking.items()]
+    said += [
+        f"{model} takes at most {window} tokens, and the prompt has at least {needs.tokens}"
+        for model, window in windows.items()
+    ]
+    features = dict.fromkeys(feature for lacks in lacking.values() for feature in lacks)
+    return UnsupportedError(
+        f"no model of the route can answer this prompt: {'; '.join(said)}; choose another route, or correct `supports` "
+        "of a model that can",
+        feature=", ".join(features),
+        model=next(iter(lacking)) if len(lacking) == 1 and not windows else None,
+    )
+
+
+# -- in which order
+
+
+def _ordered(
+    choices: Sequence[Choice], facts: Mapping[str, ModelFacts], strategy: Strategy, now: float, rng: Random
+) -> tuple[Choice, ...]:
+    """Return the choices in the strategy's order; of equals, the chain's first."""
+    if strategy == "adaptive":
+        stats = [facts[choice.model].stats.aged(now) for choice in choices]
+        rank = {
+            choice.model: (-rng.betavariate(known.successes + 1.0, known.failures + 1.0),)
+            for choice, known in zip(choices, stats, strict=True)
+        }
+        return tuple(sorted(choices, key=lambda choice: rank[choice.model]))
+    if strategy == "cheapest":
+        dearness = _dearness({choice.model: facts[choice.model] for choice in choices}, now)
+        return tuple(sorted(choices, key=lambda choice: dearness[choice.model]))
+    return tuple(choices)
+
+
+def _dearness(facts: Mapping[str, ModelFacts], now: float) -> dict[str, tuple[bool, bool, float]]:
+    """Return for each model whether it hardly ever answers, whether its price is unknown, and what a success costs."""
+    stats = {model: known.stats.aged(now) for model, known in facts.items()}
+    seen = {model: known.cost_per_answer for model, known in stats.items()}
+    listed = {model: _listed_cost(known.price) for model, known in facts.items()}
+    both = [(seen[model] or 0.0, listed[model] or 0.0) for model in facts if seen[model] is not None and listed[model]]
+    scale = sum(cost for cost, _ in both) / sum(estimate for _, estimate in both) if both else 1.0
+    dearness = {}
+    for model, known in stats.items():
+        cost, estimate = seen[model], listed[model]
+        if cost is None and estimate is not None:
+            cost = estimate * scale
+        dearness[model] = (known.failing, cost is None, (cost or 0.0) / known.success_chance)
+    return dearness
+
+
+def _listed_cost(price: PriceConfig | None) -> float | None:
+    """Return what a typical answer costs by its price, in US dollars."""
+    if price is None:
+        return None
+    given, answered = TYPICAL_TOKENS
+    return float(given * price.input + answered * price.output) / MILLION
+
+
+def _hedge_delay(choices: Sequence[Choice], facts: Mapping[str, ModelFacts], tactics: Tactics) -> float | None:
+    if len(choices) == 1:
+        return None
+    if tactics.strategy == "parallel":
+        return 0.0
+    if tactics.strategy != "hedged":
+        return None
+    learned = None
+    if tactics.hedge_quantile is not None:
+        learned = facts[choices[0].model].stats.first_token_quantile(tactics.hedge_quantile)
+    return tactics.hedge_delay if learned is None else max(learned, SHORTEST_HEDGE_DELAY)
+
+
+# -- who is left out for a while
 
 
 @frozen(eq=False)
@@ -183,7 +325,9 @@ class Bars:
         if started < self._since.get(model, -math.inf):
             return
         if error is not None and error.verdict.bars_model:
-            self._bars[model] = Bar(now + BARRED_FOR, error.code)
+            known = self._bars.get(model)
+            until = now + BARRED_FOR
+            self._bars[model] = Bar(until if known is None else max(until, known.until), error.code)
         elif self._bars.pop(model, None) is None:
             return
         self._since[model] = now

@@ -1,15 +1,22 @@
-"""The rate limiter of one model: grants requests when they are due, in order, and learns from what providers say."""
+"""The rate limiter: grants requests when they are due, in order, and learns from what providers say.
+
+Nothing in it is particular to language models: `RateLimiter.factory` puts one under any supervisor, and
+`wizard_actors.limiter_handle` asks it for leave in a `with` block.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from attrs import frozen
+import trio
+from attrs import field, frozen
+from attrs.validators import ge, optional
 
-from wizard_actors.actor import Actor, Ask, Notice, Reply, Return, Waiter, handles, takes_back
-from wizard_actors.config import ModelConfig
+from wizard_actors.actor import Actor, Ask, Ledger, Notice, Reply, Return, Waiter, handles, takes_back
+from wizard_actors.config import RateLimitConfig, RetryConfig
 from wizard_actors.errors import RateLimitError
 from wizard_actors.gcra import GcraCore, Grant, LimiterState
 from wizard_actors.types import LimitHeaders
@@ -24,15 +31,18 @@ LONGEST_PAUSE: Final = 86_400.0
 
 @frozen
 class Acquire(Ask[Grant]):
-    """Ask for leave to send one request.
+    """Ask for leave to send one request, and reserve `tokens` for it: an estimate of its input and output together.
 
     Fails with `RateLimitError` (source "limiter") as soon as it is clear that it would come later than `max_wait`
     seconds after `asked_at`, or than the instant `deadline`. What is due at once is not too late for any `max_wait`.
+    `model` is whom the error names, where several share the limiter; None: the limiter itself.
     """
 
     asked_at: float
     max_wait: float
     deadline: float = math.inf
+    tokens: int = field(default=0, validator=ge(0))
+    model: str | None = None
 
 
 @frozen
@@ -44,37 +54,53 @@ class HeadersSeen(Notice[Grant]):
 
 @frozen
 class Settle(Return[Grant]):
-    """The request is over. `sent` False: it costs nothing. `succeeded`: it was
-    answered; `limited`: it was answered with a 429.
+    """The request is over. `sent` False: it costs nothing. `succeeded`: it was answered; `limited`: it was answered
+    with a 429.
 
-    `retry_after` is for how many seconds the 429 asked us to stay away, None where it did not say.
+    `retry_after` is for how many seconds the 429 asked us to stay away, None where it did not say. `tokens` is what the
+    request used, None where nobody knows: then a 429 is taken to have used none, and any other request, a cancelled one
+    too, what was reserved for it.
     """
 
     sent: bool = True
     succeeded: bool = False
     limited: bool = False
     retry_after: float | None = None
+    tokens: int | None = field(default=None, validator=optional(ge(0)))
 
 
 class RateLimiter(Actor):
-    """Requests a minute for one model. After a crash its bucket is empty, and a running pause goes on.
+    """Requests and tokens a minute, for one model, for several that share an account, or for anything else that has a
+    limit. After a crash its buckets are empty; a running pause, debts and the minute's tokens go on.
 
-    `started` is the instant at which the incarnation begins.
+    `name` is what errors call it. `started` is the instant at which the incarnation begins.
     """
 
-    def __init__(self, config: ModelConfig, rng: Random, carry: object, started: float) -> None:
-        self._name = config.name
-        self._limits = config.rate_limit
-        self._retry = config.retry
+    def __init__(
+        self, name: str, limits: RateLimitConfig, retry: RetryConfig, rng: Random, carry: object, started: float
+    ) -> None:
+        self._name = name
+        self._limits = limits
+        self._retry = retry
         self._rng = rng
         self._core: GcraCore[Waiter] = (
-            GcraCore.restore(self._limits, carry, started)
-            if isinstance(carry, LimiterState)
-            else GcraCore(self._limits)
+            GcraCore.restore(limits, carry, started) if isinstance(carry, LimiterState) else GcraCore(limits)
         )
-        self._replies: dict[Waiter, Reply[Grant]] = {}
+        self._kept: dict[Waiter, tuple[Reply[Grant], str]] = {}
         self._limited_in_a_row = 0
         self._limited_at = -math.inf
+
+    @classmethod
+    def factory(
+        cls, name: str, limits: RateLimitConfig, *, retry: RetryConfig | None = None, rng: Random | None = None
+    ) -> Callable[[Ledger, object], RateLimiter]:
+        """Return what a `ChildSpec` makes each incarnation with.
+
+        `retry` (None: its defaults) holds the delays by which a refusal that names no time is answered, `rng` their
+        jitter (None: from the system).
+        """
+        policy, random = retry or RetryConfig(), rng or Random()
+        return lambda _ledger, carry: cls(name, limits, policy, random, carry, trio.current_time())
 
     def accepting(self) -> bool:
         """Whether there is room to wait in."""
@@ -84,36 +110,42 @@ class RateLimiter(Actor):
     def acquire(self, message: Acquire, reply: Reply[Grant], now: float) -> None:
         """Grant the request, let it wait its turn, or refuse it at once where its turn would come too late."""
         give_up_at = min(message.deadline, max(now, message.asked_at + message.max_wait))
-        match self._core.acquire(reply, now, give_up_at):
+        model = self._name if message.model is None else message.model
+        match self._core.acquire(reply, now, give_up_at, message.tokens):
             case Grant() as grant:
                 self._deliver(reply, grant, now)
             case Waiting():
-                self._replies[reply] = reply
+                self._kept[reply] = (reply, model)
             case Rejected() as rejected:
-                reply.fail(self._too_late(rejected))
+                reply.fail(self._too_late(model, rejected))
 
     @takes_back(HeadersSeen)
     def headers_seen(self, grant: Grant, message: HeadersSeen, now: float) -> None:
         """Slow down before the first 429."""
         if self._limits.adaptive:
-            self._core.observe(message.limits, now)
+            self._core.observe(message.limits, now, grant)
 
     @takes_back(Settle)
     def settle(self, grant: Grant, message: Settle, now: float) -> None:
         """Account for a request that is over; a 429 pauses everybody, and halves a configured rate."""
         if not message.sent:
             self._core.refund(grant, now)
-        elif message.limited:
+            return
+        estimate = 0 if message.limited else grant.tokens
+        self._core.settle(grant, estimate if message.tokens is None else message.tokens, now)
+        if message.limited:
             self._core.pause(now + self._pause(message.retry_after, grant, now), now)
             if self._limits.adaptive:
                 self._core.slow_down(grant.at, now)
-        elif message.succeeded and grant.at > self._limited_at:
-            self._limited_in_a_row = 0
+        elif message.succeeded:
+            self._core.answered(now)
+            if grant.at > self._limited_at:
+                self._limited_in_a_row = 0
 
     def forget(self, waiter: Waiter, now: float) -> None:
         """Let those behind a caller that has gone move up."""
         self._core.forget(waiter)
-        del self._replies[waiter]
+        del self._kept[waiter]
 
     def wake_at(self) -> float:
         """Return when the first in the queue is due, or gives up."""
@@ -123,12 +155,13 @@ class RateLimiter(Actor):
         """Grant what is due."""
         ticked = self._core.tick(now)
         for waiter, grant in ticked.granted:
-            self._deliver(self._replies.pop(waiter), grant, now)
+            self._deliver(self._kept.pop(waiter)[0], grant, now)
         for waiter in ticked.rejected:
-            self._replies.pop(waiter).fail(self._too_late(ticked.rejection))
+            reply, model = self._kept.pop(waiter)
+            reply.fail(self._too_late(model, ticked.rejection))
 
     def snapshot(self) -> LimiterState:
-        """Return the pause, the rate, and what has been granted."""
+        """Return the pause, the rates, and what has been granted."""
         return self._core.snapshot()
 
     def _pause(self, retry_after: float | None, grant: Grant, now: float) -> float:
@@ -149,11 +182,11 @@ class RateLimiter(Actor):
         if not reply.grant(grant):
             self._core.refund(grant, now)
 
-    def _too_late(self, rejected: Rejected) -> RateLimitError:
+    def _too_late(self, model: str, rejected: Rejected) -> RateLimitError:
         wait = "an unknown time" if rejected.retry_after is None else f"{rejected.retry_after:.3g} s"
         return RateLimitError(
-            f"{self._name} is at its rate limit: the call would wait {wait}, longer than it may",
-            model=self._name,
+            f"{model} is at its rate limit: the call would wait {wait}, longer than it may",
+            model=model,
             retry_after=rejected.retry_after,
             source="limiter",
         )

@@ -6,6 +6,7 @@ All of it is pure: the instant `now` and the random numbers are passed in.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -16,10 +17,12 @@ from wizard_actors.config import RetryBudgetConfig, RetryConfig
 from wizard_actors.errors import ProviderError, WizardError
 from wizard_actors.verdict import Again
 
-__all__ = ["LONGEST_RETRY_AFTER", "RetryBudget", "full_jitter", "parse_retry_after", "retry_delay"]
+__all__ = ["LONGEST_RETRY_AFTER", "RetryBudget", "full_jitter", "parse_retry_after", "parse_retry_delay", "retry_delay"]
 
 LONGEST_RETRY_AFTER: Final = 86_400.0
 """A day. A server that names more has sent an instant in place of a duration, or has a broken clock."""
+
+PROTOBUF_DURATION: Final = re.compile(r"(?P<seconds>-?[0-9]{1,12}(\.[0-9]{1,9})?)s", re.ASCII)
 
 
 def full_jitter(doublings: int, config: RetryConfig, rng: Random) -> float:
@@ -34,24 +37,49 @@ def full_jitter(doublings: int, config: RetryConfig, rng: Random) -> float:
 def retry_delay(failures: Sequence[WizardError], config: RetryConfig, *, last: bool, rng: Random) -> float | None:
     """Return how many seconds to wait before the same model is asked again, None where it is not to be asked.
 
-    `failures` are this model's failures within this request, oldest first, not empty; the newest one's verdict decides.
-    `last` says that no other model of the route remains. The model gets `config.max_attempts` attempts in all; an
-    attempt that failed before anything was sent does not count, but is made up for only once. A Retry-After within its
-    cap is waited for, and the jitter comes on top, so that not everybody is back at one instant; beyond its cap it ends
-    the matter. After a 429 the delay is 0.0: the rate limiter holds the pause, and the call only acquires again.
+    `failures` are this model's failures within this request, oldest first, not empty; the newest one's verdict decides
+    whether, and its policy in `config.errors`, key by key over what holds for all, how often and how soon. `last` says
+    that no other model of the route remains.
+
+    An attempt is the last one where it is the model's `max_attempts`-th in this request, whatever the ones before ended
+    in; which `max_attempts`, the error that it ended in decides, and its own replaces the model's, larger or smaller.
+    So every bound counts the same thing, as tenacity's `attempt_number` does, and a model never gets more attempts than
+    the largest of them. An attempt that failed before anything was sent does not count, but is made up for only once;
+    a model that stayed silent is asked again only if `last`, and once, unless its error has a `max_attempts` of its
+    own.
+
+    A Retry-After within its cap is waited for, and the jitter comes on top, so that not everybody is back at one
+    instant; beyond its cap it ends the matter. After a 429 the delay is 0.0: the rate limiter holds the pause, and the
+    call only acquires again.
     """
     error = failures[-1]
-    again = error.verdict.again
-    met_before = any(earlier.verdict.again is again for earlier in failures[:-1])
+    again, policy = error.verdict.again, config.after(error.code)
     if again is Again.AT_ONCE:
-        return None if met_before else 0.0
+        return None if _met_before(again, failures) else 0.0
     sent = sum(failure.verdict.again is not Again.AT_ONCE for failure in failures)
-    if again is Again.NO or sent >= config.max_attempts or (again is Again.IF_LAST and (met_before or not last)):
+    if again is Again.NO or sent >= policy.max_attempts:
         return None
-    wanted = (error.retry_after if isinstance(error, ProviderError) else None) or 0.0
+    if again is Again.IF_LAST and not (last and (_counted(error, config) or not _met_before(again, failures))):
+        return None
+    wanted = _asked_for(error)
     if wanted > (config.retry_after_cap if last else config.retry_after_cap_with_fallback):
         return None
-    return 0.0 if again is Again.REACQUIRE else wanted + full_jitter(sent - 1, config, rng)
+    return 0.0 if again is Again.REACQUIRE else wanted + full_jitter(sent - 1, policy, rng)
+
+
+def _met_before(again: Again, failures: Sequence[WizardError]) -> bool:
+    return any(earlier.verdict.again is again for earlier in failures[:-1])
+
+
+def _counted(error: WizardError, config: RetryConfig) -> bool:
+    """Say whether somebody decided how many attempts this error is worth."""
+    return any(code == error.code and policy.max_attempts is not None for code, policy in config.errors.items())
+
+
+def _asked_for(error: WizardError) -> float:
+    """Return for how many seconds the provider asked to be left alone; what is no such number counts as not said."""
+    wanted = error.retry_after if isinstance(error, ProviderError) else None
+    return wanted if wanted is not None and wanted > 0 else 0.0  # a NaN is not more than 0
 
 
 def parse_retry_after(headers: Mapping[str, str], *, wall_now: float) -> float | None:
@@ -73,6 +101,17 @@ def parse_retry_after(headers: Mapping[str, str], *, wall_now: float) -> float |
         if delay is not None and delay <= LONGEST_RETRY_AFTER:  # False for NaN too
             return max(delay, 0.0)
     return None
+
+
+def parse_retry_delay(text: str) -> float | None:
+    """Return the seconds of a Protobuf duration in JSON ("48s", "1.5s"), None where it cannot be used.
+
+    Gemini puts one into the body of a 429, as `retryDelay` of its `RetryInfo`, and sends no Retry-After. What is past
+    and what lies more than a day ahead count as in `parse_retry_after`.
+    """
+    found = PROTOBUF_DURATION.fullmatch(text)
+    delay = math.inf if found is None else float(found["seconds"])
+    return max(delay, 0.0) if delay <= LONGEST_RETRY_AFTER else None
 
 
 def _number(text: str | None) -> float | None:

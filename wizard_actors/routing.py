@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
+from random import Random
+from types import MappingProxyType
 
 from attrs import field, frozen
 
 from wizard_actors.actor import Actor, Ask, Ledger, Reply, Return, handles, hears, takes_back
-from wizard_actors.config import ModelConfig
+from wizard_actors.config import ModelConfig, Strategy
 from wizard_actors.errors import WizardError
-from wizard_actors.plan import Bar, Bars, ModelFacts, Needs, Plan, Probe, plan
+from wizard_actors.model_stats import ModelStats
+from wizard_actors.needs import Needs
+from wizard_actors.plan import Bar, Bars, ModelFacts, Plan, Probe, Tactics, plan
 
 __all__ = ["ClaimProbe", "MakePlan", "Observed", "ProbeOver", "Router", "RouterState"]
 
 
 @frozen
 class MakePlan(Ask[Plan]):
-    """Ask which models of `chain` to try, in order; `down` are those whose actors are DOWN.
+    """Ask which models of `chain` to try, and in which order; `down` are those whose actors are DOWN.
 
-    Fails with what makes all of them unsuitable.
+    `strategy`, `hedge_delay` in seconds and `hedge_quantile` are the route's: see `Tactics`. Fails with what makes all
+    models unsuitable, `TokenLimitError` or `UnsupportedError`.
     """
 
     chain: tuple[str, ...]
     down: frozenset[str] = frozenset()
     needs: Needs = field(factory=Needs)
+    strategy: Strategy = "sequential"
+    hedge_delay: float = 0.0
+    hedge_quantile: float | None = None
 
 
 @frozen
@@ -40,43 +49,53 @@ class ProbeOver(Return[Probe]):
 
 @frozen
 class Observed:
-    """An attempt at `model` that was sent at the instant `started` ended; `error` is None where it answered."""
+    """An attempt at `model` that was sent at the instant `started` has ended; `error` is None where it answered.
+
+    `first_token` is how long after `started` the first token came, in seconds; None where none did, or the answer came
+    in one piece. `cost` is in US dollars, None where unknown. `cancelled`: nobody waited for its end any more, because
+    another model answered first or the caller left.
+    """
 
     model: str
     error: WizardError | None
     started: float
+    first_token: float | None = None
+    cost: Decimal | None = None
+    cancelled: bool = False
 
 
 @frozen
 class RouterState:
-    """Which models are barred, until when, and why."""
+    """Which models are barred, until when, and why; and the statistics of every model, by its name."""
 
     bars: Mapping[str, Bar] = field(factory=dict)
+    models: Mapping[str, ModelStats] = field(factory=dict)
 
 
 class Router(Actor):
-    """Plans requests. After a crash the bars are kept, and probes are fenced."""
+    """Plans requests over `models`, by their names; `rng` draws the order of the strategy "adaptive".
 
-    def __init__(self, models: Mapping[str, ModelConfig], ledger: Ledger, carry: object) -> None:
+    `carry` is the `RouterState` that a router before this one has published, of these models or of others: after a
+    crash and for a changed configuration alike, what was learned of the models that still exist is kept. Probes are
+    fenced.
+    """
+
+    def __init__(self, models: Mapping[str, ModelConfig], rng: Random, ledger: Ledger, carry: object) -> None:
         ledger.clear()
+        known = carry if isinstance(carry, RouterState) else RouterState()
         self._models = models
-        self._bars = Bars(carry.bars if isinstance(carry, RouterState) else None)
+        self._rng = rng
+        self._bars = Bars({name: bar for name, bar in known.bars.items() if name in models})
+        self._stats = {name: known.models.get(name, ModelStats()) for name in models}
+        self._publish()
 
     @handles(MakePlan)
     def make_plan(self, message: MakePlan, reply: Reply[Plan], now: float) -> None:
         """Plan one request."""
-        bars = self._bars.snapshot()
-        facts = {
-            name: ModelFacts(
-                enabled=self._models[name].enabled,
-                down=name in message.down,
-                context_window=self._models[name].context_window,
-                bar=bars.get(name),
-            )
-            for name in message.chain
-        }
+        facts = {name: self._facts(name, down=name in message.down) for name in message.chain}
+        tactics = Tactics(message.strategy, message.hedge_delay, message.hedge_quantile)
         try:
-            reply.send(plan(message.chain, facts, message.needs, now))
+            reply.send(plan(message.chain, facts, message.needs, now, tactics=tactics, rng=self._rng))
         except WizardError as error:
             reply.fail(error)
 
@@ -88,17 +107,50 @@ class Router(Actor):
             reply.send(None)
         elif not reply.grant(probe):
             self._bars.abandon(probe)
+        self._publish()
 
     @takes_back(ProbeOver)
     def probe_over(self, grant: Probe, message: ProbeOver, now: float) -> None:
         """Let the next request probe, where this one taught nothing."""
         self._bars.abandon(grant)
+        self._publish()
 
     @hears(Observed)
     def observed(self, message: Observed, now: float) -> None:
-        """Bar or free a model."""
-        self._bars.record(message.model, message.error, started=message.started, now=now)
+        """Learn from the end of an attempt; bar or free the model. A cancelled attempt does neither.
+
+        A model that the configuration no longer has is none of ours.
+        """
+        name, known = message.model, self._stats.get(message.model)
+        if known is None:
+            return
+        self._stats[name] = known.observed(
+            message.error,
+            started=message.started,
+            now=now,
+            first_token=message.first_token,
+            cost=message.cost,
+            cancelled=message.cancelled,
+        )
+        if not message.cancelled:
+            self._bars.record(name, message.error, started=message.started, now=now)
+        self._publish()
 
     def snapshot(self) -> RouterState:
-        """Return the bars."""
-        return RouterState(self._bars.snapshot())
+        """Return the bars and the statistics."""
+        return self._published
+
+    def _facts(self, name: str, *, down: bool) -> ModelFacts:
+        config = self._models[name]
+        return ModelFacts(
+            enabled=config.enabled,
+            down=down,
+            context_window=config.context_window,
+            supports=config.supports,
+            price=config.price,
+            bar=self._published.bars.get(name),
+            stats=self._stats[name],
+        )
+
+    def _publish(self) -> None:
+        self._published = RouterState(self._bars.snapshot(), MappingProxyType(dict(self._stats)))

@@ -33,7 +33,8 @@ class Health:
     """How a model fares: the instants at which it was last heard of, and how its calls ended.
 
     `first_token_at` is the last instant at which anybody got a first token from it, `first_tokens` how long the newest
-    ones took, in seconds. Instants are minus infinity before the first time.
+    ones took, in seconds. Instants are minus infinity before the first time. `typical_output` is the moving mean of its
+    answers' lengths in tokens, None before the first.
     """
 
     first_token_at: float = -math.inf
@@ -43,6 +44,7 @@ class Health:
     succeeded: int = 0
     failed: int = 0
     ignored: int = 0
+    typical_output: int | None = None
 
     @property
     def slowest_first_token(self) -> float:
@@ -53,6 +55,12 @@ class Health:
         """Return the health once a call got its first token, `after` seconds from its sending."""
         newest = (*self.first_tokens[1 - FIRST_TOKENS_KEPT :], after)
         return evolve(self, first_token_at=max(self.first_token_at, now), first_tokens=newest)
+
+    def said(self, tokens: int) -> Health:
+        """Return the health once a whole answer had so many tokens. A tenth of the mean is new with each answer."""
+        if self.typical_output is None:
+            return evolve(self, typical_output=tokens)
+        return evolve(self, typical_output=round(self.typical_output + (tokens - self.typical_output) / 10))
 
     def after(self, outcome: Outcome, now: float) -> Health:
         """Return the health once a call has ended so."""
@@ -144,9 +152,11 @@ class SlotCore(Generic[K]):
         """Note that somebody got a first token, `after` seconds from the sending."""
         self._health = self._health.heard(after, now)
 
-    def ended(self, outcome: Outcome, now: float) -> None:
-        """Note how a call ended that was sent."""
+    def ended(self, outcome: Outcome, now: float, output_tokens: int | None = None) -> None:
+        """Note how a call ended that was sent, and the length of its answer where that is whole and known."""
         self._health = self._health.after(outcome, now)
+        if output_tokens is not None:
+            self._health = self._health.said(output_tokens)
 
     # -- time
 

@@ -59,11 +59,16 @@ class FinishReason(StrEnum):
 
 
 class ServedBy(StrEnum):
-    """Which step of the way answered: the first try, a further try of the same model, or a later model of the route."""
+    """Which step of the way answered: the cache, the first try, a further try of the same model, another model of the
+    route; or, when all of them failed, an expired entry of the cache or the route's static answer.
+    """
 
+    CACHE = "cache"
     DIRECT = "direct"
     RETRY = "retry"
     FALLBACK = "fallback"
+    STALE = "stale"
+    STATIC = "static"
 
 
 # -- prompts -----------------------------------------------------------------------------------------
@@ -257,8 +262,11 @@ class WizardResponse:
     """A whole answer, and how it came about.
 
     `model` is the configured name of the model that answered, `upstream_model` what the provider says of itself.
-    `usage` and `cost` are None where the provider did not say or no price is known. `attempts` lists every attempt, the
-    last being the one that answered. `request_id` is ours, and runs through logs and headers.
+    `usage` and `cost` are None where the provider did not say or no price is known. `attempts` lists every attempt of
+    this request, in the order of their beginning. `request_id` is ours, and runs through logs and headers.
+
+    `cached`: another request's answer, from the cache or shared while it arrived; it cost nothing. `stale`: its time in
+    the cache had passed, and every model failed. A static answer has no model: `model` is "".
     """
 
     text: str
@@ -272,6 +280,8 @@ class WizardResponse:
     tool_calls: tuple[ToolCall, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     served_by: ServedBy = ServedBy.DIRECT
+    cached: bool = False
+    stale: bool = False
     request_id: str = ""
 
     def to_dict(self) -> dict[str, object]:
@@ -285,6 +295,8 @@ class WizardResponse:
             "attempts": [attempt.to_dict() for attempt in self.attempts],
             "cost": None if self.cost is None else str(self.cost),
             "served_by": self.served_by.value,
+            "cached": self.cached,
+            "stale": self.stale,
             "request_id": self.request_id,
         }
         if self.reasoning:

@@ -47,6 +47,7 @@ class Row(StrEnum):
     BAD_PROMPT = "bad_prompt"
     TOO_LONG = "too_long"
     REFUSED = "refused"
+    BUG = "bug"
     CRASHED = "crashed"
     BARRED = "barred"
     RATE_LIMITED = "rate_limited"
@@ -73,6 +74,7 @@ VERDICTS: Mapping[Row, Verdict] = MappingProxyType(
         Row.BAD_PROMPT: Verdict(Again.NO, Next.NO, Outcome.IGNORED),
         Row.TOO_LONG: Verdict(Again.NO, Next.IF_LARGER, Outcome.IGNORED),
         Row.REFUSED: Verdict(Again.NO, Next.YES, Outcome.IGNORED),
+        Row.BUG: Verdict(Again.NO, Next.YES, Outcome.IGNORED),
         Row.CRASHED: Verdict(Again.AT_ONCE, Next.YES, Outcome.IGNORED),
         Row.BARRED: Verdict(Again.NO, Next.YES, Outcome.IGNORED, bars_model=True),
         Row.RATE_LIMITED: Verdict(Again.REACQUIRE, Next.YES, Outcome.IGNORED),

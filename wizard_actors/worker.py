@@ -36,9 +36,10 @@ class FirstToken(Notice[Slot]):
 
 @frozen
 class Release(Return[Slot]):
-    """The call is over; `outcome` None: nothing was sent."""
+    """The call is over; `outcome` None: nothing was sent. `output_tokens`: the length of a whole answer, if known."""
 
     outcome: Outcome | None = None
+    output_tokens: int | None = None
 
 
 class ModelWorker(Actor):
@@ -76,7 +77,7 @@ class ModelWorker(Actor):
         """Take the slot back; the next waiter gets it."""
         self._core.release(grant, now)
         if message.outcome is not None:
-            self._core.ended(message.outcome, now)
+            self._core.ended(message.outcome, now, message.output_tokens)
         self.tick(now)
 
     def forget(self, waiter: Waiter, now: float) -> None:

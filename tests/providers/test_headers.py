@@ -108,6 +108,48 @@ def test_plain_names_count_requests(prefix: str, reset: str, seconds: float | No
     assert requests(headers) == LimitWindow(20, 1, seconds)
 
 
+def anthropic(kind: str, limit: str, remaining: str, reset: str) -> dict[str, str]:
+    """Return Anthropic's headers of one limit."""
+    values = {"limit": limit, "remaining": remaining, "reset": reset}
+    return {f"anthropic-ratelimit-{kind}-{name}": value for name, value in values.items()}
+
+
+def test_anthropic_states_dates_and_the_tightest_of_its_token_windows_counts() -> None:
+    """Of all, input and output tokens the one that has the fewest left a second until its reset."""
+    headers = {
+        **anthropic("requests", "50", "49", "2023-11-14T22:13:21Z"),
+        **anthropic("tokens", "38000", "31000", "2023-11-14T22:13:30Z"),
+        **anthropic("input-tokens", "30000", "29000", "2023-11-14T22:13:22Z"),
+        **anthropic("output-tokens", "8000", "2000", "2023-11-14T22:14:05+00:00"),
+    }
+    assert limits(headers) == LimitHeaders(LimitWindow(50, 49, 1.0), LimitWindow(8000, 2000, 45.0))
+    del headers["anthropic-ratelimit-output-tokens-remaining"]
+    found = limits(headers)
+    assert found is not None
+    assert found.tokens == LimitWindow(38_000, 31_000, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("reset", "seconds"),
+    [
+        ("2023-11-14T22:13:20Z", 0.001),  # this second, rounded down
+        ("2023-11-14T22:13:20.500Z", 0.5),
+        ("2023-11-14T22:13:40", 20.0),
+        ("2023-11-14T23:13:40+01:00", 20.0),
+        ("2023-11-14T22:13:00Z", None),
+        ("2093-11-14T22:13:20Z", None),
+        ("2023-13-14T22:13:20Z", None),
+        ("Tomorrow", None),
+        ("-1", None),
+        ("0", None),
+    ],
+)
+def test_dates_are_seconds_from_now(reset: str, seconds: float | None) -> None:
+    """What is past, absurd or far away is unknown."""
+    found = requests(anthropic("requests", "50", "49", reset))
+    assert found == LimitWindow(50, 49, seconds)
+
+
 @pytest.mark.parametrize("absurd", ["-1", "nan", "inf", "", "soon", "1e400"])
 def test_absurd_numbers_are_unknown(absurd: str) -> None:
     """A limiter that believed them would stop for ever."""

@@ -5,7 +5,7 @@ Each check takes plain values, so that a file with other mistakes in it is check
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from attrs import frozen
@@ -13,9 +13,12 @@ from attrs import frozen
 from wizard_actors.config.values import closest
 from wizard_actors.errors import ConfigProblem
 
-__all__ = ["DEFAULT_ROUTE", "NamedModel", "NamedRoute", "model_conflicts", "name_conflicts"]
+__all__ = ["DEFAULT_ROUTE", "HEDGED_ONLY", "NamedModel", "NamedRoute", "conflicts", "model_conflicts"]
 
 DEFAULT_ROUTE: Final = "wizard"
+HEDGED_ONLY: Final = ("hedge_delay", "hedge_quantile")
+"""The settings of a route that only the strategy "hedged" reads."""
+
 NO_MODEL: Final = ConfigProblem(
     "models", "is empty: at least one model is needed", "add a `[[models]]` table with a name and a provider"
 )
@@ -23,23 +26,33 @@ NO_MODEL: Final = ConfigProblem(
 
 @frozen
 class NamedModel:
-    """What the checks of names need of a model; `name` is None where it cannot be read."""
+    """What the checks need of a model; `name`, `group` and `limits`, its rate limit, are None where unreadable."""
 
     name: str | None
     enabled: bool
+    group: str | None = None
+    limits: Mapping[str, object] | None = None
 
 
 @frozen
 class NamedRoute:
-    """What the checks of names need of a route; `key` is where it stands, `chain` the models it names."""
+    """What the checks need of a route.
+
+    `key` is where it stands, `chain` the models it names, `given` which settings it makes; `strategy` is None where it
+    cannot be read.
+    """
 
     key: str
     name: str | None
     chain: Sequence[str]
+    strategy: str | None = None
+    given: Collection[str] = ()
 
 
-def name_conflicts(models: Sequence[NamedModel], routes: Sequence[NamedRoute]) -> Iterator[ConfigProblem]:
-    """Find names that are used twice, and chains that name what is not there. The first route is the default one."""
+def conflicts(models: Sequence[NamedModel], routes: Sequence[NamedRoute]) -> Iterator[ConfigProblem]:
+    """Find names that are used twice, chains that name what is not there, models that share a limiter with different
+    limits, and hedges of routes that do not hedge. The first route is the default one.
+    """
     if not models:
         yield NO_MODEL
     taken: dict[str, str] = {}
@@ -54,6 +67,9 @@ def name_conflicts(models: Sequence[NamedModel], routes: Sequence[NamedRoute]) -
         yield from _chain_problems(route, enabled)
     if models and not any(model.enabled for model in models):
         yield ConfigProblem("models", "are all disabled", "enable one, or remove `enabled = false`")
+    yield from _group_problems(models)
+    for route in routes:
+        yield from _hedge_problems(route)
 
 
 def _taken(name: str | None, key: str, taken: dict[str, str]) -> Iterator[ConfigProblem]:
@@ -78,6 +94,34 @@ def _chain_problems(route: NamedRoute, enabled: Mapping[str, bool]) -> Iterator[
         seen.add(name)
     if any(enabled.values()) and seen and all(enabled.get(name) is False for name in seen):
         yield ConfigProblem(f"{route.key}.chain", "names only disabled models")
+
+
+def _group_problems(models: Sequence[NamedModel]) -> Iterator[ConfigProblem]:
+    first: dict[str, NamedModel] = {}
+    for index, model in enumerate(models):
+        if model.group is None or model.limits is None or not model.enabled:
+            continue
+        other = first.setdefault(model.group, model)
+        if other.limits is not None and model.limits != other.limits:
+            differing = ", ".join(f"`{key}`" for key, limit in model.limits.items() if limit != other.limits.get(key))
+            yield ConfigProblem(
+                f"models[{index}].rate_limit",
+                f"differs in {differing} from that of the model {other.name!r}, and {model.name!r} shares its limiter: "
+                f"both are of the group {model.group!r}",
+                "give every model of a group the same limits",
+            )
+
+
+def _hedge_problems(route: NamedRoute) -> Iterator[ConfigProblem]:
+    if route.strategy is None or route.strategy == "hedged":
+        return
+    for key in HEDGED_ONLY:
+        if key in route.given:
+            yield ConfigProblem(
+                f"{route.key}.{key}",
+                f'has no effect: the strategy is "{route.strategy}"',
+                'set `strategy = "hedged"`, or leave it out',
+            )
 
 
 def model_conflicts(model: Mapping[str, object]) -> Iterator[ConfigProblem]:

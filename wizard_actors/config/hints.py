@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 from attrs import AttrsInstance
 
-from wizard_actors.config.strict import KeyPath, inner_table, settings, shown_key
+from wizard_actors.config.strict import KeyPath, inner_table, named_tables, settings, shown_key
 from wizard_actors.config.values import closest
 
 __all__ = ["Tree", "tree_of", "unknown_key"]
@@ -22,9 +22,15 @@ KEY_WORDS: Final = frozenset({"api_key", "apikey", "api-key", "key", "token", "s
 
 def tree_of(table: type[AttrsInstance]) -> Tree:
     """Return every key of `table` and of the tables in it."""
-    return {
-        field.name: None if (inner := inner_table(field.type)) is None else tree_of(inner) for field in settings(table)
-    }
+    return {field.name: _tree_in(field.type) for field in settings(table)}
+
+
+def _tree_in(kind: object) -> Tree | None:
+    inner, by_name = inner_table(kind), named_tables(kind)
+    if by_name is not None:
+        names, each = by_name
+        return {name: tree_of(each) for name in names}
+    return None if inner is None else tree_of(inner)
 
 
 def unknown_key(path: KeyPath, tree: Tree, text: str = "") -> str:

@@ -9,14 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, Generic, TypeAlias, TypeVar
 
+import attrs
 from attrs import AttrsInstance, define, field
 from cattrs.errors import BaseValidationError
 
-from wizard_actors.config.checks import DEFAULT_ROUTE, NamedModel, NamedRoute, model_conflicts, name_conflicts
+from wizard_actors.config.checks import DEFAULT_ROUTE, NamedModel, NamedRoute, conflicts, model_conflicts
 from wizard_actors.config.environment import overrides, set_by
 from wizard_actors.config.hints import Tree, tree_of, unknown_key
 from wizard_actors.config.merge import Origin, Origins, merge_defaults, note
-from wizard_actors.config.model import LocalConfig, ModelConfig
+from wizard_actors.config.model import LocalConfig, ModelConfig, RateLimitConfig
 from wizard_actors.config.secret import key_from_env, key_from_file, require_file
 from wizard_actors.config.strict import (
     Field,
@@ -29,7 +30,7 @@ from wizard_actors.config.strict import (
     shown_key,
     structure,
 )
-from wizard_actors.config.tables import ServerConfig
+from wizard_actors.config.tables import RouteConfig, ServerConfig
 from wizard_actors.config.values import BadValue, described
 from wizard_actors.errors import ConfigError, ConfigProblem, EnvVarError
 
@@ -80,7 +81,7 @@ class Loading(Generic[C]):
         made = self._structure()
         named = self._named_models()
         if named is not None:
-            self._add(name_conflicts(named, self._named_routes()))
+            self._add(conflicts(named, self._named_routes()))
         for index, model in self._tables_in("models"):
             self._check_model(index, model)
         self._check_file(("server", "api_keys_file"), self._table("server"), ServerConfig, require_file)
@@ -96,7 +97,9 @@ class Loading(Generic[C]):
 
     def _add(self, problems: Iterator[ConfigProblem]) -> None:
         for problem in problems:
-            self._problems.setdefault(problem)
+            variable = self._variables.get(problem.key)
+            reason = problem.reason if variable is None else set_by(variable, BadValue(problem.reason)).reason
+            self._problems.setdefault(attrs.evolve(problem, reason=reason))
 
     # -- what the tables hold, as far as they can be read -------------------------------------------------------------
 
@@ -196,7 +199,12 @@ class Loading(Generic[C]):
         if not isinstance(self.tables.get("models"), list):
             return None
         return [
-            NamedModel(_text(model.get("name")), enabled=model.get("enabled") is not False)
+            NamedModel(
+                _text(model.get("name")),
+                enabled=model.get("enabled") is not False,
+                group=_text(model.get("rate_limit_group")),
+                limits=_limits(model.get("rate_limit", {})),
+            )
             for _, model in self._tables_in("models")
         ]
 
@@ -206,7 +214,10 @@ class Loading(Generic[C]):
         for key, route in routes:
             if route.get("chain") == []:
                 self._problems.setdefault(ConfigProblem(f"{key}.chain", "is empty", "leave it out for all models"))
-        return [NamedRoute(key, _text(route.get("name")), _texts(route.get("chain"))) for key, route in routes]
+        return [
+            NamedRoute(key, _text(route.get("name")), _texts(route.get("chain")), _strategy(route), route)
+            for key, route in routes
+        ]
 
     def _check_model(self, index: int, model: dict[str, object]) -> None:
         path = ("models", index)
@@ -259,6 +270,17 @@ def _text(value: object) -> str | None:
 
 def _texts(value: object) -> list[str]:
     return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+
+
+def _limits(table: object) -> Mapping[str, object] | None:
+    try:
+        return attrs.asdict(structure(table, RateLimitConfig)) if isinstance(table, Mapping) else None
+    except BaseValidationError:
+        return None
+
+
+def _strategy(route: Mapping[str, object]) -> str | None:
+    return _text(_admitted(RouteConfig, "strategy", {"strategy": "sequential", **route}))
 
 
 def _admitted(kind: type[AttrsInstance], key: str | int, table: Mapping[str, object]) -> object:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, cast
+from typing import Final, Literal, Self, TypeAlias, cast
 
 import attrs
 from attrs import field, frozen
@@ -35,14 +35,17 @@ __all__ = [
     "PRESETS",
     "PROVIDERS",
     "BreakerConfig",
+    "ErrorRetryConfig",
     "Fault",
     "LocalConfig",
     "ModelConfig",
     "PriceConfig",
     "RateLimitConfig",
+    "RetriedError",
     "RetryConfig",
     "ScriptStep",
     "SimulatedConfig",
+    "SupportsConfig",
     "TimeoutsConfig",
     "Upstream",
 ]
@@ -86,6 +89,25 @@ Fault: TypeAlias = Literal[
     "quota",
     "model_not_found",
 ]
+RetriedError: TypeAlias = Literal[
+    "rate_limit",
+    "overloaded",
+    "network",
+    "timeout",
+    "parse",
+    "stream_interrupted",
+    "provider_error",
+]
+"""The codes of the errors after which the same model may be asked again. `provider_error`: any other 5xx, 408, 409."""
+
+
+@frozen(kw_only=True, field_transformer=strict)
+class SupportsConfig:
+    """What a model can do. A prompt that needs more skips it."""
+
+    tools: bool = True
+    images: bool = True
+    schema: bool = True
 
 
 @frozen(kw_only=True, field_transformer=strict)
@@ -103,11 +125,26 @@ class TimeoutsConfig:
 
 
 @frozen(kw_only=True, field_transformer=strict)
+class ErrorRetryConfig:
+    """What holds after one kind of error instead of the model's own settings. None: those settings."""
+
+    max_attempts: int | None = field(default=None, validator=at_least(1))
+    base_delay: Seconds | None = field(default=None, validator=at_least(0))
+    max_delay: Seconds | None = field(default=None, validator=at_least(0))
+
+
+def _as_policies(
+    policies: Mapping[RetriedError, ErrorRetryConfig | Mapping[str, object]],
+) -> Mapping[RetriedError, ErrorRetryConfig]:
+    return cast("Mapping[RetriedError, ErrorRetryConfig]", policies)
+
+
+@frozen(kw_only=True, field_transformer=strict)
 class RetryConfig:
     """How often one model is tried, and how long to wait between: U(0, min(max_delay, base_delay * 2^n)) seconds.
 
     A provider's Retry-After is obeyed up to `retry_after_cap` seconds, up to `retry_after_cap_with_fallback` while
-    another model of the route remains; beyond that the call moves on.
+    another model of the route remains; beyond that the call moves on. `errors` holds other policies by error code.
     """
 
     max_attempts: int = field(default=3, validator=at_least(1))
@@ -115,6 +152,13 @@ class RetryConfig:
     max_delay: Seconds = field(default=8.0, validator=at_least(0))
     retry_after_cap: Seconds = field(default=60.0, validator=at_least(0))
     retry_after_cap_with_fallback: Seconds = field(default=5.0, validator=at_least(0))
+    errors: Mapping[RetriedError, ErrorRetryConfig] = field(factory=dict, converter=_as_policies)
+
+    def after(self, code: str) -> Self:
+        """Return what holds after an error of that code: its own policy, key by key, over what holds for all."""
+        own = next((policy for error, policy in self.errors.items() if error == code), None)
+        given = {} if own is None else {name: value for name, value in attrs.asdict(own).items() if value is not None}
+        return attrs.evolve(self, **given) if given else self
 
 
 @frozen(kw_only=True, field_transformer=strict)
@@ -239,8 +283,9 @@ class ModelConfig:
     `name` is what callers, routes, logs and metrics use, `model` the upstream's id (default: the name). The key is
     never held here: `api_key_env` names a variable, `api_key_file` a file, and `api_key()` reads it. `max_concurrency`
     is the number of calls at once (default: 32; 1 for the embedded model, which answers one after the other). Models of
-    one `rate_limit_group` share one limiter. `extra` goes into the body of every request as it is. `context_window` is
-    in tokens, None where unknown. `simulated` and `local` are set exactly for those providers.
+    one `rate_limit_group` share one limiter, and so have equal `rate_limit` tables. `extra` goes into the body of every
+    request as it is. `context_window` is in tokens, None where unknown. `simulated` and `local` are set exactly for
+    those providers.
 
     Raises `ConfigError` naming the key and the reason.
     """
@@ -258,6 +303,7 @@ class ModelConfig:
         validator=at_least(1),
     )
     context_window: int | None = field(default=None, validator=at_least(1))
+    supports: SupportsConfig = field(factory=SupportsConfig)
     rate_limit_group: str | None = field(default=None, validator=plain_name)
     proxy: str | None = field(default=None, validator=proxy_url, repr=lambda url: str(masked_url(url)))
     ca_file: Path | None = field(default=None, converter=_as_path)

@@ -11,15 +11,16 @@ from typing import Any, Self, TypeVar, cast
 import attrs
 from attrs import field, frozen
 
-from wizard_actors.config.checks import DEFAULT_ROUTE, NamedModel, NamedRoute, name_conflicts
+from wizard_actors.config.checks import DEFAULT_ROUTE, HEDGED_ONLY, NamedModel, NamedRoute, conflicts
 from wizard_actors.config.environment import API_KEYS, models_from_keys
 from wizard_actors.config.load import Loading
 from wizard_actors.config.merge import Origin, Origins
 from wizard_actors.config.model import ModelConfig
 from wizard_actors.config.secret import Secret
 from wizard_actors.config.source import parse, read
-from wizard_actors.config.strict import Field, KeyPath, settings, shown_key, strict
+from wizard_actors.config.strict import Field, KeyPath, default_of, settings, shown_key, strict
 from wizard_actors.config.tables import (
+    BatchConfig,
     CacheConfig,
     LoggingConfig,
     RetryBudgetConfig,
@@ -32,7 +33,7 @@ from wizard_actors.config.tables import (
 from wizard_actors.config.values import closest
 from wizard_actors.errors import ConfigError, ConfigProblem, EnvVarError
 
-__all__ = ["Effective", "WizardConfig"]
+__all__ = ["Effective", "WizardConfig", "named_model", "named_route"]
 
 N = TypeVar("N", ModelConfig, RouteConfig)
 
@@ -60,7 +61,8 @@ class WizardConfig:
 
     `fallback` is the default route, named "wizard", `routes` the others. Once made, every route's chain is spelled out.
 
-    Raises `ConfigError` with every problem found: names used twice, chains that name no model.
+    Raises `ConfigError` with every problem found: names used twice, chains that name no model, models of one
+    `rate_limit_group` with different limits, hedges of a route that does not hedge.
     """
 
     models: tuple[ModelConfig, ...] = field(converter=_as_models)
@@ -69,6 +71,7 @@ class WizardConfig:
     cache: CacheConfig = field(factory=CacheConfig)
     sessions: SessionsConfig = field(factory=SessionsConfig)
     stream: StreamConfig = field(factory=StreamConfig)
+    batch: BatchConfig = field(factory=BatchConfig)
     server: ServerConfig = field(factory=ServerConfig)
     logging: LoggingConfig = field(factory=LoggingConfig)
     supervision: SupervisionConfig = field(factory=SupervisionConfig)
@@ -77,8 +80,9 @@ class WizardConfig:
 
     def __attrs_post_init__(self) -> None:
         routes = [("fallback", self.fallback), *((f"routes[{i}]", route) for i, route in enumerate(self.routes))]
-        models = [NamedModel(model.name, model.enabled) for model in self.models]
-        problems = list(name_conflicts(models, [NamedRoute(key, route.name, route.chain) for key, route in routes]))
+        problems = list(
+            conflicts([named_model(model) for model in self.models], [named_route(*each) for each in routes])
+        )
         if self.fallback.name != DEFAULT_ROUTE:
             problems.append(ConfigProblem("fallback.name", f'must be "{DEFAULT_ROUTE}"', "others go into `routes`"))
         if problems:
@@ -130,6 +134,29 @@ class WizardConfig:
         """Return the route of that name, "wizard" for the default one; raises ConfigError where there is none."""
         return _named(name, (self.fallback, *self.routes), "routes")
 
+    def routes_as_given(self) -> tuple[RouteConfig, ...]:
+        """Return every route, the default one first, without its chain where nobody gave one."""
+        everything = tuple(model.name for model in self.models if model.enabled)
+        keys = ["fallback.chain", *(f"routes[{index}].chain" for index in range(len(self.routes)))]
+        return tuple(
+            attrs.evolve(route, chain=()) if route.chain == everything and key not in (self._origins or {}) else route
+            for key, route in zip(keys, (self.fallback, *self.routes), strict=True)
+        )
+
+    def changed(self, **changes: object) -> Self:
+        """Return this configuration with some of its fields replaced; what is new in them comes from code.
+
+        Raises `ConfigError` as the class does.
+        """
+        new: Any = changes  # each is checked on its way in
+        made = attrs.evolve(self, **new)
+        if self._origins is None:
+            return made
+        before = {path: value for path, value, _ in _leaves(self, ())}
+        new_leaves = [(path, value, before.get(path, default)) for path, value, default in _leaves(made, ())]
+        from_code = [shown_key(path) for path, value, old in new_leaves if value != old]
+        return attrs.evolve(made, origins={**self._origins, **dict.fromkeys(from_code, "code")})
+
     def effective(self) -> Iterator[Effective]:
         """Every setting in force, of every model and table, with its origin; no secret is among the values."""
         for path, value, default in _leaves(self, ()):
@@ -138,6 +165,18 @@ class WizardConfig:
                 yield Effective(key, value, "default" if value == default else "code")
             else:
                 yield Effective(key, value, self._origins.get(key, "default"))
+
+
+def named_model(model: ModelConfig) -> NamedModel:
+    """Return what the checks need of `model`."""
+    return NamedModel(model.name, model.enabled, model.rate_limit_group, attrs.asdict(model.rate_limit))
+
+
+def named_route(key: str, route: RouteConfig) -> NamedRoute:
+    """Return what the checks need of `route`, which stands at `key`."""
+    defaults = RouteConfig(name=route.name)
+    given = [name for name in HEDGED_ONLY if getattr(route, name) != getattr(defaults, name)]
+    return NamedRoute(key, route.name, route.chain, route.strategy, given)
 
 
 def _named(name: str, things: Sequence[N], key: str) -> N:
@@ -153,7 +192,7 @@ def _leaves(table: attrs.AttrsInstance, path: KeyPath) -> Iterator[tuple[KeyPath
     """Place, presentable value and default of each setting in `table`."""
     for setting in settings(type(table)):
         value = getattr(table, setting.name)
-        yield from _within(value, (*path, setting.name), setting, _default(setting, table))
+        yield from _within(value, (*path, setting.name), setting, default_of(setting, table))
 
 
 def _within(
@@ -171,10 +210,3 @@ def _within(
         yield path, repr(value), default
     else:
         yield path, setting.repr(value) if callable(setting.repr) and value is not None else value, default
-
-
-def _default(setting: Field, table: attrs.AttrsInstance) -> object:
-    default: Any = setting.default
-    if hasattr(default, "takes_self"):  # an attrs.Factory, which is no class to type checkers
-        return default.factory(table) if default.takes_self else default.factory()
-    return default

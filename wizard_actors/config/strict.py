@@ -30,10 +30,12 @@ __all__ = [
     "KeyPath",
     "admit",
     "check",
+    "default_of",
     "inner_table",
     "is_choice",
     "is_list",
     "is_seconds",
+    "named_tables",
     "problems_in",
     "settings",
     "shown_key",
@@ -71,6 +73,14 @@ def _admitting(field: Field) -> Field:
 def settings(table: type[attrs.AttrsInstance]) -> Iterator[Field]:
     """The fields of a table that people set."""
     return (field for field in attrs.fields(table) if not field.name.startswith("_"))
+
+
+def default_of(setting: Field, table: attrs.AttrsInstance) -> object:
+    """Return what a setting is where nobody gives it, in a table like `table`; attrs.NOTHING where it is required."""
+    default: Any = setting.default
+    if hasattr(default, "takes_self"):  # an attrs.Factory, which is no class to type checkers
+        return default.factory(table) if default.takes_self else default.factory()
+    return default
 
 
 def admit(value: object, field: Field) -> Any:  # noqa: ANN401 - of the field's own type, which attrs does not carry
@@ -163,6 +173,13 @@ def inner_table(kind: object) -> type[attrs.AttrsInstance] | None:
     if get_origin(kind) in (tuple, Union, types.UnionType):
         return next((table for part in get_args(kind) if (table := inner_table(part)) is not None), None)
     return None
+
+
+def named_tables(kind: object) -> tuple[tuple[str, ...], type[attrs.AttrsInstance]] | None:
+    """Return the names and the table of a field whose type is `Mapping[Literal[...], Table]`; else None."""
+    names, table = get_args(kind) if is_mapping(kind) and len(get_args(kind)) == 2 else (None, None)
+    inner = inner_table(table)
+    return (get_args(names), inner) if is_choice(names) and inner is not None else None
 
 
 def _text(value: object, _type: object) -> str:

@@ -1,4 +1,5 @@
-"""The settings of everything but models: routes, cache, sessions, streams, endpoints, logs, supervision, retry budget.
+"""The settings of everything but models: routes, cache, sessions, streams, batches, endpoints, logs, and what bounds
+actors and retries.
 
 Annotations in this file must stay objects, not strings: they are what the values are checked against.
 """
@@ -11,8 +12,10 @@ from attrs import field, frozen
 
 from wizard_actors.config.strict import strict
 from wizard_actors.config.values import BadValue, Seconds, above, address, at_least, between, plain_name
+from wizard_actors.errors import ConfigError, ConfigProblem
 
 __all__ = [
+    "BatchConfig",
     "CacheConfig",
     "Delivery",
     "LogFormat",
@@ -62,13 +65,18 @@ class CacheConfig:
     """The response cache, off while `max_entries` is 0.
 
     `max_bytes` bounds the cached answers, `ttl` is in seconds. An entry that expired less than `stale_if_error` seconds
-    ago is served, marked, when all models fail.
+    ago is served, marked, when all models fail; that needs the cache to be on.
     """
 
     max_entries: int = field(default=0, validator=at_least(0))
     max_bytes: int = field(default=64 * 1024 * 1024, validator=at_least(1))
     ttl: Seconds = field(default=3600.0, validator=above(0))
     stale_if_error: Seconds = field(default=0.0, validator=at_least(0))
+
+    def __attrs_post_init__(self) -> None:
+        if self.stale_if_error and not self.max_entries:
+            reason, hint = "has no effect while the cache is off", "set `max_entries`, or leave it out"
+            raise ConfigError([ConfigProblem("stale_if_error", reason, hint)])
 
 
 def _storage(_instance: object, _attribute: object, value: str) -> None:
@@ -105,6 +113,13 @@ class StreamConfig:
     delivery: Delivery = "live"
     on_interruption: OnInterruption = "fail"
     consumer_idle: Seconds = field(default=300.0, validator=above(0))
+
+
+@frozen(kw_only=True, field_transformer=strict)
+class BatchConfig:
+    """How many prompts of one batch are asked at once."""
+
+    max_concurrency: int = field(default=8, validator=at_least(1))
 
 
 def _as_path(value: str | Path | None) -> Path | None:

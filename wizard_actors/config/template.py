@@ -63,6 +63,7 @@ api_key_env = "OPENAI_API_KEY"      # the variable that holds the key; never the
 #proxy = "http://proxy.example.com:3128"
 #ca_file = "company-ca.pem"         # certificates to trust
 #context_window = 400_000           # tokens; default: unknown
+#supports = { tools = true, images = true, schema = true }   # a prompt that needs more skips the model
 #price = { input = 0.25, output = 2.00, cached_input = 0.025 }   # US dollars a million tokens
 #headers = { OpenAI-Organization = "org-example" }
 #extra = { service_tier = "flex" }  # goes into every request as it is
@@ -73,6 +74,7 @@ api_key_env = "OPENAI_API_KEY"      # the variable that holds the key; never the
 #model = "claude-haiku-4-5"
 #api_key_file = "anthropic.key"     # a file that holds the key
 #timeouts = { first_token = 10 }    # merged over [defaults]
+#retry = { errors = { overloaded = { max_attempts = 5, base_delay = 1, max_delay = 30 } } }   # after this error
 
 #[[models]]
 #name = "embedded"                  # needs the extra `local`
@@ -112,14 +114,15 @@ api_key_env = "OPENAI_API_KEY"      # the variable that holds the key; never the
 [fallback]                          # the default route, named "wizard"
 #chain = ["primary", "backup"]      # default: all enabled models, in this file's order
 #strategy = "sequential"            # "sequential" | "parallel" | "hedged" | "adaptive" | "cheapest"
-#hedge_delay = 2                    # hedged: start the next model when the first is so late ...
-#hedge_quantile = 0.95              # ... or later than this share of its calls
 #spill = false                      # when a model is full: true goes on to the next, false waits
 #static_answer = "Please try again later."   # when every model failed; default: an error
 
 #[[routes]]                         # more routes, with the same keys
 #name = "fast"
-#chain = ["backup"]
+#chain = ["backup", "primary"]
+#strategy = "hedged"
+#hedge_delay = 2                    # start the next model when the first is so late ...
+#hedge_quantile = 0.95              # ... or later than this share of its calls
 
 
 # -- what they share ------------------------------------------------------------------------------------------
@@ -128,7 +131,7 @@ api_key_env = "OPENAI_API_KEY"      # the variable that holds the key; never the
 #max_entries = 0                    # 0: off
 #max_bytes = 67_108_864
 #ttl = "1h"
-#stale_if_error = 0                 # how long after that an entry may stand in when all models fail
+#stale_if_error = 0                 # how long after that an entry may stand in when all models fail; needs max_entries
 
 [sessions]
 #storage = "memory:"                # "memory:" | "sqlite:wizard.db" | "file:sessions"
@@ -140,6 +143,9 @@ api_key_env = "OPENAI_API_KEY"      # the variable that holds the key; never the
 #delivery = "live"                  # "buffered" holds text until it is complete, and so can change models midway
 #on_interruption = "fail"           # "reset" tells the consumer to drop what it has, and starts over
 #consumer_idle = 300                # a consumer that reads nothing for so long loses its stream
+
+[batch]
+#max_concurrency = 8                # prompts of one batch asked at once
 
 [server]
 #http = "127.0.0.1:8000"            # default: closed

@@ -1,4 +1,5 @@
-"""What response headers say of an account's rate limits, in the dialects of OpenAI and those compatible with it. Pure.
+"""What response headers say of an account's rate limits, in the dialects of OpenAI, those compatible with it, and
+Anthropic. Pure.
 
 Headers come as a mapping with lower-case names. Whatever is missing, absurd or not understood is None: a limiter that
 believed a `-1` or a reset of 0 would stop, or never slow down.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
@@ -32,6 +34,8 @@ DURATION_UNITS: Final[Mapping[str, float]] = MappingProxyType(
 DURATION_PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 DURATION: Final = re.compile(rf"(?:{DURATION_PART.pattern})+")
 
+ANTHROPIC_TOKENS: Final = ("tokens", "input-tokens", "output-tokens")
+
 MISTRAL_WINDOWS: Final = (("second", 1.0), ("10-second", 10.0), ("minute", 60.0))
 
 
@@ -39,11 +43,17 @@ def parse_limits(headers: Mapping[str, str], *, status: int, wall_now: float) ->
     """Return what the headers say, None where they say nothing usable.
 
     `wall_now` is the time since 1970 in seconds, for headers that give dates. Understood are `x-ratelimit-*-requests`
-    and `-tokens` (OpenAI, Groq; Azure), Mistral's names that hold their window, and the plain `x-ratelimit-*` and
-    `ratelimit-*` of Together, OpenRouter and the IETF's draft, which count requests.
+    and `-tokens` (OpenAI, Groq; Azure), `anthropic-ratelimit-*`, Mistral's names that hold their window, and the plain
+    `x-ratelimit-*` and `ratelimit-*` of Together, OpenRouter and the IETF's draft, which count requests. Of Anthropic's
+    token windows the tightest counts.
     """
     requests = _window(headers, "x-ratelimit-{}-requests", wall_now) or _mistral(headers, "req")
     tokens = _window(headers, "x-ratelimit-{}-tokens", wall_now) or _mistral(headers, "tokens")
+    if requests is None:
+        requests = _window(headers, "anthropic-ratelimit-requests-{}", wall_now)
+    if tokens is None:
+        windows = (_window(headers, f"anthropic-ratelimit-{kind}-{{}}", wall_now) for kind in ANTHROPIC_TOKENS)
+        tokens = min(filter(None, windows), key=_room, default=None)
     if requests is None:
         requests = _window(headers, "x-ratelimit-{}", wall_now) or _window(headers, "ratelimit-{}", wall_now)
     retry_after = parse_retry_after(headers, wall_now=wall_now) if status in OBEYED else None
@@ -69,6 +79,13 @@ def _window(headers: Mapping[str, str], names: str, wall_now: float) -> LimitWin
     milliseconds = names.format("renewalperiod") in headers
     reset = _reset(headers.get(names.format("reset")), wall_now, unit=1e-3 if milliseconds else 1.0)
     return _stated(limit, remaining, reset)
+
+
+def _room(window: LimitWindow) -> float:
+    """Return how many tokens a second a window has left until its reset; infinite where it does not say."""
+    if window.remaining is None:
+        return math.inf
+    return window.remaining / (window.reset or 1.0)
 
 
 def _mistral(headers: Mapping[str, str], kind: str) -> LimitWindow | None:
@@ -108,6 +125,8 @@ def _reset(text: str | None, wall_now: float, *, unit: float) -> float | None:
         return None
     seconds = parse_duration(text)
     if seconds is None:
+        seconds = _until_date(text, wall_now)
+    if seconds is None:
         number = _number(text)
         if number is None:
             return None
@@ -118,3 +137,17 @@ def _reset(text: str | None, wall_now: float, *, unit: float) -> float | None:
         else:
             seconds = number * unit
     return seconds if 0 < seconds <= FURTHEST_RESET else None
+
+
+def _until_date(text: str, wall_now: float) -> float | None:
+    """Return the seconds until an RFC 3339 date and time, at least a millisecond where it has just passed: it is
+    rounded down to a second. None for anything else.
+    """
+    if "T" not in text:
+        return None
+    try:
+        date = datetime.fromisoformat(text)
+        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - wall_now
+    except (ValueError, OverflowError):
+        return None
+    return max(seconds, 0.001) if seconds > -1.0 else seconds

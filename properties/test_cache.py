@@ -1,0 +1,150 @@
+"""At most one call a key in flight through the actor, over any interleaving of callers, cancels, failures, crashes."""
+
+import pytest
+import trio
+from attrs import define, field
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from wizard_actors.actor import ActorRef
+from wizard_actors.cache import CacheState, Follow, Hit, Landed, Lookup, ResponseCache, Store
+from wizard_actors.config import CacheConfig
+from wizard_actors.errors import NetworkError, WizardError
+from wizard_actors.flight import Flight
+from wizard_actors.specs import ChildSpec, GroupSpec
+from wizard_actors.supervisor import RestartPolicy, Supervisor
+from wizard_actors.types import WizardResponse
+
+HOUR = 3600.0
+TTL = 3.0
+INSTANTS = st.integers(0, 8).map(float)
+KEYS = st.sampled_from([b"one", b"two"])
+
+
+@define
+class Caller:
+    """What one caller asks, when it comes, how its call would go, when it is cancelled."""
+
+    key: bytes
+    comes: float
+    takes: float
+    fails: bool
+    cancelled: float | None
+    ended: str = ""
+
+
+CALLERS = st.lists(
+    st.builds(Caller, KEYS, INSTANTS, INSTANTS, st.sampled_from([False, False, True]), st.none() | INSTANTS),
+    min_size=1,
+    max_size=12,
+)
+
+
+@define
+class World:
+    """The callers, the instants at which the cache crashes, and the calls under way for each key."""
+
+    callers: list[Caller]
+    crashes: list[float]
+    under_way: dict[bytes, int] = field(factory=dict)
+    state: CacheState | None = None
+
+    async def run(self) -> None:
+        config = CacheConfig(max_entries=10, ttl=TTL)
+        spec = ChildSpec("cache", lambda ledger, carry: ResponseCache(config, ledger, carry))
+        group = GroupSpec("wizard", [spec], policy=RestartPolicy(max_restarts=100))
+        with trio.fail_after(HOUR):
+            async with Supervisor(group) as tree:
+                ref = tree.ref("cache", CacheState)
+                async with trio.open_nursery() as nursery:
+                    for caller in self.callers:
+                        nursery.start_soon(self.live, caller, ref)
+                    for instant in self.crashes:
+                        nursery.start_soon(self.crash, instant, tree)
+                await trio.sleep(60.0)  # beyond any backoff
+                self.state = ref.published
+
+    async def crash(self, instant: float, tree: Supervisor) -> None:
+        await trio.sleep(instant)
+        tree.kill("cache", RuntimeError("planted"))
+
+    async def live(self, caller: Caller, ref: ActorRef[CacheState]) -> None:
+        await trio.sleep(caller.comes)
+        with trio.CancelScope() as scope:
+            if caller.cancelled is not None:
+                scope.deadline = trio.current_time() + caller.cancelled
+            try:
+                answer = await self.ask(caller, ref)
+                assert answer.text == caller.key.decode()
+                caller.ended = "answered"
+            except WizardError:
+                caller.ended = "failed"
+        caller.ended = caller.ended or "cancelled"
+
+    async def ask(self, caller: Caller, ref: ActorRef[CacheState]) -> WizardResponse:
+        while True:
+            try:
+                found = await ref.ask(Lookup(caller.key))
+            except WizardError:  # in backoff: here a caller waits, so that every call goes through the cache
+                await trio.sleep(1.0)
+                continue
+            break
+        if isinstance(found, Hit):
+            assert found.age < TTL
+            return found.response
+        if isinstance(found, Follow):
+            answer = await found.flight.follow()
+            if answer is not None:
+                return answer
+        return await self.lead(caller, ref, found.flight)
+
+    async def lead(self, caller: Caller, ref: ActorRef[CacheState], flight: Flight[WizardResponse]) -> WizardResponse:
+        try:
+            answer = await self.call(caller)
+            flight.land(answer)
+            ref.tell(Store(caller.key, answer, "a", "Why?"))
+            return answer
+        except WizardError as error:
+            flight.fail(error)
+            raise
+        finally:
+            flight.hand_over()
+            ref.tell(Landed(caller.key, flight))
+
+    async def call(self, caller: Caller) -> WizardResponse:
+        self.under_way[caller.key] = self.under_way.get(caller.key, 0) + 1
+        assert self.under_way[caller.key] == 1
+        try:
+            await trio.sleep(caller.takes)
+            if caller.fails:
+                raise NetworkError("reset", model="a")
+            return WizardResponse(caller.key.decode(), "a")
+        finally:
+            self.under_way[caller.key] -= 1
+
+
+def simulate(callers: list[Caller], crashes: list[float], seed: int) -> World:
+    """Run the callers under a virtual clock, Trio's own scheduling seeded."""
+    run = trio._core._run  # Trio has no public way to seed its scheduling
+    run._r.seed(seed)
+    world = World(callers, crashes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
+        trio.run(world.run, clock=MockClock(autojump_threshold=0))
+    return world
+
+
+@settings(max_examples=2 * settings().max_examples)
+@given(CALLERS, st.lists(INSTANTS, max_size=2), st.integers(0, 2**32))
+def test_at_most_one_call_a_key_is_in_flight(callers: list[Caller], crashes: list[float], seed: int) -> None:
+    """Every caller ends; no flight is left; nobody is told another key's answer, or an old one."""
+    world = simulate(callers, crashes, seed)
+
+    assert all(caller.ended for caller in callers)
+    assert all(caller.ended != "cancelled" or caller.cancelled is not None for caller in callers)
+    for key in {caller.key for caller in callers}:
+        if not any(caller.fails for caller in callers if caller.key == key):
+            assert all(caller.ended != "failed" for caller in callers if caller.key == key)
+    assert world.state is not None
+    assert world.state.flights == {}

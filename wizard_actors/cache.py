@@ -1,0 +1,449 @@
+"""The response cache: which answers are stored, which calls are under way, and the key that tells questions apart.
+
+The cache only answers questions; the call, and the flight that it may share, stay in the callers' tasks. A request that
+uses it asks within a short time of its own, and goes on as if there were none where that fails:
+
+    try:
+        found = await cache.ask(Lookup(key), deadline=min(deadline, trio.current_time() + PATIENCE))
+    except BYPASS:      # crashed, down, full or late; only the caller's own deadline is an error
+        ...
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import re
+import sys
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+import attrs
+from attrs import define, evolve, field, frozen
+
+from wizard_actors.actor import Actor, Ask, Ledger, Reply, Waiter, handles, hears
+from wizard_actors.config import CacheConfig
+from wizard_actors.errors import ActorError, DeadlineExceededError, MailboxFullError
+from wizard_actors.flight import MAX_FOLLOWERS, Flight
+from wizard_actors.lru import Key, Sweep, TtlLru, cache_key
+from wizard_actors.types import FinishReason, ServedBy, WizardResponse
+
+__all__ = [
+    "BYPASS",
+    "PATIENCE",
+    "CacheState",
+    "Follow",
+    "Hit",
+    "Invalidate",
+    "Landed",
+    "Lead",
+    "Look",
+    "Lookup",
+    "Miss",
+    "ResponseCache",
+    "SharedCall",
+    "Store",
+    "cache_key",
+    "cacheable",
+    "served",
+]
+
+SharedCall: TypeAlias = "Flight[WizardResponse]"
+
+BYPASS: Final = (ActorError, MailboxFullError, DeadlineExceededError)
+"""What a request that asks the cache goes on without it for: it is crashed, DOWN or stopped, full, or late."""
+
+PATIENCE: Final = 1.0
+"""Seconds that a request gives the cache to answer, before it goes on without it."""
+
+MAX_FLIGHTS: Final = 10_000
+MAX_SWEEPS: Final = 16
+LONGEST_GLOB: Final = 200
+SLICE: Final = 200_000
+"""Characters that one turn of an invalidation looks at: some milliseconds."""
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+def cacheable(response: WizardResponse) -> bool:
+    """Say whether an answer may be stored: a model's own, complete, and not one that came from here."""
+    complete = response.finish_reason in {FinishReason.STOP, FinishReason.TOOL_CALLS, FinishReason.LENGTH}
+    own = response.served_by in {ServedBy.DIRECT, ServedBy.RETRY, ServedBy.FALLBACK}
+    return complete and own and not response.cached and not response.stale
+
+
+def served(response: WizardResponse, request_id: str, *, stale: bool = False) -> WizardResponse:
+    """Return a stored or shared answer as the answer of another request: marked, without attempts, at no cost.
+
+    `stale` marks a stored answer whose time has passed; a leader's answer that is so marked already stays so. A static
+    answer belongs to no request, and only gets its id.
+    """
+    if response.served_by is ServedBy.STATIC:
+        return evolve(response, attempts=(), request_id=request_id)
+    stale = stale or response.stale
+    return evolve(
+        response,
+        attempts=(),
+        cost=Decimal(0),
+        served_by=ServedBy.STALE if stale else ServedBy.CACHE,
+        cached=True,
+        stale=stale,
+        request_id=request_id,
+    )
+
+
+@frozen
+class _Stored:
+    """One answer, what globs are matched against, and the instant at which it was stored."""
+
+    response: WizardResponse
+    model: str
+    text: str
+    at: float
+
+    def size(self) -> int:
+        """How many bytes it takes."""
+        response = self.response
+        parts: list[object] = [self, self.at, self.model, self.text]
+        parts += [response, response.text, response.model, response.upstream_model, response.raw_finish_reason]
+        parts += [response.reasoning, response.tool_calls]
+        for call in response.tool_calls:
+            parts += [call, call.id, call.name, call.arguments]
+        usage = response.usage
+        if usage is not None:
+            parts += [usage, usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens]
+        return sum(map(sys.getsizeof, parts))
+
+
+# -- messages ----------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Hit:
+    """A fresh answer, stored `age` seconds ago. See `served`."""
+
+    response: WizardResponse
+    age: float
+
+
+@frozen
+class Miss:
+    """Nothing fresh. `stale` may stand in where every model fails."""
+
+    stale: WizardResponse | None = None
+
+
+@frozen
+class Lead:
+    """Nothing fresh, and nobody asks already: the caller does, and ends `flight`. `stale`: see `Miss`."""
+
+    flight: SharedCall
+    stale: WizardResponse | None = None
+
+
+@frozen
+class Follow:
+    """Somebody asks already: a seat in `flight` is kept for the caller."""
+
+    flight: SharedCall
+
+
+@frozen
+class Lookup(Ask[Hit | Lead | Follow]):
+    """Ask for an answer, or how to come by one. With `fresh_only` what is stored is no hit: the answer comes from a
+    model, by a call of one's own or one that is under way.
+
+    From the answer to the `try` whose `finally` ends the flight, or to `follow`, nothing may be awaited.
+    """
+
+    key: Key
+    fresh_only: bool = False
+
+
+@frozen
+class Look(Ask[Hit | Miss]):
+    """Ask for an answer, without leading or following: for streams."""
+
+    key: Key
+
+
+@frozen
+class Invalidate(Ask[int]):
+    """Drop every stored answer whose model's name and whose prompt's text match; answered with how many did.
+
+    Globs (`*`, `?`, `[a-z]`, `[!a-z]`) match the whole name or text, upper and lower case apart, and have at most 200
+    characters, else `ValueError`. A call under way is left alone: its answer is stored when it lands. Answered with
+    `MailboxFullError` while 16 others are worked on; where the caller leaves, some of the answers have been dropped.
+    """
+
+    model_glob: str = field(default="*")
+    text_glob: str = field(default="*")
+
+    @model_glob.validator
+    @text_glob.validator
+    def _short(self, attribute: attrs.Attribute[str], value: str) -> None:
+        if len(value) > LONGEST_GLOB:
+            raise ValueError(f"{attribute.name} has {len(value)} characters; at most {LONGEST_GLOB} are taken")
+
+
+@frozen
+class Landed:
+    """Tell that the caller has ended, or handed over, the flight of `key`."""
+
+    key: Key
+    flight: SharedCall
+
+
+@frozen
+class Store:
+    """Tell the answer to keep under `key`; `model` and `text`, the prompt's, are what globs are matched against."""
+
+    key: Key
+    response: WizardResponse
+    model: str
+    text: str
+
+
+# -- the actor ---------------------------------------------------------------------------------------------------------
+
+
+@define
+class _Counts:
+    """What the cache has done since its tree was started."""
+
+    hits: int = 0
+    misses: int = 0
+    stale: int = 0
+    stored: int = 0
+    invalidated: int = 0
+    led: int = 0
+    followed: int = 0
+
+
+@frozen
+class CacheState:
+    """What the cache holds, `entries` and `bytes`, and what it has done since its tree was started, crashes or not.
+
+    `hits` and `misses` count lookups, `stale` those misses for which an expired answer could stand in; `stored`,
+    `evicted` (to make room), `expired` and `invalidated` count answers, `led` and `followed` callers. `flights` are the
+    calls under way: a view of the actor's own table, which the next incarnation goes on with.
+    """
+
+    entries: int = 0
+    bytes: int = 0
+    hits: int = 0
+    misses: int = 0
+    stale: int = 0
+    stored: int = 0
+    evicted: int = 0
+    expired: int = 0
+    invalidated: int = 0
+    led: int = 0
+    followed: int = 0
+    flights: Mapping[Key, SharedCall] = field(factory=dict, repr=lambda flights: str(len(flights)))
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the counts, that of the flights among them."""
+        shown: dict[str, int] = {each.name: getattr(self, each.name) for each in attrs.fields(CacheState)[:-1]}
+        return {**shown, "flights": len(self.flights)}
+
+
+def _matching(message: Invalidate) -> Callable[[_Stored], bool]:
+    """Return the test that an invalidation puts to every answer."""
+    model, text = _pattern(message.model_glob), _pattern(message.text_glob)
+    return lambda stored: (
+        (model is None or model.match(stored.model) is not None)
+        and (text is None or text.match(stored.text) is not None)
+    )
+
+
+def _pattern(glob: str) -> re.Pattern[str] | None:
+    return None if glob == "*" else re.compile(fnmatch.translate(glob))
+
+
+class ResponseCache(Actor):
+    """Keeps answers and knows the calls under way. After a crash it is empty, and the flights are carried.
+
+    It never stops receiving. Everything is bounded: answers by `config`, flights and the followers of each (whoever
+    comes beyond that leads a flight that nobody joins: its own way), invalidations at a time. A told message that was
+    dropped costs an answer not stored; a flight that is over is recognised without it.
+    """
+
+    def __init__(
+        self,
+        config: CacheConfig,
+        ledger: Ledger,
+        carry: object,
+        *,
+        max_flights: int = MAX_FLIGHTS,
+        max_followers: int = MAX_FOLLOWERS,
+    ) -> None:
+        self._serves_stale = config.stale_if_error > 0
+        self._max_flights = max_flights
+        self._max_followers = max_followers
+        self._store: TtlLru[_Stored] = TtlLru(
+            max_entries=config.max_entries,
+            max_bytes=config.max_bytes,
+            ttl=config.ttl,
+            stale_for=config.stale_if_error,
+        )
+        self._flights: OrderedDict[Key, SharedCall] = OrderedDict()
+        self._view = MappingProxyType(self._flights)
+        self._counts = _Counts()
+        self._sweeps: deque[tuple[Reply[int], Sweep[_Stored]]] = deque()
+        self._sweep_at = math.inf
+        if isinstance(carry, CacheState):
+            self._take_over(carry)
+
+    def _take_over(self, carry: CacheState) -> None:
+        self._flights.update((key, flight) for key, flight in carry.flights.items() if not flight.over)
+        self._counts = _Counts(**{each.name: getattr(carry, each.name) for each in attrs.fields(_Counts)})
+        self._store.evicted, self._store.expired = carry.evicted, carry.expired
+
+    # -- answers
+
+    @handles(Lookup)
+    def lookup(self, message: Lookup, reply: Reply[Hit | Lead | Follow], now: float) -> None:
+        """Answer with what is stored, else with a flight to lead or to follow."""
+        found = self._stored(message.key, now, refresh=message.fresh_only)
+        if isinstance(found, Hit):
+            reply.send(found)
+            return
+        flight = self._flights.get(message.key)
+        if flight is None or flight.over:
+            self._lead(message.key, found, reply)
+        elif flight.full:
+            self._lead_alone(found, reply)
+        else:
+            self._follow(flight, reply)
+
+    @handles(Look)
+    def look(self, message: Look, reply: Reply[Hit | Miss], now: float) -> None:
+        """Answer with what is stored."""
+        reply.send(self._stored(message.key, now, refresh=False))
+
+    def _stored(self, key: Key, now: float, *, refresh: bool) -> Hit | Miss:
+        found = self._store.get(key, now)
+        if found is not None and found.fresh and not refresh:
+            self._counts.hits += 1
+            return Hit(found.value.response, max(0.0, now - found.value.at))
+        self._counts.misses += 1
+        if found is None or not self._serves_stale:
+            return Miss()
+        self._counts.stale += 1
+        return Miss(found.value.response)
+
+    @hears(Store)
+    def keep(self, message: Store, now: float) -> None:
+        """Store an answer, without what belongs to the request that it was for."""
+        if not cacheable(message.response):
+            return
+        response = evolve(message.response, attempts=(), cost=None, request_id="")
+        stored = _Stored(response, message.model, message.text, now)
+        self._counts.stored += self._store.put(message.key, stored, stored.size(), now)
+
+    # -- flights
+
+    def _lead(self, key: Key, found: Miss, reply: Reply[Hit | Lead | Follow]) -> None:
+        """Let the caller lead a new flight, known to others once it has been told; see `_lead_alone`."""
+        self._flights.pop(key, None)
+        self._tidy()
+        if len(self._flights) >= self._max_flights:
+            self._lead_alone(found, reply)
+            return
+        flight: SharedCall = Flight(max_followers=self._max_followers)
+        if reply.send(Lead(flight, found.stale)):
+            self._flights[key] = flight
+            self._counts.led += 1
+
+    def _lead_alone(self, found: Miss, reply: Reply[Hit | Lead | Follow]) -> None:
+        """Let the caller lead a flight that nobody joins: there are as many followers, or flights, as may be."""
+        self._counts.led += reply.send(Lead(Flight(max_followers=self._max_followers), found.stale))
+
+    def _follow(self, flight: SharedCall, reply: Reply[Hit | Lead | Follow]) -> None:
+        flight.reserve()
+        if reply.send(Follow(flight)):
+            self._counts.followed += 1
+        else:
+            flight.release()
+
+    def _tidy(self) -> None:
+        """Drop flights that are over and whose `Landed` was lost: two are looked at for each one that is added."""
+        for _ in range(min(2, len(self._flights))):
+            key, flight = self._flights.popitem(last=False)
+            if not flight.over:
+                self._flights[key] = flight
+
+    @hears(Landed)
+    def landed(self, message: Landed, now: float) -> None:
+        """Drop a flight that is over, unless another has taken its place."""
+        if message.flight.over and self._flights.get(message.key) is message.flight:
+            del self._flights[message.key]
+
+    # -- invalidation
+
+    @handles(Invalidate)
+    def invalidate(self, message: Invalidate, reply: Reply[int], now: float) -> None:
+        """Drop what matches; in slices where that is much, so that nobody else has to wait for it."""
+        if len(self._sweeps) >= MAX_SWEEPS:
+            reply.fail(MailboxFullError(f"{MAX_SWEEPS} invalidations are under way already", actor="cache"))
+        elif message.model_glob == message.text_glob == "*":
+            self._counts.invalidated += (removed := self._store.clear())
+            reply.send(removed)
+        else:
+            self._sweeps.append((reply, Sweep(self._store, _matching(message))))
+            if len(self._sweeps) == 1:
+                self._sweep_at = now - 1.0
+                self._work()
+
+    def _work(self) -> None:
+        """Work on the oldest invalidation for one slice. The next one is due at once, but after everybody else's turn:
+        at an instant that has passed, and still moves on.
+        """
+        reply, sweep = self._sweeps[0]
+        before = sweep.removed
+        done = sweep.advance(SLICE, lambda stored: len(stored.text) + len(stored.model) + 100)
+        self._counts.invalidated += sweep.removed - before
+        if done:
+            self._sweeps.popleft()
+            reply.send(sweep.removed)
+        self._sweep_at = math.nextafter(self._sweep_at, math.inf) if self._sweeps else math.inf
+
+    def forget(self, waiter: Waiter, now: float) -> None:
+        """Leave an invalidation unfinished: nobody waits for it."""
+        self._sweeps = deque(each for each in self._sweeps if each[0] is not waiter)
+        if not self._sweeps:
+            self._sweep_at = math.inf
+
+    # -- time
+
+    def wake_at(self) -> float:
+        """When the oldest answer's time is over, or an invalidation goes on."""
+        return min(self._store.next_expiry(), self._sweep_at)
+
+    def tick(self, now: float) -> None:
+        """Drop what is over; go on with an invalidation."""
+        self._store.expire(now)
+        if self._sweeps:
+            self._work()
+
+    def snapshot(self) -> CacheState:
+        """Return what is held and what has been done."""
+        counts = self._counts
+        return CacheState(
+            len(self._store),
+            self._store.bytes,
+            counts.hits,
+            counts.misses,
+            counts.stale,
+            counts.stored,
+            self._store.evicted,
+            self._store.expired,
+            counts.invalidated,
+            counts.led,
+            counts.followed,
+            self._view,
+        )

@@ -1,0 +1,233 @@
+"""`ClientBuilder`: a client put together call by call, in place of a configuration written out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from random import Random
+from typing import Generic, Protocol, Self, TypeVar, Unpack, overload
+
+import attrs
+from attrs import AttrsInstance, field, frozen
+
+from wizard_actors.config import (
+    BatchConfig,
+    BreakerConfig,
+    CacheConfig,
+    LoggingConfig,
+    ModelConfig,
+    RateLimitConfig,
+    RetryBudgetConfig,
+    RetryConfig,
+    ServerConfig,
+    SessionsConfig,
+    StreamConfig,
+    SupervisionConfig,
+    TimeoutsConfig,
+    WizardConfig,
+)
+from wizard_actors.config.assembly import Parts, Source
+from wizard_actors.config.keywords import (
+    BatchSettings,
+    BreakerSettings,
+    CacheSettings,
+    LoggingSettings,
+    ModelSettings,
+    RateLimitSettings,
+    RetryBudgetSettings,
+    RetrySettings,
+    RouteSettings,
+    ServerSettings,
+    SessionsSettings,
+    StreamSettings,
+    SupervisionSettings,
+    TimeoutsSettings,
+)
+from wizard_actors.errors import ConfigProblem
+from wizard_actors.events import EventStream
+from wizard_actors.providers.base import Provider
+
+__all__ = ["ClientBuilder", "Opener"]
+
+C_co = TypeVar("C_co", covariant=True)
+
+
+class Opener(Protocol[C_co]):
+    """What starts a client: `ResilientClient.open`."""
+
+    def __call__(
+        self,
+        config: WizardConfig,
+        /,
+        *,
+        rng: Random | None = ...,
+        events: EventStream | None = ...,
+        providers: Mapping[str, Provider] | None = ...,
+    ) -> AbstractAsyncContextManager[C_co]:
+        """Return the client as an async context manager, not started yet."""
+        ...
+
+
+@frozen(eq=False, repr=False, kw_only=True)
+class ClientBuilder(Generic[C_co]):
+    """A client put together call by call; every part is optional.
+
+        builder = ResilientClient.builder().with_config("wizard.toml").with_retry(max_attempts=5)
+        async with builder.with_cache(max_entries=1000, ttl="1h").build() as client:
+            response = await client.generate("Why actors?")
+
+    A builder never changes: each method returns another one, so that one builder can be the start of several. Settings
+    are given as in a file, one by one ("30s" is a duration), or as a whole table. They replace the same settings of
+    `with_config`, and what is not given stays. Without `with_config` and `with_model`, the models are those whose API
+    keys the environment holds.
+
+    Nothing is checked before `config()` or `build()`, which raise one `ConfigError` with everything that is wrong; each
+    problem names the method. A setting given twice by the same method, with different values, is wrong too: the order
+    of the calls says only in which order the models are tried.
+    """
+
+    _open: Opener[C_co]
+    _parts: Parts = field(factory=Parts)
+    _rng: Random | None = None
+    _events: EventStream | None = None
+    _providers: Mapping[str, Provider] = field(factory=dict)
+
+    def __repr__(self) -> str:
+        """Show the methods that were called, and no value: there may be a secret among them."""
+        others = {"with_events()": self._events, "with_rng()": self._rng, "with_providers()": self._providers or None}
+        called = [*self._parts.calls(), *(method for method, given in others.items() if given is not None)]
+        return f"ClientBuilder({', '.join(called)})"
+
+    # -- where the settings come from ---------------------------------------------------------------------------------
+
+    def with_config(self, config: Source, /) -> Self:
+        """Start from `config`, or from the TOML file at that path, which is read when the client is built."""
+        before = self._parts.source
+        parts = attrs.evolve(self._parts, source=config if before is None else before)
+        found = _twice("with_config()", before, config)
+        return attrs.evolve(self, parts=parts.with_problems(found))
+
+    @overload
+    def with_model(self, whole: ModelConfig, /) -> Self: ...
+
+    @overload
+    def with_model(self, /, **settings: Unpack[ModelSettings]) -> Self: ...
+
+    def with_model(self, whole: ModelConfig | None = None, /, **settings: object) -> Self:
+        """Add a model, after those of `with_config`. What it says itself stands against what all models are given."""
+        if whole is not None and settings:
+            raise TypeError("with_model() takes a ModelConfig, or the settings of one")
+        return attrs.evolve(self, parts=attrs.evolve(self._parts, models=(*self._parts.models, whole or settings)))
+
+    # -- every model --------------------------------------------------------------------------------------------------
+
+    def with_timeouts(self, table: TimeoutsConfig | None = None, /, **settings: Unpack[TimeoutsSettings]) -> Self:
+        """Set the timeouts of every model's attempts."""
+        return self._with("timeouts", table, settings)
+
+    def with_retry(self, table: RetryConfig | None = None, /, **settings: Unpack[RetrySettings]) -> Self:
+        """Set how often every model is tried, and how soon again."""
+        return self._with("retry", table, settings)
+
+    def with_circuit_breaker(self, table: BreakerConfig | None = None, /, **settings: Unpack[BreakerSettings]) -> Self:
+        """Set when every model's circuit opens and closes."""
+        return self._with("circuit_breaker", table, settings)
+
+    def with_rate_limit(self, table: RateLimitConfig | None = None, /, **settings: Unpack[RateLimitSettings]) -> Self:
+        """Set what every model's account allows."""
+        return self._with("rate_limit", table, settings)
+
+    # -- routes -------------------------------------------------------------------------------------------------------
+
+    def with_fallback(self, *chain: str, **settings: Unpack[RouteSettings]) -> Self:
+        """Set which models the default route asks, in which order and how. No `chain`: as before, else all of them."""
+        return self._with("fallback", None, {**settings, **({"chain": chain} if chain else {})})
+
+    def with_route(self, name: str, /, *chain: str, **settings: Unpack[RouteSettings]) -> Self:
+        """Add a route, or set what the route of that name does. No `chain`: as before, else all models."""
+        parts = self._parts.with_route(name, {**settings, **({"chain": chain} if chain else {})})
+        return attrs.evolve(self, parts=parts)
+
+    # -- what all models share ----------------------------------------------------------------------------------------
+
+    def with_cache(self, table: CacheConfig | None = None, /, **settings: Unpack[CacheSettings]) -> Self:
+        """Set the response cache, which `max_entries` switches on."""
+        return self._with("cache", table, settings)
+
+    def with_sessions(self, table: SessionsConfig | None = None, /, **settings: Unpack[SessionsSettings]) -> Self:
+        """Set where conversations are kept, and for how long."""
+        return self._with("sessions", table, settings)
+
+    def with_stream(self, table: StreamConfig | None = None, /, **settings: Unpack[StreamSettings]) -> Self:
+        """Set how answers stream to whoever asked."""
+        return self._with("stream", table, settings)
+
+    def with_batch(self, table: BatchConfig | None = None, /, **settings: Unpack[BatchSettings]) -> Self:
+        """Set how many prompts of a batch are asked at once."""
+        return self._with("batch", table, settings)
+
+    def with_server(self, table: ServerConfig | None = None, /, **settings: Unpack[ServerSettings]) -> Self:
+        """Set the bounds of the whole client: calls in flight, and how long they wait."""
+        return self._with("server", table, settings)
+
+    def with_logging(self, table: LoggingConfig | None = None, /, **settings: Unpack[LoggingSettings]) -> Self:
+        """Set what is logged."""
+        return self._with("logging", table, settings)
+
+    def with_supervision(
+        self, table: SupervisionConfig | None = None, /, **settings: Unpack[SupervisionSettings]
+    ) -> Self:
+        """Set the bounds of every actor."""
+        return self._with("supervision", table, settings)
+
+    def with_retry_budget(
+        self, table: RetryBudgetConfig | None = None, /, **settings: Unpack[RetryBudgetSettings]
+    ) -> Self:
+        """Set what the retries and hedges of all models may cost together."""
+        return self._with("retry_budget", table, settings)
+
+    # -- what is no setting -------------------------------------------------------------------------------------------
+
+    def with_events(self, events: EventStream, /) -> Self:
+        """Set where things are published as they happen."""
+        parts = self._parts.with_problems(_twice("with_events()", self._events, events))
+        return attrs.evolve(self, parts=parts, events=events)
+
+    def with_rng(self, rng: Random, /) -> Self:
+        """Make delays and choices repeatable. Every client of this builder draws from the same `rng`."""
+        parts = self._parts.with_problems(_twice("with_rng()", self._rng, rng))
+        return attrs.evolve(self, parts=parts, rng=rng)
+
+    def with_providers(self, providers: Mapping[str, Provider], /) -> Self:
+        """Replace the providers of the models that `providers` names."""
+        found = [
+            problem
+            for name, provider in providers.items()
+            for problem in _twice(f"with_providers()[{name!r}]", self._providers.get(name), provider)
+        ]
+        return attrs.evolve(self, parts=self._parts.with_problems(found), providers={**self._providers, **providers})
+
+    # -- what comes of it ---------------------------------------------------------------------------------------------
+
+    def config(self) -> WizardConfig:
+        """Return the configuration that the calls add up to; reads the file, or else the environment.
+
+        Raises `ConfigError` with everything that is wrong, `EnvVarError` where there is no model and no API key.
+        """
+        return self._parts.settle(self._providers)
+
+    def build(self) -> AbstractAsyncContextManager[C_co]:
+        """Return the client, which starts and stops with its block: `async with builder.build() as client`.
+
+        Raises what `config` raises, here and not when the block is entered.
+        """
+        return self._open(self.config(), rng=self._rng, events=self._events, providers=self._providers or None)
+
+    def _with(self, name: str, table: AttrsInstance | None, settings: Mapping[str, object]) -> Self:
+        return attrs.evolve(self, parts=self._parts.with_table(name, table, settings))
+
+
+def _twice(call: str, before: object, now: object) -> list[ConfigProblem]:
+    if before is None or before is now or before == now:
+        return []
+    return [ConfigProblem(call, "is given twice, with different values", "keep one of them")]

@@ -1,0 +1,246 @@
+"""The core of the response cache: a store bounded in entries, in bytes and in time, and the key of a question.
+
+    absent ──put──> fresh ──ttl──> expired ──stale_for──> absent
+                      └──────── room is needed, or removed ────^
+
+An expired entry answers nobody by itself; it may stand in where nothing better can be had.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from pathlib import PurePath
+from typing import Final, Generic, TypeAlias, TypeVar
+
+import attrs
+import msgspec
+from attrs import frozen
+
+from wizard_actors.config import ModelConfig
+from wizard_actors.types import Prompt
+
+__all__ = ["ENTRY_OVERHEAD", "Found", "Key", "Sweep", "TtlLru", "cache_key"]
+
+V = TypeVar("V")
+
+Key: TypeAlias = bytes
+"""What tells one question from every other: see `cache_key`."""
+
+ENTRY_OVERHEAD: Final = 420
+"""Bytes that an entry takes beside its value: the key, its own object, its places in two ordered tables. Measured."""
+
+
+@frozen
+class Found(Generic[V]):
+    """What is stored under a key; `fresh` is False once its time has passed."""
+
+    value: V
+    fresh: bool
+
+
+@frozen
+class _Entry(Generic[V]):
+    value: V
+    expires_at: float
+    size: int
+
+
+class TtlLru(Generic[V]):
+    """At most `max_entries` entries and `max_bytes` bytes, overhead included; the least recently used one makes room.
+
+    An entry is fresh for `ttl` seconds and kept for `stale_for` more. Every method that depends on the time takes the
+    present instant `now`; a clock that goes back only keeps entries longer.
+    """
+
+    def __init__(self, *, max_entries: int, max_bytes: int, ttl: float, stale_for: float = 0.0) -> None:
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._ttl = ttl
+        self._stale_for = stale_for
+        self._entries: OrderedDict[Key, _Entry[V]] = OrderedDict()  # the least recently used first
+        self._by_age: OrderedDict[Key, None] = OrderedDict()  # the first one stored first
+        self._bytes = 0
+        self.evicted = 0
+        """How many entries had to make room."""
+        self.expired = 0
+        """How many entries were dropped because their time, and the time that they could stand in, had passed."""
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes are held, the entries' overhead included."""
+        return self._bytes
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Key]:
+        """Iterate over the keys, the least recently used first."""
+        return iter(self._entries)
+
+    def get(self, key: Key, now: float) -> Found[V] | None:
+        """Return what is stored under `key`, which becomes the most recently used; None where nothing usable is."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if now >= entry.expires_at + self._stale_for:
+            self._drop(key)
+            self.expired += 1
+            return None
+        self._entries.move_to_end(key)
+        return Found(entry.value, now < entry.expires_at)
+
+    def peek(self, key: Key) -> V | None:
+        """Return the value under `key`, fresh or not; it is not used by this."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry.value
+
+    def put(self, key: Key, value: V, size: int, now: float) -> bool:
+        """Store `value`, which takes `size` bytes, in place of any other under `key`; return whether it fits at all."""
+        self._drop(key)
+        size += ENTRY_OVERHEAD
+        if size > self._max_bytes or self._max_entries < 1:
+            return False
+        self.expire(now)  # what is of no use makes room before anything that is
+        while len(self._entries) >= self._max_entries or self._bytes + size > self._max_bytes:
+            self._drop(next(iter(self._entries)))
+            self.evicted += 1
+        self._entries[key] = _Entry(value, now + self._ttl, size)
+        self._by_age[key] = None
+        self._bytes += size
+        return True
+
+    def remove(self, key: Key) -> bool:
+        """Drop what is stored under `key`; return whether anything was."""
+        return self._drop(key)
+
+    def clear(self) -> int:
+        """Drop everything; return how many entries that were."""
+        count = len(self._entries)
+        self._entries.clear()
+        self._by_age.clear()
+        self._bytes = 0
+        return count
+
+    def next_expiry(self) -> float:
+        """Return the instant at which `expire` has something to do; infinite where nothing is stored."""
+        if not self._by_age:
+            return math.inf
+        return self._entries[next(iter(self._by_age))].expires_at + self._stale_for
+
+    def expire(self, now: float) -> None:
+        """Drop what cannot even stand in any more."""
+        while self.next_expiry() <= now:
+            self._drop(next(iter(self._by_age)))
+            self.expired += 1
+
+    def _drop(self, key: Key) -> bool:
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return False
+        del self._by_age[key]
+        self._bytes -= entry.size
+        return True
+
+
+class Sweep(Generic[V]):
+    """The removal of every entry whose value meets `condition`, some at a time: of those stored when it began."""
+
+    def __init__(self, store: TtlLru[V], condition: Callable[[V], bool]) -> None:
+        self._store = store
+        self._condition = condition
+        self._keys = list(store)
+        self.removed = 0
+        """How many have been removed."""
+
+    def advance(self, budget: int, cost: Callable[[V], int]) -> bool:
+        """Look at entries until what they `cost` exceeds the `budget`; return whether all have been looked at."""
+        while self._keys and budget > 0:
+            key = self._keys.pop()
+            value = self._store.peek(key)
+            if value is not None:
+                budget -= cost(value)
+                if self._condition(value):
+                    self._store.remove(key)
+                    self.removed += 1
+        return not self._keys
+
+
+# -- the key -----------------------------------------------------------------------------------------------------------
+
+KEY_BYTES: Final = 32
+
+OPERATIONAL: Final = frozenset(
+    {
+        "enabled",
+        "max_concurrency",
+        "context_window",
+        "rate_limit_group",
+        "proxy",
+        "ca_file",
+        "timeouts",
+        "retry",
+        "circuit_breaker",
+        "rate_limit",
+        "price",
+        "_environ",
+    }
+)
+"""Settings of a model that decide when, how fast and over which way it is asked, not what it says."""
+
+ENCODED: Final = tuple(
+    each.name for each in attrs.fields(ModelConfig) if each.name not in OPERATIONAL and each.name != "headers"
+)
+
+
+def cache_key(prompt: Prompt, models: Sequence[ModelConfig], *, tenant: str = "") -> bytes | None:
+    """Return what tells this question from every other: 32 bytes, the same for equal questions within this process.
+
+    Everything that can change the answer counts: every field of the prompt, the models of the route in their order
+    (all their settings but the operational ones, such as timeouts and limits), and the `tenant` who asks. The order of
+    a mapping's keys does not; 1, 1.0, "1" and True differ. A header counts with its name and its value, the value by a
+    hash that differs from process to process, so that a key tells nothing of a secret.
+
+    None where the prompt or a model holds something that has no such form, such as an object in `extra`: such a
+    request goes without the cache.
+    """
+    question = (tenant, [_identity(model) for model in models], prompt)
+    try:
+        try:
+            encoded = _encoder.encode(question)
+        except TypeError:  # keys that are no texts, or what cannot be encoded at all
+            encoded = _encoder.encode(("spelled out", _spelled_out(question)))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return None
+    return blake2b(encoded, digest_size=KEY_BYTES).digest()
+
+
+def _identity(model: ModelConfig) -> list[object]:
+    settings: list[object] = [getattr(model, name) for name in ENCODED]
+    settings.append(sorted((name.lower(), hash(value)) for name, value in model.headers.items()))
+    return settings
+
+
+def _plainer(value: object) -> object:
+    """Return the like of a value that the encoder does not know."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, PurePath):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no form that a key could be made of")
+
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic", enc_hook=_plainer)
+
+
+def _spelled_out(value: object) -> object:
+    """Return `value` with each mapping as its sorted pairs: the encoder sorts mappings by text alone."""
+    if isinstance(value, Mapping):
+        return {"": sorted((_encoder.encode(key), _encoder.encode(_spelled_out(each))) for key, each in value.items())}
+    if isinstance(value, (list, tuple)):
+        return [_spelled_out(each) for each in value]
+    if (kind := type(value)) and attrs.has(kind):
+        return {each.name: _spelled_out(getattr(value, each.name)) for each in attrs.fields(kind)}
+    return value

@@ -1,0 +1,66 @@
+"""What an attempt is given: the model it reaches, and how long it may take."""
+
+from __future__ import annotations
+
+import math
+
+from attrs import frozen
+
+from wizard_actors.actor import ActorRef
+from wizard_actors.breaker_core import BreakerState
+from wizard_actors.config import ModelConfig
+from wizard_actors.errors import DeadlineExceededError
+from wizard_actors.gcra import LimiterState
+from wizard_actors.lag import LagWatch
+from wizard_actors.providers.base import Provider
+from wizard_actors.slots import WorkerState
+
+__all__ = ["Patience", "Port", "deadline_exceeded"]
+
+
+@frozen
+class Port:
+    """One model, as an attempt reaches it. `limiter` may be shared with other models; `lag` watches the event loop."""
+
+    config: ModelConfig
+    provider: Provider
+    worker: ActorRef[WorkerState]
+    limiter: ActorRef[LimiterState]
+    breaker: ActorRef[BreakerState]
+    lag: LagWatch
+
+    @property
+    def name(self) -> str:
+        """What callers call the model."""
+        return self.config.name
+
+    @property
+    def down(self) -> bool:
+        """Whether one of the model's actors takes no asks."""
+        return not (self.worker.available and self.limiter.available and self.breaker.available)
+
+
+@frozen
+class Patience:
+    """How long one attempt may take.
+
+    `deadline` is the request's, an instant; `given` is what the caller had named, in seconds. At most `queue_timeout`
+    seconds are waited for a slot, `max_wait` for the limiter's turn, nothing while the limiter stands still for more
+    than `longest_pause`. `last`: no other model remains; else a first token gets at most half of what remains of the
+    caller's time when the request is sent.
+    """
+
+    queue_timeout: float
+    max_wait: float
+    longest_pause: float = math.inf
+    deadline: float = math.inf
+    given: float | None = None
+    last: bool = True
+
+
+def deadline_exceeded(given: float | None) -> DeadlineExceededError:
+    """Return the error for a request whose deadline, `given` seconds, has passed."""
+    return DeadlineExceededError(
+        "the request's deadline passed" if given is None else f"the request's deadline of {given:g} s passed",
+        deadline=given,
+    )

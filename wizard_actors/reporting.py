@@ -1,0 +1,98 @@
+"""How a request is counted, refused where it is one too many, and reported when it ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Final
+
+import trio
+
+from wizard_actors.books import Books
+from wizard_actors.errors import MailboxFullError, WizardError
+from wizard_actors.events import RequestBegan, RequestEnded, Shed
+from wizard_actors.metrics import overhead
+
+__all__ = ["reported"]
+
+log = logging.getLogger("wizard_actors.requests")
+log.addHandler(logging.NullHandler())  # its lines are fields, which a program without a handler would print as one word
+
+FINE: Final = frozenset({None, "cancelled"})
+
+
+@contextmanager
+def reported(books: Books) -> Iterator[None]:
+    """Count the request for as long as the block lasts, and report its end, once: its response or its error's code.
+
+    Raises `MailboxFullError` where `server.max_in_flight` requests are in flight already.
+    """
+    shared, request, code = books.shared, books.request, "cancelled"
+    bound = shared.config.server.max_in_flight
+    if shared.in_flight >= bound:
+        books.publish(Shed(books.began, request.request_id, route=request.route.name))
+        _log(books, MailboxFullError.code, 0.0)
+        raise MailboxFullError(
+            f"{bound} calls are in flight already, as many as server.max_in_flight allows", actor="wizard"
+        )
+    books.publish(RequestBegan(books.began, request.request_id, request.route.name, request.route.strategy))
+    shared.in_flight += 1
+    try:
+        yield
+    except WizardError as error:
+        code = error.code
+        books.response = None
+        if not error.attempts:
+            error.with_attempts(books.attempts)
+        raise
+    finally:
+        shared.in_flight -= 1
+        _report(books, code)
+
+
+def _report(books: Books, code: str) -> None:
+    """Publish the end, and log one line; `code` says how a request ended that has no response."""
+    now, request, response, records = trio.current_time(), books.request, books.response, books.attempts
+    ended = code if response is None else None
+    costs = [record.cost for record in records if record.cost is not None]
+    usage = None if response is None else response.usage
+    books.publish(
+        RequestEnded(
+            now,
+            request.request_id,
+            request.route.name,
+            None if response is None else response.model,
+            ended,
+            len(records),
+            now - books.began,
+            served_by=None if response is None else response.served_by.value,
+            overhead=overhead(books.began, now, books.waits),
+            first_token=books.first_token,
+            input_tokens=0 if usage is None else usage.input_tokens,
+            output_tokens=0 if usage is None else usage.output_tokens,
+            cost=sum(costs, Decimal(0)) if costs else None,
+            upstream_calls=sum(record.sent for record in records),
+        )
+    )
+    _log(books, ended, now - books.began)
+
+
+def _log(books: Books, code: str | None, seconds: float) -> None:
+    request, response = books.request, books.response
+    costs = [record.cost for record in books.attempts if record.cost is not None]
+    fields: dict[str, object] = {
+        "request_id": request.request_id,
+        "route": request.route.name,
+        "model": None if response is None else response.model,
+        "served_by": None if response is None else response.served_by.value,
+        "attempts": len(books.attempts),
+        "error": code,
+        "ms": round(seconds * 1000, 1),
+        "cost": str(sum(costs)) if costs else None,
+    }
+    if books.shared.config.logging.log_content:
+        fields["prompt"] = [message.text for message in request.prompt.conversation]
+        fields["answer"] = None if response is None else response.text
+    log.log(logging.INFO if code in FINE else logging.WARNING, "request", extra={"fields": fields})
