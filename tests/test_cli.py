@@ -88,6 +88,18 @@ def test_an_interrupted_stream_keeps_its_text_and_fails(wizard: Wizard) -> None:
     assert ran.err.count("\n") == 1
 
 
+def test_a_static_answer_is_noted(wizard: Wizard) -> None:
+    """It stands on standard output like any answer; that no model gave it is said beside it."""
+    wizard.config(
+        '[[models]]\nname = "down"\nprovider = "simulated"\nretry = { max_attempts = 1 }\n'
+        'simulated = { script = [{ fault = "error", times = 1000 }] }\n'
+        '[fallback]\nstatic_answer = "Please come back later."\n'
+    )
+    ran = wizard("ask", "--no-stream", "Why?")
+    assert (ran.status, ran.out) == (0, "Please come back later.\n")
+    assert "no model answered (down failed)" in ran.err
+
+
 def test_a_reset_starts_a_new_line_and_is_noted(wizard: Wizard) -> None:
     """With `on_interruption = "reset"` the whole answer follows on a line of its own, and a note tells the reader."""
     wizard.config(two_models("disconnect", after_words=2, more='[stream]\non_interruption = "reset"\n'))

@@ -40,7 +40,7 @@ from wizard_actors.config import TEMPLATE
 from wizard_actors.demo import run_demo
 from wizard_actors.errors import ConfigError, ConfigProblem, InvalidPromptError, WizardError
 from wizard_actors.response_stream import ResponseStream
-from wizard_actors.types import Prompt, Reset, TextDelta
+from wizard_actors.types import FinishReason, Prompt, Reset, ServedBy, TextDelta, WizardResponse
 
 __all__ = ["app", "main", "run"]
 
@@ -96,10 +96,22 @@ async def ask(  # noqa: PLR0913 - a parameter is a flag
         if streaming:
             async with client.stream(question, route=route, model=model, deadline=deadline) as events:
                 await (_print_events(events, output) if json else _print_text(events, output, errors))
+            response = events.response
         else:
             response = await client.generate(question, route=route, model=model, deadline=deadline)
             await (output.json(response.to_dict()) if json else output.text(f"{response.text}\n"))
+    if not json:
+        _note_what_it_is(response, errors)
     return ExitStatus.OK
+
+
+def _note_what_it_is(response: WizardResponse, errors: Errors) -> None:
+    """Say where an answer is less than it seems."""
+    if response.served_by is ServedBy.STATIC:
+        failed = ", ".join(dict.fromkeys(attempt.model for attempt in response.attempts))
+        errors.note(f"no model answered ({failed or 'none was asked'} failed): this is the route's static answer")
+    if response.finish_reason is FinishReason.LENGTH:
+        errors.note("the answer was cut off where it reached its longest length: it is not complete")
 
 
 def _prompt(text: str, system: str | None) -> Prompt:

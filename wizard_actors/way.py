@@ -50,7 +50,7 @@ class Way:
     def __init__(self, books: Books) -> None:
         self._books = books
         self._request = books.request
-        self._tokens = estimate_input(books.request.prompt)
+        self._tokens = 0
         self._first = books.request.route.chain[0]
         self._pending: list[Choice] = []
         self._lanes: dict[Lane, None] = {}
@@ -72,6 +72,7 @@ class Way:
         ports = [shared.ports[name] for name in route.chain if name in shared.ports]
         smallest = min((port.config.context_window or math.inf for port in ports), default=math.inf)
         needs = needs_of(self._request.prompt, smallest_window=smallest)
+        self._tokens = estimate_input(self._request.prompt)
         shared.budget.deposit(trio.current_time())
         try:
             down = frozenset(port.name for port in ports if port.down)
