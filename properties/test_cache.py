@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from wizard_actors.actor import ActorRef
-from wizard_actors.cache import CacheState, Follow, Hit, Landed, Lookup, ResponseCache, Store
+from wizard_actors.cache import CacheState, ResponseCache
+from wizard_actors.cache_messages import Follow, Hit, Landed, Lookup, Store
 from wizard_actors.config import CacheConfig
 from wizard_actors.errors import NetworkError, WizardError
 from wizard_actors.flight import Flight

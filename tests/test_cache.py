@@ -13,10 +13,10 @@ from attrs import define, evolve, field
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from wizard_actors.actor import Actor, ActorRef, Ledger, Reply, handles
-from wizard_actors.cache import (
+from wizard_actors.cache import CacheState, ResponseCache
+from wizard_actors.cache_messages import (
     BYPASS,
     PATIENCE,
-    CacheState,
     Follow,
     Hit,
     Invalidate,
@@ -25,7 +25,6 @@ from wizard_actors.cache import (
     Look,
     Lookup,
     Miss,
-    ResponseCache,
     Store,
     cacheable,
     served,

@@ -144,7 +144,7 @@ FACTS: list[tuple[WizardError, dict[str, object]]] = [
     ),
     (RetryError("said", attempts=TRIED), {}),
     (FallbackError("said", attempts=TRIED), {}),
-    (MailboxFullError("said", actor="wizard/a"), {"actor": "wizard/a"}),
+    (MailboxFullError("said", actor="wizard/a"), {"actor": "wizard/a", "silent": False}),
     (ActorError("said", actor="wizard/a"), {"actor": "wizard/a"}),
     (ActorCrashedError("said", actor="wizard/a"), {"actor": "wizard/a"}),
     (ActorStoppedError("said", actor="wizard/a"), {"actor": "wizard/a"}),

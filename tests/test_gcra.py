@@ -306,6 +306,17 @@ def test_without_a_rate_a_429_starts_slowly_again() -> None:
     assert sent_at_once(core, 1.0) == 1000
 
 
+def test_an_answer_to_a_request_of_before_the_429_does_not_end_the_slow_start() -> None:
+    """It proves nothing of what is allowed now; nor do headers that only repeat the pause."""
+    core = limiter(None)
+    before = core.acquire(1, 0.0, NEVER)
+    assert isinstance(before, Grant)
+    core.slow_down(0.0, 1.0)
+    core.answered(2.0, before)
+    core.observe(LimitHeaders(retry_after=3.0), 2.0)
+    assert sent_at_once(core, 2.0) <= 2
+
+
 # -- the slow start
 
 
@@ -336,6 +347,8 @@ def test_the_first_answer_ends_the_slow_start(answer: str) -> None:
         core.observe(headers(10_000, 9_000, 6), 0.5)
     elif answer == "with absurd headers":
         core.observe(headers(-1, -1, 0), 0.5)
+        assert sent_at_once(core, 0.5) < 10  # they say nothing: it is the answer that counts
+        core.answered(0.5)
     now = 5.0 if answer == "none for five seconds" else 0.5
     assert sent_at_once(core, now) == 1000
 

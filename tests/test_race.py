@@ -6,7 +6,20 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.models import DONE, SILENT, Calls, Scripted, Turn, assert_nothing_held, client_of, cut, fails, model, says
+from tests.models import (
+    DONE,
+    SILENT,
+    Calls,
+    Scripted,
+    Turn,
+    assert_nothing_held,
+    breaker,
+    client_of,
+    cut,
+    fails,
+    model,
+    says,
+)
 from wizard_actors import (
     AuthError,
     ContentFilterError,
@@ -18,6 +31,7 @@ from wizard_actors import (
     StreamInterruptedError,
     TextDelta,
 )
+from wizard_actors.breaker_core import Circuit
 from wizard_actors.config import (
     BreakerConfig,
     RetryBudgetConfig,
@@ -351,3 +365,63 @@ async def test_many_hedged_calls_end_once_each(autojump_clock: MockClock) -> Non
         assert len(calls.answers) + len(calls.errors) == 80
         assert len(calls.answers) > 40
         await assert_nothing_held(client, a, b)
+
+
+async def test_a_loser_that_answers_others_is_not_blamed(autojump_clock: MockClock) -> None:
+    """A model with a long tail loses races, and is well: its circuit stays closed."""
+    count = 200
+    a = Scripted(*[slow(10.0 if number % 10 == 7 else 0.3, "a") for number in range(count)])
+    async with client_of({"a": a, "b": Scripted(slow(0.3, "b"))}, route=HEDGED) as client:
+        for _ in range(count):
+            await client.generate("Why?")
+        assert (await breaker(client, "a")).opened == 0
+
+
+async def test_a_hedge_that_loses_is_not_blamed(autojump_clock: MockClock) -> None:
+    """It is cancelled before it can answer, again and again: that says nothing of it."""
+    a, b = Scripted(slow(2.5, "a")), Scripted(slow(5.0, "b"))
+    async with client_of({"a": a, "b": b}, route=HEDGED) as client:
+        for _ in range(30):
+            await client.generate("Why?")
+        assert (await breaker(client, "b")).opened == 0
+
+
+async def test_a_silent_model_behind_which_all_slots_wait_is_left_at_once(autojump_clock: MockClock) -> None:
+    """Its slots are full because it says nothing, not because it is busy: nobody waits for one of them for half a
+    minute, and then fails.
+    """
+    calls = Calls()
+    models = {"a": Scripted(SILENT), "b": Scripted(says("b"))}
+    async with client_of(models, model("a", slots=2), model("b")) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(calls.generate, client)
+        nursery.start_soon(calls.generate, client)
+        await trio.sleep(11.0)
+        began = trio.current_time()
+        answer = await client.generate("Why?")
+        assert (answer.text, trio.current_time() - began) == ("b", 0.0)
+        assert [each.sent for each in answer.attempts] == [False, True]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_silent_model_that_is_the_only_one_is_waited_for(autojump_clock: MockClock) -> None:
+    """There is nobody better to ask."""
+    a = Scripted(slow(15.0, "a"), slow(0.1, "a"))
+    async with client_of({"a": a}, model("a", slots=1)) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(client.generate, "Why?")
+        await trio.sleep(11.0)
+        assert (await client.generate("Why?")).text == "a"
+
+
+async def test_a_probe_of_a_silent_model_is_short_while_another_remains(autojump_clock: MockClock) -> None:
+    """The request that probes would else wait out the whole first-token limit for what is probably still dead."""
+    fast = [slow(0.2, "a") for _ in range(3)]
+    a, b = Scripted(*fast, *[SILENT] * 8, slow(0.2, "a")), Scripted(says("b"))
+    models = [model("a", retry=ONCE, timeouts=TimeoutsConfig(first_token=10.0)), model("b")]
+    async with client_of({"a": a, "b": b}, *models) as client:
+        for _ in range(8):
+            await client.generate("Why?")
+        assert (await breaker(client, "a")).circuit is Circuit.OPEN
+        await trio.sleep(30.0)
+        began = trio.current_time()
+        assert (await client.generate("Why?")).text == "b"
+        assert trio.current_time() - began == 5.0

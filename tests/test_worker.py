@@ -5,12 +5,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from attrs import evolve
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.models import model
 from wizard_actors import MailboxFullError
 from wizard_actors.actor import ActorRef
-from wizard_actors.slots import Slot, WorkerState
+from wizard_actors.slots import Health, Slot, WorkerState
 from wizard_actors.supervisor import ChildSpec, GroupSpec, Supervisor
 from wizard_actors.verdict import Outcome
 from wizard_actors.worker import FirstToken, ModelWorker, Release, TakeSlot
@@ -65,7 +66,7 @@ async def test_slots_go_out_in_order_of_arrival(autojump_clock: MockClock) -> No
         takers = Takers(ref, nursery)
         await takers.take("one", "two", "three", "four")
         assert list(takers.got) == ["one", "two"]
-        assert await state(ref) == WorkerState(slots=2, in_use=2, waiting=2, granted=2)
+        assert evolve(await state(ref), health=Health()) == WorkerState(slots=2, in_use=2, waiting=2, granted=2)
 
         ref.give_back(takers.got["two"], Release())
         await wait_all_tasks_blocked()

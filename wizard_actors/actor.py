@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from inspect import iscoroutinefunction
 from types import MappingProxyType
 from typing import ClassVar, Generic, TypeAlias, TypeVar
 
@@ -98,6 +99,10 @@ F = TypeVar("F", bound=Callable[..., None])
 
 
 def _mark(method: F, lane: str, message: type) -> F:
+    if iscoroutinefunction(method):
+        raise TypeError(
+            f"{method.__qualname__} is async: a handler never waits; it answers at once, or keeps its reply"
+        )
     method.__dict__["_handles"] = (lane, message)
     return method
 

@@ -17,7 +17,8 @@ from attrs import evolve
 
 from wizard_actors.actor import Ask
 from wizard_actors.books import Books
-from wizard_actors.cache import (
+from wizard_actors.cache_key import Key, cache_key
+from wizard_actors.cache_messages import (
     BYPASS,
     PATIENCE,
     Hit,
@@ -28,14 +29,12 @@ from wizard_actors.cache import (
     Miss,
     SharedCall,
     Store,
-    cache_key,
     cacheable,
     served,
 )
 from wizard_actors.errors import DeadlineExceededError, WizardError
 from wizard_actors.events import CacheLooked, CacheOutcome, Degraded, DegradedTo
 from wizard_actors.lane import Begun, Lane
-from wizard_actors.lru import Key
 from wizard_actors.port import deadline_exceeded
 from wizard_actors.reporting import reported
 from wizard_actors.request import Request

@@ -55,6 +55,9 @@ log = logging.getLogger("wizard_actors.attempt")
 
 R = TypeVar("R")
 
+LATE: Final = 0.05
+"""Seconds. Leave that is older by the time of the sending, because our event loop stood still, is asked for anew."""
+
 MILLION: Final = Decimal(1_000_000)
 
 
@@ -89,7 +92,7 @@ class Attempt:
         self._exchange: AbstractAsyncContextManager[Answer] | None = None
         self._answer: Answer
         self._told = False
-        self._ending = Outcome.IGNORED
+        self._if_cancelled = self._ending = Outcome.IGNORED
 
     # -- what it was
 
@@ -142,7 +145,7 @@ class Attempt:
             raise
         finally:
             if self._exchange is None:
-                self._settle(Outcome.IGNORED, None)  # cancelled
+                self._settle(self._if_cancelled, None)
                 self._release()
         return self
 
@@ -188,42 +191,70 @@ class Attempt:
                     "%s: closing an exchange failed: %s", self.port.name, type(failure.__cause__ or failure).__name__
                 )
         finally:
-            self._settle(Outcome.IGNORED, None)
+            self._settle(self._if_cancelled, None)
             self._release()
+
+    def lost(self, delay: float) -> None:
+        """Note that a hedge which was started `delay` seconds later has won: the attempt is about to be cancelled.
+
+        That is neutral, as every cancellation; but where the model says nothing to anybody, nobody else would find out.
+        """
+        if self.sent_at is not None and self._timing.lost_by_silence(delay):
+            self._if_cancelled = Outcome.FAILURE
 
     # -- leave
 
     async def _get_leave(self) -> None:
         self._peek()
-        patience, now = self._patience, trio.current_time()
+        now = trio.current_time()
+        give_up_at = now if self._silent() else now + self._patience.queue_timeout
         try:
-            slot = await self._ask(self.port.worker, TakeSlot(self._call.request_id, now + patience.queue_timeout))
+            self._slot = await self._ask(self.port.worker, TakeSlot(self._call.request_id, give_up_at))
         except MailboxFullError as error:
             limiter = self.port.limiter.published
-            if limiter is None or not limiter.waiting:
-                raise
-            raise self._rate_limited(limiter.paused_until - trio.current_time()) from error  # that is what all wait for
-        self._slot = slot
+            if limiter is not None and limiter.waiting:  # that is what all of them wait for
+                raise self._rate_limited(limiter.paused_until - trio.current_time()) from error
+            if self._silent():
+                said = f"{self.port.name} is full, and says nothing: all its slots wait for a first token"
+                raise MailboxFullError(said, actor=self.port.name, silent=True) from error
+            raise
         self.slot_wait = trio.current_time() - now
-        await self._get_rate()
         while self._permit is None:
+            if self._grant is None:
+                self._grant = await self._get_rate()
             permit = await self.port.breaker.ask(Admit())
-            state = self.port.breaker.published
-            if state is not None and state.honours(permit):
+            state, late = self.port.breaker.published, trio.current_time() - self._grant.at > LATE
+            if state is not None and state.honours(permit) and not late:
                 self._permit = permit
-            else:  # of an earlier generation: the circuit has opened, or closed again, since it was granted
-                self.port.breaker.give_back(permit, Ended(Outcome.IGNORED))
-                self._peek()
+                return
+            # Of an earlier generation: the circuit has opened, or closed again, since it was granted.
+            self.port.breaker.give_back(permit, Ended(Outcome.IGNORED))
+            if late:  # used now, it would come on top of what has been saved up since
+                self.port.limiter.give_back(self._grant, Settle(sent=False))
+                self._grant = None
+            self._peek()
 
-    async def _get_rate(self) -> None:
+    async def _get_rate(self) -> Grant:
         asked_at, patience, state = trio.current_time(), self._patience, self.port.worker.published
         typical = None if state is None else state.health.typical_output
         tokens = self._input_tokens + estimate_output(self._call.prompt, typical)
-        acquire = Acquire(asked_at, patience.max_wait, patience.deadline, tokens=tokens, model=self.port.name)
+        acquire = Acquire(
+            asked_at,
+            patience.max_wait,
+            patience.deadline,
+            tokens=tokens,
+            model=self.port.name,
+            longest_pause=patience.longest_pause,
+        )
         try:
-            self._grant = await self._ask(self.port.limiter, acquire)
+            return await self._ask(self.port.limiter, acquire)
         finally:
-            self.rate_wait = trio.current_time() - asked_at
+            self.rate_wait += trio.current_time() - asked_at
+
+    def _silent(self) -> bool:
+        """Whether there is somebody better to ask than a model that says nothing."""
+        state = self.port.worker.published
+        return not self._patience.last and state is not None and state.health.silent(trio.current_time())
 
     def _peek(self) -> None:
         """Raise where it is known that there would be no leave, so that nothing is spent on it."""
@@ -257,7 +288,8 @@ class Attempt:
     async def _open(self) -> None:
         with self._bugs():
             streams = self.port.provider.streams
-        timing = self._timing = Timing(self.port, self._patience, streams=streams)
+        probe = self._permit is not None and self._permit.probe
+        timing = self._timing = Timing(self.port, self._patience, streams=streams, probe=probe)
         self.sent_at = timing.sent_at
         try:
             with trio.CancelScope(deadline=timing.until()) as scope, self._bugs():

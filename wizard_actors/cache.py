@@ -1,13 +1,4 @@
-"""The response cache: which answers are stored, which calls are under way, and the key that tells questions apart.
-
-The cache only answers questions; the call, and the flight that it may share, stay in the callers' tasks. A request that
-uses it asks within a short time of its own, and goes on as if there were none where that fails:
-
-    try:
-        found = await cache.ask(Lookup(key), deadline=min(deadline, trio.current_time() + PATIENCE))
-    except BYPASS:      # crashed, down, full or late; only the caller's own deadline is an error
-        ...
-"""
+"""The response cache: which answers are stored, and which calls are under way. See `wizard_actors.cache_messages`."""
 
 from __future__ import annotations
 
@@ -17,82 +8,39 @@ import re
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final
 
 import attrs
 from attrs import define, evolve, field, frozen
 
-from wizard_actors.actor import Actor, Ask, Ledger, Reply, Waiter, handles, hears
+from wizard_actors.actor import Actor, Ledger, Reply, Waiter, handles, hears
+from wizard_actors.cache_key import Key
+from wizard_actors.cache_messages import (
+    Follow,
+    Hit,
+    Invalidate,
+    Landed,
+    Lead,
+    Look,
+    Lookup,
+    Miss,
+    SharedCall,
+    Store,
+    cacheable,
+)
 from wizard_actors.config import CacheConfig
-from wizard_actors.errors import ActorError, DeadlineExceededError, MailboxFullError
+from wizard_actors.errors import MailboxFullError
 from wizard_actors.flight import MAX_FOLLOWERS, Flight
-from wizard_actors.lru import Key, Sweep, TtlLru, cache_key
-from wizard_actors.types import FinishReason, ServedBy, WizardResponse
+from wizard_actors.lru import Sweep, TtlLru
+from wizard_actors.types import WizardResponse
 
-__all__ = [
-    "BYPASS",
-    "PATIENCE",
-    "CacheState",
-    "Follow",
-    "Hit",
-    "Invalidate",
-    "Landed",
-    "Lead",
-    "Look",
-    "Lookup",
-    "Miss",
-    "ResponseCache",
-    "SharedCall",
-    "Store",
-    "cache_key",
-    "cacheable",
-    "served",
-]
-
-SharedCall: TypeAlias = "Flight[WizardResponse]"
-
-BYPASS: Final = (ActorError, MailboxFullError, DeadlineExceededError)
-"""What a request that asks the cache goes on without it for: it is crashed, DOWN or stopped, full, or late."""
-
-PATIENCE: Final = 1.0
-"""Seconds that a request gives the cache to answer, before it goes on without it."""
+__all__ = ["CacheState", "ResponseCache"]
 
 MAX_FLIGHTS: Final = 10_000
 MAX_SWEEPS: Final = 16
-LONGEST_GLOB: Final = 200
 SLICE: Final = 200_000
 """Characters that one turn of an invalidation looks at: some milliseconds."""
-
-# -- answers -----------------------------------------------------------------------------------------------------------
-
-
-def cacheable(response: WizardResponse) -> bool:
-    """Say whether an answer may be stored: a model's own, complete, and not one that came from here."""
-    complete = response.finish_reason in {FinishReason.STOP, FinishReason.TOOL_CALLS, FinishReason.LENGTH}
-    own = response.served_by in {ServedBy.DIRECT, ServedBy.RETRY, ServedBy.FALLBACK}
-    return complete and own and not response.cached and not response.stale
-
-
-def served(response: WizardResponse, request_id: str, *, stale: bool = False) -> WizardResponse:
-    """Return a stored or shared answer as the answer of another request: marked, without attempts, at no cost.
-
-    `stale` marks a stored answer whose time has passed; a leader's answer that is so marked already stays so. A static
-    answer belongs to no request, and only gets its id.
-    """
-    if response.served_by is ServedBy.STATIC:
-        return evolve(response, attempts=(), request_id=request_id)
-    stale = stale or response.stale
-    return evolve(
-        response,
-        attempts=(),
-        cost=Decimal(0),
-        served_by=ServedBy.STALE if stale else ServedBy.CACHE,
-        cached=True,
-        stale=stale,
-        request_id=request_id,
-    )
 
 
 @frozen
@@ -116,98 +64,6 @@ class _Stored:
         if usage is not None:
             parts += [usage, usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens]
         return sum(map(sys.getsizeof, parts))
-
-
-# -- messages ----------------------------------------------------------------------------------------------------------
-
-
-@frozen
-class Hit:
-    """A fresh answer, stored `age` seconds ago. See `served`."""
-
-    response: WizardResponse
-    age: float
-
-
-@frozen
-class Miss:
-    """Nothing fresh. `stale` may stand in where every model fails."""
-
-    stale: WizardResponse | None = None
-
-
-@frozen
-class Lead:
-    """Nothing fresh, and nobody asks already: the caller does, and ends `flight`. `stale`: see `Miss`."""
-
-    flight: SharedCall
-    stale: WizardResponse | None = None
-
-
-@frozen
-class Follow:
-    """Somebody asks already: a seat in `flight` is kept for the caller."""
-
-    flight: SharedCall
-
-
-@frozen
-class Lookup(Ask[Hit | Lead | Follow]):
-    """Ask for an answer, or how to come by one. With `fresh_only` what is stored is no hit: the answer comes from a
-    model, by a call of one's own or one that is under way.
-
-    From the answer to the `try` whose `finally` ends the flight, or to `follow`, nothing may be awaited.
-    """
-
-    key: Key
-    fresh_only: bool = False
-
-
-@frozen
-class Look(Ask[Hit | Miss]):
-    """Ask for an answer, without leading or following: for streams."""
-
-    key: Key
-
-
-@frozen
-class Invalidate(Ask[int]):
-    """Drop every stored answer whose model's name and whose prompt's text match; answered with how many did.
-
-    Globs (`*`, `?`, `[a-z]`, `[!a-z]`) match the whole name or text, upper and lower case apart, and have at most 200
-    characters, else `ValueError`. A call under way is left alone: its answer is stored when it lands. Answered with
-    `MailboxFullError` while 16 others are worked on; where the caller leaves, some of the answers have been dropped.
-    """
-
-    model_glob: str = field(default="*")
-    text_glob: str = field(default="*")
-
-    @model_glob.validator
-    @text_glob.validator
-    def _short(self, attribute: attrs.Attribute[str], value: str) -> None:
-        if len(value) > LONGEST_GLOB:
-            raise ValueError(f"{attribute.name} has {len(value)} characters; at most {LONGEST_GLOB} are taken")
-
-
-@frozen
-class Landed:
-    """Tell that the caller has ended, or handed over, the flight of `key`."""
-
-    key: Key
-    flight: SharedCall
-
-
-@frozen
-class Store:
-    """Tell the answer to keep under `key`; `model` and `text`, the prompt's, are what globs are matched against."""
-
-    key: Key
-    response: WizardResponse
-    model: str
-    text: str
-
-
-# -- the actor ---------------------------------------------------------------------------------------------------------
 
 
 @define

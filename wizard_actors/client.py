@@ -16,7 +16,8 @@ from attrs import evolve, frozen
 from wizard_actors.answering import Answering
 from wizard_actors.batch import gather, run_batch
 from wizard_actors.builder import Clients, make_shared, make_tree
-from wizard_actors.cache import CacheState, Invalidate
+from wizard_actors.cache import CacheState
+from wizard_actors.cache_messages import Invalidate
 from wizard_actors.client_builder import ClientBuilder
 from wizard_actors.config import RouteConfig, Strategy, WizardConfig
 from wizard_actors.errors import ConfigError, ConfigProblem, InvalidPromptError, UnsupportedError, WizardError

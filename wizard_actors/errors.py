@@ -346,12 +346,20 @@ class FallbackError(WizardError):
 
 @define(slots=False, eq=False, repr=False, kw_only=True)
 class MailboxFullError(WizardError):
-    """Raised when a bounded queue has no room; nothing was started."""
+    """Raised when a bounded queue has no room; nothing was started.
+
+    `silent`: it is a model's queue, and the model has said nothing to anybody for a while.
+    """
 
     code = "mailbox_full"
-    _row = Row.FULL
 
     actor: str
+    silent: bool = False
+
+    @property
+    def row(self) -> Row:
+        """A model that is busy is waited for; one that is silent is as good as one that cannot be asked."""
+        return Row.UNSENT if self.silent else Row.FULL
 
 
 @define(slots=False, eq=False, repr=False, kw_only=True)

@@ -198,6 +198,11 @@ class GcraCore(Generic[K]):
         """Whether nobody else may wait."""
         return self._room.full
 
+    @property
+    def paused_until(self) -> float:
+        """The instant before which nothing is granted."""
+        return self._paused_until
+
     # -- what providers say
 
     def pause(self, until: float, now: float) -> None:
@@ -246,10 +251,17 @@ class GcraCore(Generic[K]):
         if later:
             self._delayed(now)
 
-    def answered(self, now: float) -> None:
-        """Note that an answer has come which said nothing of limits: it ends a slow start."""
-        if self._requests.pace.starting or self._tokens.pace.starting:
-            self.observe(LimitHeaders(), now)
+    def answered(self, now: float, grant: Grant | None = None) -> None:
+        """Note that a request was answered, which ends a slow start, whatever the headers said; one whose `grant` was
+        given before the 429 that began it proves nothing.
+        """
+        starting = self._requests.pace.starting or self._tokens.pace.starting
+        if not starting or (grant is not None and grant.at <= self._slowed_at):
+            return
+        self._advance(now)
+        for meter in (self._requests, self._tokens):
+            meter.answered(now, self._paused_until)
+        self._exact = False
 
     # -- time
 

@@ -125,6 +125,11 @@ class Lane:
             return ()
         return [event for event in batch if not isinstance(event, NO_CONTENT)]
 
+    def lost(self, delay: float) -> None:
+        """Note that a hedge, begun when this model was `delay` seconds late, has won: the lane will be cancelled."""
+        if self._attempt is not None and not self._hedge:
+            self._attempt.lost(delay)
+
     def failed(self, error: WizardError) -> None:
         """Note that the attempt has failed."""
         self._note(error)

@@ -88,17 +88,18 @@ class Meter:
     def settle(self, taken: int, used: int, taken_at: float, now: float) -> None:
         """Account for `used` where `taken` was taken at the instant `taken_at`: the rest comes back, or is owed.
 
-        Where only headers tell what is left, neither: many providers charge what a request may use, not what it used,
-        and the next headers tell what this one does.
+        Where headers tell what is left, and it is little or nothing else is known, the pace is theirs: many providers
+        charge what a request may use, not what it used, and the next headers tell what this one does.
         """
-        if not self._base and self.pace.learned and not self.pace.starting:
+        headers_rule = self.pace.learned and not self.pace.starting
+        if not (headers_rule and (not self._base or self.pace.learned_until < math.inf)):
+            self._bucket.credit(taken - used) if used <= taken else self._bucket.charge(used - taken, now)
+        if self._window is None:
             return
         if used > taken:
-            self._bucket.charge(used - taken, now)
-            if self._window is not None:
-                self._window.add(used - taken, now)
+            self._window.add(used - taken, now)
         else:
-            self.refund(taken - used, taken_at)
+            self._window.give_back(taken - used, taken_at)
 
     def refund(self, amount: int, taken_at: float) -> None:
         """Put back `amount` of what was taken at `taken_at`."""
@@ -137,11 +138,14 @@ class Meter:
             self.set_pace(Pace.start(self._scale, 1 / 4), now, paused_until)
             self._bucket.fill(self._scale.again_at_once, max(now, paused_until))
 
+    def answered(self, now: float, paused_until: float) -> None:
+        """Note an answer: it ends a slow start."""
+        if self.pace.starting:
+            self.set_pace(self.pace.answered(), now, paused_until)
+
     def observe(self, window: LimitWindow | None, unseen: float, now: float, paused_until: float) -> bool:
         """Learn from an answer's headers; return whether anybody may be later for it."""
         pace = self.pace if window is None else self.pace.taught(window, unseen, now, self._scale)
-        if pace is self.pace:
-            pace = pace.answered()
         if pace is self.pace:
             return False
         before = self._bucket.interval, self._bucket.empty_at

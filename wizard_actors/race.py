@@ -50,6 +50,8 @@ class Race:
         try:
             async with trio.open_nursery() as nursery:
                 await self._go(nursery)
+                for lane in self._running if self._delay and self._winner is not None else ():
+                    lane.lost(self._delay)
                 nursery.cancel_scope.cancel()
             winner, self._winner = self._winner, None
         finally:

@@ -35,6 +35,7 @@ class Acquire(Ask[Grant]):
 
     Fails with `RateLimitError` (source "limiter") as soon as it is clear that it would come later than `max_wait`
     seconds after `asked_at`, or than the instant `deadline`. What is due at once is not too late for any `max_wait`.
+    A 429's pause of more than `longest_pause` seconds is not waited out: who waits when it comes fails at once.
     `model` is whom the error names, where several share the limiter; None: the limiter itself.
     """
 
@@ -43,6 +44,7 @@ class Acquire(Ask[Grant]):
     deadline: float = math.inf
     tokens: int = field(default=0, validator=ge(0))
     model: str | None = None
+    longest_pause: float = math.inf
 
 
 @frozen
@@ -86,7 +88,7 @@ class RateLimiter(Actor):
         self._core: GcraCore[Waiter] = (
             GcraCore.restore(limits, carry, started) if isinstance(carry, LimiterState) else GcraCore(limits)
         )
-        self._kept: dict[Waiter, tuple[Reply[Grant], str]] = {}
+        self._kept: dict[Waiter, tuple[Reply[Grant], str, float]] = {}
         self._limited_in_a_row = 0
         self._limited_at = -math.inf
 
@@ -111,11 +113,15 @@ class RateLimiter(Actor):
         """Grant the request, let it wait its turn, or refuse it at once where its turn would come too late."""
         give_up_at = min(message.deadline, max(now, message.asked_at + message.max_wait))
         model = self._name if message.model is None else message.model
+        pause = self._core.paused_until - now
+        if pause > message.longest_pause:
+            reply.fail(self._too_late(model, Rejected(pause)))
+            return
         match self._core.acquire(reply, now, give_up_at, message.tokens):
             case Grant() as grant:
                 self._deliver(reply, grant, now)
             case Waiting():
-                self._kept[reply] = (reply, model)
+                self._kept[reply] = (reply, model, message.longest_pause)
             case Rejected() as rejected:
                 reply.fail(self._too_late(model, rejected))
 
@@ -137,8 +143,9 @@ class RateLimiter(Actor):
             self._core.pause(now + self._pause(message.retry_after, grant, now), now)
             if self._limits.adaptive:
                 self._core.slow_down(grant.at, now)
+            self._turn_out(now)
         elif message.succeeded:
-            self._core.answered(now)
+            self._core.answered(now, grant)
             if grant.at > self._limited_at:
                 self._limited_in_a_row = 0
 
@@ -157,12 +164,21 @@ class RateLimiter(Actor):
         for waiter, grant in ticked.granted:
             self._deliver(self._kept.pop(waiter)[0], grant, now)
         for waiter in ticked.rejected:
-            reply, model = self._kept.pop(waiter)
+            reply, model, _ = self._kept.pop(waiter)
             reply.fail(self._too_late(model, ticked.rejection))
 
     def snapshot(self) -> LimiterState:
         """Return the pause, the rates, and what has been granted."""
         return self._core.snapshot()
+
+    def _turn_out(self, now: float) -> None:
+        """Refuse those who would not wait out the pause that has just been asked for."""
+        pause = self._core.paused_until - now
+        for waiter, (reply, model, longest) in tuple(self._kept.items()):
+            if pause > longest:
+                self._core.forget(waiter)
+                del self._kept[waiter]
+                reply.fail(self._too_late(model, Rejected(pause)))
 
     def _pause(self, retry_after: float | None, grant: Grant, now: float) -> float:
         """Return for how many seconds to stay away: as told, else a growing time that not all clients share.

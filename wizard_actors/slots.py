@@ -17,6 +17,9 @@ K = TypeVar("K", bound=Hashable)
 
 FIRST_TOKENS_KEPT: Final = 16
 
+SILENT_FROM: Final = 10.0
+"""Seconds without any first token from which a model can be called silent."""
+
 
 @frozen(eq=False)
 class Slot:
@@ -34,7 +37,7 @@ class Health:
 
     `first_token_at` is the last instant at which anybody got a first token from it, `first_tokens` how long the newest
     ones took, in seconds. Instants are minus infinity before the first time. `typical_output` is the moving mean of its
-    answers' lengths in tokens, None before the first.
+    answers' lengths in tokens, None before the first. `asked_at` is when it was first asked after its last first token.
     """
 
     first_token_at: float = -math.inf
@@ -45,11 +48,24 @@ class Health:
     failed: int = 0
     ignored: int = 0
     typical_output: int | None = None
+    asked_at: float = -math.inf
 
     @property
     def slowest_first_token(self) -> float:
         """The longest of the newest waits for a first token, in seconds; 0.0 before the first."""
         return max(self.first_tokens, default=0.0)
+
+    def silent_for(self, now: float) -> float:
+        """Return for how many seconds nobody who asked has heard anything; 0.0 where nobody has asked since."""
+        return now - self.asked_at if self.asked_at > self.first_token_at else 0.0
+
+    def silent(self, now: float) -> bool:
+        """Whether the model says nothing to anybody: for 10 s, and longer than any of the newest first tokens took."""
+        return self.silent_for(now) > max(SILENT_FROM, self.slowest_first_token)
+
+    def asked(self, now: float) -> Health:
+        """Return the health once somebody asks."""
+        return self if self.asked_at > self.first_token_at else evolve(self, asked_at=now)
 
     def heard(self, after: float, now: float) -> Health:
         """Return the health once a call got its first token, `after` seconds from its sending."""
@@ -204,4 +220,5 @@ class SlotCore(Generic[K]):
         slot = Slot(request_id, now)
         self._in_use[slot] = None
         self._granted += 1
+        self._health = self._health.asked(now)
         return slot

@@ -10,6 +10,7 @@ import trio
 from wizard_actors.errors import ProviderTimeoutError, TimeoutPhase, WizardError
 from wizard_actors.lag import excused
 from wizard_actors.port import Patience, Port, deadline_exceeded
+from wizard_actors.slots import Health
 
 __all__ = ["Timing"]
 
@@ -19,16 +20,27 @@ BENEFIT_OF_DOUBT: Final = 300.0
 USAGE_WAIT: Final = 1.0
 """Seconds for which the usage is awaited once an answer is complete."""
 
+PROBE_GETS: Final = 5.0
+"""Seconds that a probe's first token gets in any case."""
+
+
+def _slowest_first_token(port: Port) -> float:
+    state = port.worker.published
+    return 0.0 if state is None else state.health.slowest_first_token
+
 
 class Timing:
     """The deadlines of one attempt, from its sending on. `streams`: the answer comes in pieces, as far as is known.
 
-    While other models remain, a first token gets at most half of what remains of the caller's time at the sending.
+    While other models remain, a first token gets at most half of what remains of the caller's time at the sending; that
+    of a `probe`, whose circuit is half open, at most twice what the newest ones took, but 5 s at least.
     """
 
-    def __init__(self, port: Port, patience: Patience, *, streams: bool) -> None:
+    def __init__(self, port: Port, patience: Patience, *, streams: bool, probe: bool) -> None:
         now, timeouts = trio.current_time(), port.config.timeouts
         half = math.inf if patience.last else (patience.deadline - now) / 2
+        if probe and not patience.last and (known := _slowest_first_token(port)):
+            half = min(half, max(PROBE_GETS, 2 * known))
         self.sent_at = now
         self._port = port
         self._patience = patience
@@ -99,10 +111,25 @@ class Timing:
         state = self._port.worker.published
         if not self._hurried or error.phase != "first_token" or state is None:
             return False
-        health = state.health
-        slow = health.slowest_first_token > self._first_token
+        return state.health.first_token_at >= self.sent_at or self._may_be_slow(state.health, self._first_token)
+
+    def lost_by_silence(self, delay: float) -> bool:
+        """Whether a race that was lost to a hedge, started after `delay` seconds, was lost because the model says
+        nothing to anybody.
+        """
+        now, state = trio.current_time(), self._port.worker.published
+        waited = now - self.sent_at
+        if state is None or self._started or waited < delay or not state.health.silent(now):
+            return False
+        return not (
+            self._may_be_slow(state.health, waited) or excused(self._port.lag.since(self._stalls_before_send), waited)
+        )
+
+    @staticmethod
+    def _may_be_slow(health: Health, waited: float) -> bool:
+        """Whether the model has lately been seen to take longer than `waited` seconds, and to answer all the same."""
         silent_for = trio.current_time() - health.first_token_at
-        return health.first_token_at >= self.sent_at or (slow and silent_for <= BENEFIT_OF_DOUBT)
+        return health.slowest_first_token > waited and silent_for <= BENEFIT_OF_DOUBT
 
     def _stalled(self, phase: TimeoutPhase) -> bool:
         """Whether our own event loop stood still for a good part of the time that the model was given."""
