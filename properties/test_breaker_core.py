@@ -25,6 +25,7 @@ class Breaker(RuleBasedStateMachine):
         self.now = 1000.0
         self.out: list[Permit] = []
         self.ended: list[Permit] = []
+        self.heard: set[Permit] = set()
         self.failures: list[float] = []  # of the present generation
         self.successes = 0
         self.fragile_until = -math.inf
@@ -116,6 +117,26 @@ class Breaker(RuleBasedStateMachine):
         self.ended.append(permit)
         self._nothing_learned(before)
 
+    @precondition(lambda self: self.out)
+    @rule(data=st.data(), again=st.booleans())
+    def hear(self, data: st.DataObject, again: bool) -> None:
+        before = self.core.snapshot()
+        permit = self.out[-data.draw(st.integers(1, min(len(self.out), 6)))]
+        for _ in range(1 + again):
+            self.core.hear(permit)
+        self.heard.add(permit)
+        after = self.core.snapshot()
+        assert after == evolve(before, probes_free=after.probes_free)  # it teaches nothing
+        if before.circuit is not Circuit.HALF_OPEN or permit.generation != before.generation:
+            assert after == before
+
+    @precondition(lambda self: self.ended)
+    @rule()
+    def hear_too_late(self) -> None:
+        before = self.core.snapshot()
+        self.core.hear(self.ended[-1])
+        assert self.core.snapshot() == before
+
     @precondition(lambda self: self.ended)
     @rule(outcome=st.sampled_from(Outcome))
     def settle_again(self, outcome: Outcome) -> None:
@@ -187,10 +208,14 @@ class Breaker(RuleBasedStateMachine):
     @invariant()
     def probes_are_bounded(self) -> None:
         state = self.core.snapshot()
-        probes = sum(permit.generation == state.generation for permit in self.out)
+        probes = [permit for permit in self.out if permit.generation == state.generation]
+        unheard = sum(permit not in self.heard for permit in probes)
         if state.circuit is Circuit.HALF_OPEN:
-            assert probes + state.probes_free == self.config.half_open_probes
-            assert state.probes_free >= 0
+            places, all_in_all = self.config.half_open_probes, len(probes)
+            assert unheard <= places
+            assert all_in_all <= places + self.config.success_threshold
+            free = min(places - unheard, places + self.config.success_threshold - all_in_all)
+            assert state.probes_free == free >= 0
         assert state.in_flight == len(self.out)
         assert state.failures <= self.config.failure_threshold
 

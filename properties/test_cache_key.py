@@ -34,7 +34,7 @@ PROMPTS = st.builds(
     tool_choice=st.none() | TEXTS,
     response_schema=st.none() | OBJECTS,
     temperature=st.none() | st.integers(0, 2) | st.floats(0, 2),
-    top_p=st.none() | st.floats(0, 1),
+    top_p=st.none() | st.integers(0, 1) | st.floats(0, 1),
     max_tokens=st.none() | st.integers(1, 9),
     stop=st.lists(TEXTS, max_size=2),
     seed=st.none() | st.integers(0, 9),
@@ -44,15 +44,22 @@ MODEL = ModelConfig(name="m", provider="openai")
 
 
 def spelled(value: object) -> object:
-    """Return `value` so that two are equal only where type and content are, whatever the order of a mapping's keys."""
+    """Return `value` so that two are equal only where type and content are, whatever the order of a mapping's keys; the
+    type of a temperature or a `top_p` does not count.
+    """
     if isinstance(value, dict):
         return ("mapping", frozenset((spelled(key), spelled(each)) for key, each in value.items()))
     if isinstance(value, (list, tuple)):
         return ("list", tuple(map(spelled, value)))
     if isinstance(value, (Prompt, Message, Text, Image, Tool, ToolCall)):
         names = [each.name for each in attrs.fields(type(value))]
-        return (type(value).__name__, tuple((name, spelled(getattr(value, name))) for name in names))
+        return (type(value).__name__, tuple((name, spelled(of_any_type(name, getattr(value, name)))) for name in names))
     return (type(value).__name__, repr(value))
+
+
+def of_any_type(name: str, value: object) -> object:
+    """Return a field's value, as a float where whole numbers and fractions are the same there."""
+    return float(value) if name in {"temperature", "top_p"} and isinstance(value, int) else value
 
 
 @given(PROMPTS, st.data())

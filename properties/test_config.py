@@ -100,12 +100,30 @@ def make_agree(file: Tables) -> None:
         if "rate_limit_group" in model:
             model["rate_limit_group"] = f"g{index}"
     file.get("defaults", {}).pop("rate_limit_group", None)
+    for table in (*file["models"], file.get("defaults", {})):
+        make_tables_agree(table)
+    priced = any("price" in model for model in (*file["models"], file.get("defaults", {})))
     for route in (*file["routes"], file.get("fallback", {})):
+        if len(file["models"]) == 1 or (route.get("strategy") == "cheapest" and not priced):
+            route.pop("strategy", None)
         if route.get("strategy") != "hedged":
             route.pop("hedge_delay", None)
             route.pop("hedge_quantile", None)
-    if "stale_if_error" in file.get("cache", {}):
+    if file.get("cache"):
         file["cache"].setdefault("max_entries", 400)
+    budget = file.get("retry_budget", {})
+    if budget.get("enabled") is False:
+        file["retry_budget"] = {"enabled": False}
+    elif budget.get("initial", 0) > budget.get("max", 100):
+        del budget["initial"]
+
+
+def make_tables_agree(model: Tables) -> None:
+    """Take out of a model, or of the defaults, what would have no effect there, whatever else there is."""
+    breaker = model.get("circuit_breaker", {})
+    breaker.pop("failure_threshold" if "failure_rate" in breaker else "minimum_calls", None)
+    if "requests_per_minute" not in model.get("rate_limit", {}):
+        model.get("rate_limit", {}).pop("burst", None)
 
 
 def toml(value: object) -> str:

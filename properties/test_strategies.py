@@ -39,6 +39,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 @st.composite
 def anything(draw: st.DrawFn) -> Scenario:
     """Three models with all their concerns, any of which may stand in the way."""
+    burst = draw(st.sampled_from([None, None, 2]))
     one = model(
         "a",
         slots=draw(st.sampled_from([1, 3, 32])),
@@ -46,9 +47,9 @@ def anything(draw: st.DrawFn) -> Scenario:
         timeouts=TimeoutsConfig(first_token=4.0, stall=3.0, total=30.0),
         retry=RetryConfig(base_delay=draw(st.sampled_from([0.0, 0.5]))),
         limit=RateLimitConfig(
-            requests_per_minute=draw(st.sampled_from([None, None, 60])),
+            requests_per_minute=60 if burst else None,
+            burst=burst,
             tokens_per_minute=draw(st.sampled_from([None, None, 2_000])),
-            burst=2,
             queue=draw(st.sampled_from([3, 1000])),
         ),
         breaker=BreakerConfig(failure_threshold=3, open_for=2.0, half_open_probes=draw(st.integers(1, 2))),

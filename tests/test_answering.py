@@ -262,6 +262,65 @@ async def test_followers_survive_a_crash_of_the_cache(autojump_clock: MockClock)
     assert (len(calls.answers), len(a.calls)) == (21, 1)
 
 
+async def test_what_stands_in_for_the_leader_is_not_shared(autojump_clock: MockClock) -> None:
+    """Its deadline has passed, not that of the others: they are answered by a model."""
+    a, calls = Scripted(says(5.0, "yes")), Calls()
+    async with client_of(a, route=STATIC, cache=ON) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: calls.generate(client, deadline=2.0))
+        await wait_all_tasks_blocked()
+        nursery.start_soon(calls.generate, client)
+    assert [(answer.served_by, answer.text) for answer in calls.answers] == [
+        (ServedBy.STATIC, "Please come back later."),
+        (ServedBy.DIRECT, "yes"),
+    ]
+
+
+async def test_a_leader_that_had_no_time_for_a_retry_hands_over(autojump_clock: MockClock) -> None:
+    """One more attempt answers, for whoever has the time."""
+    config = model(retry=RetryConfig(base_delay=5.0, max_delay=5.0))
+    a, calls = Scripted(Turn((0.3, NetworkError("x", model="a"))), says("yes")), Calls()
+    async with client_of(a, config, cache=ON, seed=3) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: calls.generate(client, deadline=0.4))
+        await wait_all_tasks_blocked()
+        nursery.start_soon(calls.generate, client)
+    assert len(calls.errors) == 1
+    assert [answer.text for answer in calls.answers] == ["yes"]
+
+
+async def test_each_caller_has_its_own_routes_static_answer(autojump_clock: MockClock) -> None:
+    """Two routes over one chain share a call, and what they make of its failure is their own affair."""
+    a, calls = Scripted(Turn((1.0, OverloadedError("busy", model="a")))), Calls()
+    plain = RouteConfig(name="plain", chain=["a"])
+    for leads_with_static in (True, False):
+        async with client_of(a, model(retry=ONCE), route=STATIC, routes=[plain], cache=ON) as client:
+            outcomes: dict[str, str] = {}
+
+            async def ask(route: str, client: ResilientClient = client, told: dict[str, str] = outcomes) -> None:
+                try:
+                    told[route] = (await client.generate("Why?", route=route)).text
+                except OverloadedError as error:
+                    told[route] = error.code
+
+            async with trio.open_nursery() as nursery:
+                routes = ["wizard", "plain"] if leads_with_static else ["plain", "wizard"]
+                for route in routes:
+                    nursery.start_soon(ask, route)
+                    await wait_all_tasks_blocked()
+            assert outcomes == {"wizard": "Please come back later.", "plain": "overloaded"}
+    assert len(a.calls) == 2
+    assert calls.errors == []
+
+
+async def test_callers_of_another_strategy_make_a_call_of_their_own(autojump_clock: MockClock) -> None:
+    """Who asks several models at once does not wait behind one who asks one after the other."""
+    models, calls = {"a": Scripted(says(30.0, "a")), "b": Scripted(says(1.0, "b"))}, Calls()
+    async with client_of(models, cache=ON) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(calls.generate, client)
+        await wait_all_tasks_blocked()
+        assert (await client.generate("Why?", strategy="parallel")).text == "b"
+        assert trio.current_time() == 1.0
+
+
 # -- stale, and static
 
 
@@ -351,6 +410,22 @@ async def test_nothing_stands_in_where_the_request_is_at_fault(
             await client.generate("Why?")
 
 
+async def test_nothing_stands_in_where_any_model_refused_the_content(autojump_clock: MockClock) -> None:
+    """Whatever the order in which the models failed."""
+    refused = fails(ContentFilterError("no", model="b"))
+    async with client_of({"a": Scripted(BUSY), "b": Scripted(refused)}, route=STATIC) as client:
+        with pytest.raises(FallbackError):
+            await client.generate("Why?")
+
+
+async def test_what_stands_in_keeps_no_frames(autojump_clock: MockClock) -> None:
+    """The attempts' errors are news; their tracebacks would hold the prompt for as long as the response."""
+    async with client_of(Scripted(BUSY), model(retry=ONCE), route=STATIC) as client:
+        [attempt] = (await client.generate("Why?")).attempts
+        assert attempt.error is not None
+        assert attempt.error.__traceback__ is None
+
+
 async def test_a_deadline_that_passes_is_answered_by_what_stands_in(autojump_clock: MockClock) -> None:
     """In time: the caller has waited as long as it wanted to."""
     async with client_of(Scripted(SILENT), route=STATIC) as client:
@@ -414,7 +489,7 @@ async def test_a_cut_after_forty_words_fails_with_those_words(autojump_clock: Mo
 
 async def test_warm_fills_the_cache_with_bounded_concurrency(autojump_clock: MockClock) -> None:
     """It tells how far it is, what was there already, and what failed."""
-    most, told = 0, list[int]()
+    most, told = 0, list[tuple[int, int | None]]()
 
     def count(_seen: object) -> None:
         nonlocal most
@@ -423,10 +498,12 @@ async def test_warm_fills_the_cache_with_bounded_concurrency(autojump_clock: Moc
     a = Scripted(says(1.0, "x"), on_open=count)
     async with client_of(a, cache=ON) as client:
         await client.generate("0")
-        warmed = await client.warm([str(number) for number in range(20)], max_concurrency=3, on_progress=told.append)
+        warmed = await client.warm(
+            [str(number) for number in range(20)], max_concurrency=3, on_progress=lambda *far: told.append(far)
+        )
         assert (warmed.stored, warmed.already, warmed.failed) == (19, 1, ())
         assert most <= 3
-        assert told == list(range(1, 21))
+        assert told == [(number, 20) for number in range(1, 21)]
         assert await looked(client, "7", "19") == ["hit", "hit"]
 
 

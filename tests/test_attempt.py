@@ -677,3 +677,23 @@ async def test_when_all_are_paused_the_error_names_the_429(autojump_clock: MockC
         with pytest.raises(FallbackError) as again:
             await client.generate("Why?")
         assert [attempt.sent for attempt in again.value.attempts] == [False, False]
+
+
+async def test_a_rubbish_retry_after_of_a_providers_loses_no_grant(autojump_clock: MockClock) -> None:
+    """A provider of one's own may name anything."""
+    rubbish = RateLimitError("slow down", model="a", retry_after="5")  # type: ignore[arg-type]  # that is the point
+    a = Scripted(fails(rubbish), says("yes"))
+    async with client_of(a, model(retry=NO_JITTER)) as client:
+        assert (await client.generate("Why?")).text == "yes"
+        await assert_nothing_held(client, a)
+
+
+async def test_a_negative_usage_costs_nothing_and_loses_no_grant(autojump_clock: MockClock) -> None:
+    """Nor do more cached tokens than there were make an answer cheaper than free."""
+    usage = UsageUpdate(TokenUsage(input_tokens=10, output_tokens=-500, cached_tokens=1000))
+    price = PriceConfig(input=Decimal(10), output=Decimal(10), cached_input=Decimal(1))
+    a = Scripted(says("yes", usage))
+    async with client_of(a, model(price=price)) as client:
+        answer = await client.generate("Why?")
+        assert answer.cost == Decimal("0.00001")
+        await assert_nothing_held(client, a)

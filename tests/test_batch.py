@@ -1,13 +1,24 @@
 """Many items through one piece of work: order, bounds, outcomes, and how it all ends."""
 
+import math
 from collections.abc import AsyncIterator, Iterator
+from random import Random
 
 import pytest
 import trio
-from attrs import define
+from attrs import Factory, define
 
-from wizard_actors.batch import gather, run_batch
-from wizard_actors.errors import ActorStoppedError, ConfigError, InvalidPromptError, NetworkError, WizardError
+from wizard_actors.batch import Patient, gather, run_batch
+from wizard_actors.errors import (
+    ActorStoppedError,
+    ConfigError,
+    DeadlineExceededError,
+    InvalidPromptError,
+    NetworkError,
+    RateLimitError,
+    WizardError,
+)
+from wizard_actors.types import WizardResponse
 
 
 def failure(name: object) -> NetworkError:
@@ -82,6 +93,16 @@ async def test_items_may_come_in_their_own_time(autojump_clock: trio.testing.Moc
     outcomes = await gather(Work(), numbers(4), max_concurrency=4)
     assert outcomes == [f"slept {float(number)}" for number in range(4)]
     assert trio.current_time() - began == 4 + 3
+
+
+async def test_an_error_of_on_progress_is_raised() -> None:
+    """It ends the batch: whoever wants the outcomes so far keeps it from raising."""
+
+    def told(_done: int, _total: int | None) -> None:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await gather(Work(), [0.0] * 3, max_concurrency=1, on_progress=told)
 
 
 async def test_no_items_are_no_outcomes() -> None:
@@ -258,3 +279,113 @@ async def test_an_idle_supply_does_not_hold_outcomes_up(autojump_clock: trio.tes
     began = trio.current_time()
     assert await run_batch(Work(), items(), max_concurrency=1, done=done) == 2
     assert taken[0] == (0, 1.0)
+
+
+# -- patience --------------------------------------------------------------------------------------------------------
+
+
+def refusal(seconds: float | None) -> RateLimitError:
+    """Return the limiter's."""
+    return RateLimitError("at its limit", model="a", retry_after=seconds, source="limiter")
+
+
+@define
+class Shop:
+    """Answers from the instant `opens` on, and refuses before it; remembers when it was asked, and within what time."""
+
+    opens: float
+    takes: float = 0.0
+    asked: list[tuple[float, float | None]] = Factory(list)
+
+    async def __call__(self, item: float, /, *, deadline: float | None) -> WizardResponse:
+        now = trio.current_time()
+        self.asked.append((now, deadline))
+        await trio.lowlevel.checkpoint()
+        if now < self.opens:
+            raise refusal(self.opens - now)
+        with trio.move_on_after(math.inf if deadline is None else deadline):
+            await trio.sleep(self.takes)
+            return WizardResponse(str(item), "a")
+        raise DeadlineExceededError("late", deadline=deadline)
+
+
+async def test_nobody_asks_before_the_instant_that_a_refusal_names(autojump_clock: trio.testing.MockClock) -> None:
+    """Then one goes first, the others follow a moment apart, in their order."""
+    shop = Shop(trio.current_time() + 30.0)
+    patient = Patient(shop, rng=Random(1))
+    outcomes = await gather(patient, range(20), max_concurrency=5)
+    assert [each.text for each in outcomes if isinstance(each, WizardResponse)] == [str(n) for n in range(20)]
+    times = [at for at, _ in shop.asked if at > shop.asked[0][0]]
+    assert min(times) >= shop.opens
+    assert times[1] - times[0] > 0.01
+
+
+async def test_a_deadline_runs_from_the_first_asking_and_includes_waits(autojump_clock: trio.testing.MockClock) -> None:
+    """What is left of it goes to the next asking, and an error names the whole of it."""
+    shop = Shop(trio.current_time() + 3.0, takes=100.0)
+    [outcome] = await gather(Patient(shop, rng=Random(1), deadline=10.0), [1], max_concurrency=1)
+    assert isinstance(outcome, DeadlineExceededError)
+    assert outcome.deadline == 10.0
+    assert shop.asked[0][1] == 10.0
+    assert shop.asked[1][1] == pytest.approx(7.0, abs=0.2)
+    assert trio.current_time() == pytest.approx(shop.asked[0][0] + 10.0)
+
+
+async def test_a_wait_beyond_the_deadline_is_not_begun(autojump_clock: trio.testing.MockClock) -> None:
+    """The refusal is the outcome, at once; the next item waits at the gate in its own time, and is answered."""
+    shop = Shop(trio.current_time() + 30.0)
+    began = trio.current_time()
+    refused, answered = await gather(Patient(shop, rng=Random(1), deadline=10.0), [1, 2], max_concurrency=1)
+    assert isinstance(refused, RateLimitError)
+    assert isinstance(answered, WizardResponse)
+    assert len(shop.asked) == 2
+    assert trio.current_time() - began >= 30.0
+
+
+async def test_a_gate_that_is_shut_again_ends_a_wait_at_its_deadline(autojump_clock: trio.testing.MockClock) -> None:
+    """With the refusal that it had."""
+    calls = 0
+
+    async def ask(item: float, /, *, deadline: float | None) -> WizardResponse:
+        nonlocal calls
+        calls += 1
+        await trio.sleep(item / 10)
+        raise refusal(1.0 if item == 1 else 8.0)
+
+    began = trio.current_time()
+    outcomes = await gather(Patient(ask, rng=Random(1), deadline=5.0), [1, 2], max_concurrency=2)
+    assert all(isinstance(each, RateLimitError) for each in outcomes)
+    assert (calls, trio.current_time() - began) == (2, 5.0)
+
+
+async def test_a_wait_of_ten_minutes_is_the_longest(autojump_clock: trio.testing.MockClock) -> None:
+    """A refusal that names more is the outcome."""
+    shop = Shop(trio.current_time() + 700.0)
+    [outcome] = await gather(Patient(shop, rng=Random(1)), [1], max_concurrency=1)
+    assert isinstance(outcome, RateLimitError)
+    assert len(shop.asked) == 1
+
+
+async def test_named_waits_are_told(autojump_clock: trio.testing.MockClock) -> None:
+    """With the refusal and the seconds."""
+    told: list[tuple[str, float]] = []
+    shop = Shop(trio.current_time() + 30.0)
+    patient = Patient(shop, rng=Random(1), waits=lambda error, seconds: told.append((error.code, seconds)))
+    await gather(patient, [1], max_concurrency=1)
+    assert told == [("rate_limit", 30.0)]
+
+
+async def test_a_cancelled_wait_lets_the_next_one_through(autojump_clock: trio.testing.MockClock) -> None:
+    """Whoever stands first at the gate may go without holding it up."""
+    shop = Shop(trio.current_time() + 30.0)
+    patient, answered = Patient(shop, rng=Random(1)), list[str]()
+
+    async def ask(item: float, patience: float) -> None:
+        with trio.move_on_after(patience):
+            answered.append((await patient(item)).text)
+
+    async with trio.open_nursery() as nursery:
+        for number, patience in enumerate((5.0, 6.0, 60.0)):
+            nursery.start_soon(ask, number, patience)
+            await trio.testing.wait_all_tasks_blocked()
+    assert answered == ["2"]

@@ -255,6 +255,123 @@ def test_it_forgets_the_failures_that_tripped_it() -> None:
     assert state(core) is Circuit.CLOSED
 
 
+# -- probes that have been heard
+
+
+def test_a_probe_that_streams_for_minutes_keeps_nobody_waiting() -> None:
+    """Once its first content is there, others probe, and close the circuit long before its end; that is fenced."""
+    core, stream = half_open()
+    assert isinstance(core.admit(101.0), Refused)
+    core.hear(stream)
+    call(core, SUCCESS, 101.0)
+    call(core, SUCCESS, 102.0)
+    assert state(core) is Circuit.CLOSED
+    core.settle(stream, FAILURE, 190.0)
+    assert (state(core), core.snapshot().fenced, core.snapshot().in_flight) == (Circuit.CLOSED, 1, 0)
+
+
+def test_probes_that_all_stream_for_minutes_close_it_side_by_side() -> None:
+    """Nobody waits for the end of another one's stream."""
+    core, first = half_open()
+    core.hear(first)
+    second = admitted(core, 101.0)
+    core.hear(second)
+    core.settle(first, SUCCESS, 190.0)
+    core.settle(second, SUCCESS, 191.0)
+    assert state(core) is Circuit.CLOSED
+
+
+def test_a_first_content_is_no_success() -> None:
+    """Whoever begins well may still break off."""
+    core, probe = half_open(success_threshold=1)
+    core.hear(probe)
+    assert state(core) is Circuit.HALF_OPEN
+    core.settle(probe, IGNORED, 101.0)
+    assert state(core) is Circuit.HALF_OPEN
+
+
+@pytest.mark.parametrize(("outcome", "circuit"), [(SUCCESS, Circuit.CLOSED), (FAILURE, Circuit.OPEN)])
+def test_the_end_of_a_heard_probe_decides_as_ever(outcome: Outcome, circuit: Circuit) -> None:
+    """It has given its place up, not its say."""
+    core, probe = half_open(success_threshold=1)
+    core.hear(probe)
+    admitted(core, 101.0)
+    core.settle(probe, outcome, 190.0)
+    assert state(core) is circuit
+
+
+def test_a_model_that_falls_silent_after_its_first_word_meets_few_callers() -> None:
+    """As many heard probes as can close the circuit are without a place; further ones keep theirs."""
+    core, first = half_open(half_open_probes=2, success_threshold=3)
+    out = [first]
+    for _ in range(50):
+        core.hear(out[-1])
+        answer = core.admit(101.0)
+        if isinstance(answer, Permit):
+            out.append(answer)
+    assert len(out) == 5
+    core.settle(out[0], IGNORED, 130.0)
+    assert admitted(core, 130.0).probe
+
+
+def test_a_place_is_freed_once() -> None:
+    """Heard twice, then over, then heard once more: one probe's place, and no more."""
+    core, probe = half_open()
+    core.hear(probe)
+    core.hear(probe)
+    assert core.snapshot().probes_free == 1
+    core.settle(probe, IGNORED, 101.0)
+    core.hear(probe)
+    assert core.snapshot().probes_free == 1
+    admitted(core, 101.0)
+    assert isinstance(core.admit(101.0), Refused)
+
+
+def test_a_call_of_an_earlier_generation_frees_no_place_when_it_is_heard() -> None:
+    """Neither one from before the circuit opened nor a probe of an earlier half-open time held one of these."""
+    core = breaker(half_open_probes=2)
+    before = admitted(core, 0.0)
+    for _ in range(5):
+        call(core, FAILURE, 0.0)
+    earlier = admitted(core, 100.0)
+    core.settle(admitted(core, 100.0), FAILURE, 100.0)
+    for _ in range(2):
+        admitted(core, 300.0)
+    core.hear(before)
+    core.hear(earlier)
+    assert isinstance(core.admit(300.0), Refused)
+
+
+def test_what_was_heard_before_the_circuit_opened_again_makes_no_room_in_the_next_half_open_time() -> None:
+    """Each time begins with its own places, however many streams of the last one still go on."""
+    core, stream = half_open()
+    core.hear(stream)
+    call(core, FAILURE, 100.0)
+    admitted(core, 300.0)
+    assert isinstance(core.admit(300.0), Refused)
+
+
+def test_in_a_closed_circuit_a_first_content_changes_nothing() -> None:
+    """There are no places."""
+    core = breaker()
+    permit = admitted(core, 0.0)
+    before = core.snapshot()
+    core.hear(permit)
+    assert core.snapshot() == before
+
+
+def test_heard_probes_that_end_without_a_verdict_leak_no_place() -> None:
+    """However many streams their readers leave, as many probes may follow: the circuit never sticks half-open."""
+    core, probe = half_open()
+    for _ in range(50):
+        core.hear(probe)
+        follower = admitted(core, 101.0)
+        core.settle(probe, IGNORED, 101.0)
+        probe = follower
+    core.settle(probe, IGNORED, 101.0)
+    assert (core.snapshot().probes_free, core.snapshot().in_flight) == (1, 0)
+
+
 # -- what others have suffered from
 
 

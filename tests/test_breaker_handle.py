@@ -1,7 +1,7 @@
 """The handle on a circuit breaker: what its permits tell of the calls made with them, and what it shows unasked."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from random import Random
 
 import pytest
@@ -157,6 +157,68 @@ async def test_an_ignored_call_teaches_nothing(error: OSError | None, autojump_c
                     raise error
         await wait_all_tasks_blocked()
         assert (breaker.state.circuit, breaker.state.probes_free) == (Circuit.HALF_OPEN, 1)
+
+
+@pytest.mark.parametrize(
+    "failures", [OSError, [ConnectionError, OSError], {OSError}, (each for each in (ValueError, OSError))]
+)
+async def test_failures_may_be_one_class_or_any_number(
+    failures: type[Exception] | Iterable[type[Exception]], autojump_clock: MockClock
+) -> None:
+    """However they are put together, they count, and the permit comes back."""
+    async with breaker_of(ONE) as (_, breaker):
+        with pytest.raises(OSError, match="planted"):
+            async with breaker.permit(failures=failures):
+                raise OSError("planted")
+        await wait_all_tasks_blocked()
+        assert (breaker.state.circuit, breaker.state.in_flight) == (Circuit.OPEN, 0)
+
+
+@pytest.mark.parametrize("failures", [None, 500, "OSError", [OSError, "ValueError"], int, BaseException, (SystemExit,)])
+async def test_failures_that_are_no_exceptions_are_refused_at_once(failures: object, autojump_clock: MockClock) -> None:
+    """Before there is a permit to lose; nor may anybody count cancellations."""
+    async with breaker_of() as (_, breaker):
+        with pytest.raises(TypeError, match="failures has to be classes of Exception"):
+            breaker.permit(failures=failures)  # type: ignore[arg-type]  # that is the point
+        await wait_all_tasks_blocked()
+        assert breaker.state == BreakerState()
+
+
+async def test_no_permit_is_lost_where_an_outcome_cannot_be_told(autojump_clock: MockClock) -> None:
+    """A class whose instances cannot be told breaks the report: its probe's place is free again all the same."""
+
+    class Moody(type):
+        def __instancecheck__(cls, instance: object) -> bool:
+            raise RuntimeError("ask me later")
+
+    class Mood(Exception, metaclass=Moody):  # noqa: N818 - no error of the project
+        pass
+
+    async with breaker_of(ONE) as (_, breaker):
+        await open_it(breaker)
+        await trio.sleep(30.0)
+        with pytest.raises(RuntimeError, match="ask me later"):
+            async with breaker.permit(failures=Mood):
+                raise OSError("planted")
+        await wait_all_tasks_blocked()
+        assert (breaker.state.circuit, breaker.state.probes_free) == (Circuit.HALF_OPEN, 1)
+
+
+async def test_a_stream_that_has_begun_keeps_no_place(autojump_clock: MockClock) -> None:
+    """It says so once the first of it is there: others probe beside it, and its own end counts as ever."""
+    async with breaker_of(TWO) as (_, breaker):
+        await open_it(breaker)
+        await trio.sleep(30.0)
+        async with breaker.permit() as stream:
+            assert breaker.is_open
+            stream.heard()
+            stream.heard()
+            await call(breaker)
+            assert (breaker.state.circuit, breaker.state.probes_free) == (Circuit.HALF_OPEN, 1)
+            await trio.sleep(90.0)
+        stream.heard()  # too late to matter
+        await wait_all_tasks_blocked()
+        assert (breaker.state.circuit, breaker.state.in_flight) == (Circuit.CLOSED, 0)
 
 
 def turning(monkeypatch: pytest.MonkeyPatch, turn: Callable[[CircuitBreaker, float], None]) -> None:

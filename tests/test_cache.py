@@ -32,7 +32,7 @@ from wizard_actors.cache_messages import (
 from wizard_actors.config import CacheConfig
 from wizard_actors.errors import DeadlineExceededError, MailboxFullError, NetworkError, WizardError
 from wizard_actors.failure import Attempt
-from wizard_actors.flight import Flight
+from wizard_actors.flight import MAX_FOLLOWERS, Flight
 from wizard_actors.supervisor import ChildSpec, GroupSpec, RestartPolicy, Supervisor
 from wizard_actors.types import FinishReason, ServedBy, TokenUsage, ToolCall, WizardResponse
 
@@ -79,6 +79,14 @@ async def state(ref: Ref) -> CacheState:
 def store(ref: Ref, key: bytes = KEY, response: WizardResponse = ANSWER, *, text: str = "Why?") -> None:
     """Store an answer."""
     ref.tell(Store(key, response, response.model, text))
+
+
+async def leave(ref: Ref, key: bytes) -> None:
+    """Ask, and leave before the answer."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await ref.ask(Lookup(key))
+    await wait_all_tasks_blocked()
 
 
 # -- what is stored
@@ -128,6 +136,19 @@ async def test_a_refresh_asks_a_model_whatever_is_stored(
         assert isinstance(await ref.ask(Lookup(KEY, fresh_only=True)), Follow)
 
 
+@pytest.mark.parametrize(("stale", "stands_in"), [(0.0, None), (5.0, STORED)])
+async def test_a_stream_that_refreshes_counts_as_a_miss(
+    autojump_clock: MockClock, stale: float, stands_in: WizardResponse | None
+) -> None:
+    """What it is to replace is no hit; it comes with the miss where old answers may stand in."""
+    async with cache_of(stale=stale) as (_, ref):
+        store(ref)
+        assert await ref.ask(Look(KEY, fresh_only=True)) == Miss(stands_in)
+        seen = await state(ref)
+        assert (seen.hits, seen.misses, seen.stale) == (0, 1, int(stands_in is not None))
+        assert await ref.ask(Look(KEY)) == Hit(STORED, 0.0)
+
+
 async def test_what_is_no_complete_answer_of_a_model_is_not_stored(autojump_clock: MockClock) -> None:
     """Nor what came out of the cache, or stands for an answer."""
     bad = [
@@ -150,7 +171,7 @@ async def test_what_is_no_complete_answer_of_a_model_is_not_stored(autojump_cloc
 
 
 def test_a_served_answer_is_marked_and_has_its_own_id() -> None:
-    """At no cost, without attempts; a stale one stays stale, a static one static."""
+    """At no cost, without attempts; also one that stands in."""
     hit = served(STORED, "second")
     assert (hit.text, hit.model, hit.request_id, hit.attempts) == ("Because.", "a", "second", ())
     assert hit.cost == 0
@@ -158,9 +179,8 @@ def test_a_served_answer_is_marked_and_has_its_own_id() -> None:
 
     old = served(STORED, "second", stale=True)
     assert (old.cached, old.stale, old.served_by) == (True, True, ServedBy.STALE)
-    assert served(old, "third") == evolve(old, request_id="third")
-    static = WizardResponse("Sorry", "", served_by=ServedBy.STATIC, request_id="first")
-    assert served(static, "second") == evolve(static, request_id="second")
+    assert (old.request_id, old.attempts) == ("second", ())
+    assert old.cost == 0
 
 
 async def test_entries_and_bytes_are_bounded(autojump_clock: MockClock) -> None:
@@ -266,34 +286,92 @@ async def test_a_flight_that_was_handed_over_goes_on(autojump_clock: MockClock) 
         assert await found.flight.follow() is None
 
 
-async def test_flights_and_followers_are_bounded(autojump_clock: MockClock) -> None:
-    """Whoever comes beyond that goes a way of their own, which nobody joins."""
-    async with cache_of(max_flights=2, max_followers=2) as (_, ref):
-        kinds = [type(await ref.ask(Lookup(KEY))) for _ in range(5)]
-        assert kinds == [Lead, Follow, Follow, Lead, Lead]
-        assert isinstance(await ref.ask(Lookup(OTHER)), Lead)
-
+async def test_flights_are_bounded(autojump_clock: MockClock) -> None:
+    """Whoever comes beyond that goes a way of their own, which nobody joins; full ones make room for further ones."""
+    async with cache_of(max_flights=2, max_followers=1) as (_, ref):
+        for key in (KEY, OTHER):
+            assert isinstance(await ref.ask(Lookup(key)), Lead)
         alone = [await ref.ask(Lookup(b"third")) for _ in range(2)]
         assert all(isinstance(found, Lead) for found in alone)
-        assert list((await state(ref)).flights) == [KEY, OTHER]
+
+        kinds = [type(await ref.ask(Lookup(KEY))) for _ in range(4)]
+        assert kinds == [Follow, Lead, Follow, Lead]
+        seen = await state(ref)
+        assert set(seen.flights) == {KEY, OTHER}
+        assert (seen.led, seen.followed) == (6, 2)
+
+
+async def test_whoever_finds_a_flight_full_begins_another_to_be_shared(autojump_clock: MockClock) -> None:
+    """No stampede beyond the bound; the first one's `Landed` leaves the second alone."""
+    async with cache_of(max_followers=2) as (_, ref):
+        found = [await ref.ask(Lookup(KEY)) for _ in range(6)]
+        assert [type(each) for each in found] == [Lead, Follow, Follow, Lead, Follow, Follow]
+        first, second = (each.flight for each in found if isinstance(each, Lead))
+        assert [each.flight for each in found if isinstance(each, Follow)] == [first, first, second, second]
+
+        first.land(ANSWER)
+        ref.tell(Landed(KEY, first))
+        assert (await state(ref)).flights == {KEY: second}
+        second.land(ANSWER)
+        ref.tell(Landed(KEY, second))
+        assert (await state(ref)).flights == {}
+
+
+async def test_a_full_flight_stays_known_where_its_successor_has_no_leader(autojump_clock: MockClock) -> None:
+    """Who was to lead it has left: a seat that gets free in the first is found again."""
+    async with cache_of(max_followers=1) as (_, ref):
+        first = await ref.ask(Lookup(KEY))
+        assert isinstance(first, Lead)
+        assert await ref.ask(Lookup(KEY)) == Follow(first.flight)
+        await leave(ref, KEY)
+        first.flight.release()
+        assert await ref.ask(Lookup(KEY)) == Follow(first.flight)
+
+
+async def test_flights_are_shared_under_their_own_key_and_answers_under_the_question(autojump_clock: MockClock) -> None:
+    """Who asks the same in another way makes a call of its own, and hits what any of them has stored."""
+    async with cache_of() as (_, ref):
+        first = await ref.ask(Lookup(KEY, flight_key=b"key, one way"))
+        other = await ref.ask(Lookup(KEY, flight_key=b"key, another way"))
+        assert isinstance(first, Lead)
+        assert isinstance(other, Lead)
+        assert await ref.ask(Lookup(KEY, flight_key=b"key, one way")) == Follow(first.flight)
+        assert await ref.ask(Lookup(KEY, True, b"key, another way")) == Follow(other.flight)
+        assert isinstance(await ref.ask(Lookup(KEY)), Lead)
+
+        store(ref)
+        first.flight.land(ANSWER)
+        ref.tell(Landed(b"key, one way", first.flight))
+        assert set((await state(ref)).flights) == {KEY, b"key, another way"}
+        assert isinstance(await ref.ask(Lookup(KEY, flight_key=b"key, another way")), Hit)
+
+
+async def test_a_promoted_leader_gets_what_may_stand_in(autojump_clock: MockClock) -> None:
+    """With its seat, as every follower does, and once it leads."""
+    async with cache_of(ttl=10.0, stale=60.0) as (_, ref):
+        store(ref)
+        await trio.sleep(12.0)
+        first, second = [await ref.ask(Lookup(KEY)) for _ in range(2)]
+        assert isinstance(first, Lead)
+        assert second == Follow(first.flight, STORED)
+
+        first.flight.hand_over()
+        ref.tell(Landed(KEY, first.flight))
+        assert await first.flight.follow() is None
+        assert await ref.ask(Look(KEY)) == await ref.ask(Look(KEY, fresh_only=True)) == Miss(STORED)
+        assert (await state(ref)).flights == {KEY: first.flight}
 
 
 async def test_a_caller_who_leaves_before_the_answer_leads_and_follows_nothing(autojump_clock: MockClock) -> None:
     """No flight without a leader, no seat without a follower."""
     async with cache_of() as (_, ref):
-
-        async def leave(key: bytes) -> None:
-            with trio.CancelScope() as scope:
-                scope.cancel()
-                await ref.ask(Lookup(key))
-
-        await leave(KEY)
+        await leave(ref, KEY)
         assert (await state(ref)).flights == {}
         found = await ref.ask(Lookup(KEY))
         assert isinstance(found, Lead)
-        await leave(KEY)
-        await wait_all_tasks_blocked()
+        await leave(ref, KEY)
         assert found.flight.followers == 0
+        assert (await state(ref)).led == 1
 
 
 # -- invalidation
@@ -466,6 +544,18 @@ async def test_fifty_equal_requests_make_one_call(autojump_clock: MockClock) -> 
         assert len({answer.request_id for answer in client.answers}) == 51
         assert sum(answer.cached for answer in client.answers) == 50
         assert (await state(ref)).flights == {}
+
+
+async def test_three_thousand_equal_requests_make_three_calls(autojump_clock: MockClock) -> None:
+    """A thousand follow each leader."""
+    async with cache_of(max_followers=MAX_FOLLOWERS) as (_, ref):
+        client = Client(ref)
+        async with trio.open_nursery() as nursery:
+            for number in range(3000):
+                nursery.start_soon(client.request, number)
+        assert (client.calls, len(client.answers), client.bypassed) == (3, 3000, 0)
+        seen = await state(ref)
+        assert (seen.led, seen.followed, seen.flights) == (3, 2997, {})
 
 
 async def test_fifty_equal_requests_and_a_cancelled_leader_make_two_calls(autojump_clock: MockClock) -> None:

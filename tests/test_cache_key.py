@@ -10,7 +10,16 @@ import attrs
 import pytest
 
 from wizard_actors.cache_key import OPERATIONAL, cache_key
-from wizard_actors.config import LocalConfig, ModelConfig, RetryConfig, Secret, SimulatedConfig, TimeoutsConfig
+from wizard_actors.config import (
+    LocalConfig,
+    ModelConfig,
+    RetryConfig,
+    Secret,
+    SimulatedConfig,
+    SupportsConfig,
+    TimeoutsConfig,
+)
+from wizard_actors.providers.openai_request import Dialect, request_body
 from wizard_actors.types import Image, Message, Prompt, Role, Text, Tool, ToolCall
 
 LOCAL = ModelConfig(name="m", provider="local")
@@ -121,11 +130,12 @@ def test_the_key_omits_no_setting_that_changes_the_answer(name: str) -> None:
 
 
 def test_operational_settings_leave_the_key_alone() -> None:
-    """An answer is the same however long one was ready to wait for it."""
+    """An answer is the same however long one was ready to wait for it, and whatever else its model might be asked."""
     patient = attrs.evolve(
         LOCAL, max_concurrency=7, timeouts=TimeoutsConfig(total=9), retry=RetryConfig(max_attempts=9), enabled=False
     )
     assert key(PROMPT, patient) == key()
+    assert key(PROMPT, attrs.evolve(LOCAL, supports=SupportsConfig(tools=False))) == key()
 
 
 def test_a_header_counts_with_its_value_and_shows_nothing_of_it() -> None:
@@ -180,7 +190,29 @@ def test_types_are_told_apart() -> None:
         0.0,
     ]
     assert len({key(Prompt("Why?", extra={"x": value})) for value in values}) == len(values)
-    assert key(Prompt("Why?", temperature=1)) != key(Prompt("Why?", temperature=1.0))
+
+
+def test_a_whole_temperature_is_the_same_as_a_fraction() -> None:
+    """As to the JSON that is sent, and to nothing else: true is no number there."""
+    assert key(Prompt("Why?", temperature=1)) == key(Prompt("Why?", temperature=1.0)) != key(Prompt("Why?"))
+    assert key(Prompt("Why?", top_p=1)) == key(Prompt("Why?", top_p=1.0)) != key(Prompt("Why?", temperature=1))
+    assert key(Prompt("Why?", temperature=0)) == key(Prompt("Why?", temperature=0.0))
+    assert key(Prompt("Why?", temperature=True)) != key(Prompt("Why?", temperature=1))
+    assert key(Prompt("Why?", temperature=2**60 + 1)) != key(Prompt("Why?", temperature=2**60))
+    assert cache_key(Prompt("Why?", temperature=10**400), [LOCAL]) is None
+
+
+def test_an_empty_system_message_is_another_question() -> None:
+    """It is sent."""
+    asked = [Prompt("Why?", system=""), Prompt("Why?")]
+    sent = {request_body(each, model="m", upstream_model="m", dialect=Dialect(), extra={}) for each in asked}
+    assert len({key(each) for each in asked}) == len(sent) == 2
+
+
+def test_a_tenant_may_have_any_name() -> None:
+    """One that is no valid Unicode has a key as well, and one of its own."""
+    names = ["", "a", "\ud800", "\ud801", "\\ud800", "?", "\ufffd", "\xed\xa0\x80"]
+    assert len({key(tenant=name) for name in names}) == len(names)
 
 
 def test_keys_that_are_no_texts_have_their_place() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
+from decimal import Decimal
 from random import Random
 
 import pytest
@@ -42,6 +43,7 @@ from wizard_actors.breaker_core import BreakerState, Circuit
 from wizard_actors.config import (
     BreakerConfig,
     CacheConfig,
+    PriceConfig,
     RateLimitConfig,
     RetryConfig,
     RouteConfig,
@@ -172,19 +174,20 @@ class World:
                     timeouts=TimeoutsConfig(first_token=4.0, stall=3.0, total=30.0),
                     retry=RetryConfig(base_delay=rng.choice([0.0, 0.5])),
                     limit=RateLimitConfig(
-                        requests_per_minute=rng.choice([None, 600, 60]),
+                        requests_per_minute=(rate := rng.choice([None, 600, 60])),
                         tokens_per_minute=rng.choice([None, None, 60_000]),
-                        burst=2,
+                        burst=2 if rate else None,
                         queue=3,
                     ),
+                    price=PriceConfig(input=Decimal(rng.randint(1, 3)), output=Decimal(1)),
                     breaker=BreakerConfig(failure_threshold=3, open_for=2.0, half_open_probes=rng.choice([1, 2])),
                 )
                 for name in MODELS
             ],
             fallback=RouteConfig(
                 name="wizard",
-                chain=rng.sample(MODELS, k=rng.randint(1, 3)),
-                strategy=rng.choice(STRATEGIES),
+                chain=(chain := rng.sample(MODELS, k=rng.randint(1, 3))),
+                strategy=rng.choice(STRATEGIES) if len(chain) > 1 else "sequential",
                 spill=rng.random() < 0.5,
                 static_answer=rng.choice([None, None, "later"]),
             ),
@@ -480,7 +483,7 @@ def test_a_stream_whose_generator_nobody_closes_is_caught(monkeypatch: pytest.Mo
     monkeypatch.setattr(Answering, "events", keep)
     monkeypatch.setattr(ResponseStream, "__aexit__", nothing)
 
-    total = run_seeds(3)
+    total = run_seeds(6)
 
     assert total.held
     assert total.exchanges

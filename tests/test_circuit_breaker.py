@@ -16,6 +16,7 @@ from wizard_actors.circuit_breaker import (
     Admit,
     CircuitBreaker,
     Ended,
+    Heard,
     RecordFailure,
     RecordSuccess,
     refusal,
@@ -94,6 +95,45 @@ async def test_a_neutral_probe_gives_its_place_back_and_teaches_nothing(autojump
         assert (await state(ref)).circuit is Circuit.HALF_OPEN
         await call(ref, Outcome.SUCCESS, Outcome.SUCCESS)
         assert (await state(ref)).circuit is Circuit.CLOSED
+
+
+async def test_a_probe_that_streams_for_minutes_keeps_nobody_waiting(autojump_clock: MockClock) -> None:
+    """From its first content on others probe, at once; they close the circuit, and its end is fenced."""
+    async with breaker_of() as (_, ref, told):
+        await call(ref, Outcome.FAILURE, Outcome.FAILURE)
+        await trio.sleep(30.0)
+        stream = await ref.ask(Admit())
+        with pytest.raises(CircuitOpenError):
+            await ref.ask(Admit())
+
+        ref.notify(stream, Heard())
+        await call(ref, Outcome.SUCCESS, Outcome.SUCCESS)
+        assert (await state(ref)).circuit is Circuit.CLOSED
+        await trio.sleep(90.0)
+        ref.give_back(stream, Ended(Outcome.FAILURE))
+
+        assert ((await state(ref)).failures, (await state(ref)).in_flight) == (0, 0)
+        assert changes(told) == [Circuit.OPEN, Circuit.HALF_OPEN, Circuit.CLOSED]
+
+
+async def test_a_probe_that_is_heard_as_it_ends_frees_one_place(autojump_clock: MockClock) -> None:
+    """Both in one tick, or one of them after a crash: as many probes may follow as before, and no more."""
+    async with breaker_of() as (tree, ref, _told):
+        await call(ref, Outcome.FAILURE, Outcome.FAILURE)
+        await trio.sleep(30.0)
+        probe = await ref.ask(Admit())
+        ref.notify(probe, Heard())
+        ref.give_back(probe, Ended(Outcome.IGNORED))
+        ref.notify(probe, Heard())
+        assert (await state(ref)).probes_free == 1
+
+        probe = await ref.ask(Admit())
+        tree.kill("breaker", RuntimeError("planted"))
+        ref.notify(probe, Heard())
+        await wait_all_tasks_blocked()
+        assert (await ref.ask(Admit())).probe
+        ref.notify(probe, Heard())
+        assert (await state(ref)).probes_free == 0
 
 
 def test_a_permit_that_reaches_nobody_is_undone() -> None:

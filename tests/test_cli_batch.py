@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from tests.wizard_cli import SIMULATED, Ran, Wizard
+from wizard_actors.cli_batch.job import deadline_of
 from wizard_actors.cli_batch.lines import Line, Lines
 from wizard_actors.cli_batch.output import OutputFile, Recorded
 from wizard_actors.cli_batch.progress import ProgressReport, Tally
@@ -157,6 +158,108 @@ def test_a_deadline_bounds_each_question(wizard: Wizard) -> None:
     assert written(wizard)[0]["error"]["code"] == "deadline_exceeded"
 
 
+# -- waiting, and where it does not help -----------------------------------------------------------------------------
+
+LIMITED = SIMULATED.replace(
+    'provider = "simulated"',
+    'provider = "simulated"\nrate_limit = { requests_per_minute = 120, burst = 1, max_wait = 0 }',
+)
+WRONG_KEY = SIMULATED + 'script = [{ fault = "auth", times = 1000 }]\n'
+
+
+def test_a_limit_is_waited_for(wizard: Wizard) -> None:
+    """Every line is answered, though the limiter lets none of them wait in its own queue."""
+    wizard.config(LIMITED)
+    given(wizard, *[f'"{number}"' for number in range(4)])
+    ran = batch(wizard)
+    assert ran.status == 0, ran.err
+    assert "4 answered, 0 failed" in ran.err
+    assert [len(record["response"]["attempts"]) for record in written(wizard)] == [1] * 4
+
+
+def test_a_wrong_key_stops_the_run_and_records_nothing(wizard: Wizard) -> None:
+    """After a few lines; put right, the same command answers them all."""
+    wizard.config(WRONG_KEY)
+    given(wizard, *[f'"{number}"' for number in range(50)])
+    ran = batch(wizard)
+    assert ran.status == 1
+    assert written(wizard) == []
+    advice, error = ran.err.splitlines()
+    assert advice.startswith("wizard: no model of the route can be asked, and waiting does not help: stopped.")
+    assert "the same command goes on" in advice
+    assert error.startswith("wizard: pretender: ")
+    wizard.config(SIMULATED)
+    assert "50 answered, 0 failed, 0 there already" in batch(wizard).err
+
+
+def test_a_wrong_key_stops_a_short_run_too(wizard: Wizard) -> None:
+    """A single line is enough, and a static answer hides nothing."""
+    wizard.config(WRONG_KEY + '[fallback]\nstatic_answer = "later"\n')
+    given(wizard, '"one"')
+    ran = batch(wizard)
+    assert (ran.status, written(wizard)) == (1, [])
+    assert "waiting does not help: stopped" in ran.err
+
+
+def test_a_refused_key_that_works_again_is_the_lines_own_failure(wizard: Wizard) -> None:
+    """It was no reason to stop, and is recorded then."""
+    wizard.config(SIMULATED + 'script = [{ fault = "auth" }]\n')
+    given(wizard, '"one"', '"two"', '"three"')
+    ran = batch(wizard, "--max-concurrency", "2")
+    assert ran.status == 1
+    assert sorted("error" in record for record in written(wizard)) == [False, False, True]
+    assert "2 answered, 1 failed" in ran.err
+
+
+def test_a_pause_of_hours_stops_the_run(wizard: Wizard) -> None:
+    """Nobody waits for that long, and no line is burnt."""
+    wizard.config(SIMULATED + 'script = [{ fault = "rate_limit", retry_after = 7200 }]\n')
+    given(wizard, *[f'"{number}"' for number in range(20)])
+    ran = batch(wizard, "--max-concurrency", "1")
+    assert (ran.status, written(wizard)) == (1, [])
+    assert "for longer than a batch waits: stopped" in ran.err
+    assert "later on the same command goes on" in ran.err
+
+
+def test_a_static_answer_is_a_failure(wizard: Wizard) -> None:
+    """Its record holds the error behind it, and --retry-errors asks the line again."""
+    static = '[fallback]\nstatic_answer = "later"\n'
+    wizard.config(FAILS_ONCE + static)
+    given(wizard, '"one"', '"two"')
+    ran = batch(wizard, "--max-concurrency", "1")
+    assert ran.status == 1
+    assert written(wizard)[0]["error"]["code"] == "request"
+    assert len(written(wizard)[0]["error"]["attempts"]) == 1
+    assert "1 answered, 1 failed" in ran.err
+    wizard.config(SIMULATED + static)
+    assert "1 answered, 0 failed, 1 there already" in batch(wizard, "--retry-errors").err
+
+
+def test_a_strategy_replaces_the_routes(wizard: Wizard) -> None:
+    """As with `generate`: in parallel the second model answers before the first has failed."""
+    slow, second = (SIMULATED.replace("first_token = 0", "first_token = 60"), SIMULATED.replace("pretender", "second"))
+    wizard.config(slow + second)
+    given(wizard, '"one"')
+    assert batch(wizard, "--strategy", "parallel", "--deadline", "20s").status == 0
+    assert written(wizard)[0]["response"]["model"] == "second"
+    assert wizard("batch", "in.jsonl", "-o", "x.jsonl", "--strategy", "dearest").status == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [(5.0, 5.0), ("5", 5.0), ("0.25", 0.25), ("5s", 5.0), ("250ms", 0.25), ("2m", 120.0)]
+)
+def test_a_deadline_is_a_duration_as_elsewhere(given: float | str, seconds: float) -> None:
+    """Seconds, or a text as in a configuration."""
+    assert deadline_of(given) == seconds
+
+
+@pytest.mark.parametrize("given", [-1.0, "0", "0s", "nan", "inf", "soon", "5 parsecs", "true"])
+def test_a_deadline_that_is_none_is_refused(given: float | str) -> None:
+    """The error names it."""
+    with pytest.raises(ConfigError, match="deadline"):
+        deadline_of(given)
+
+
 # -- what a line may hold --------------------------------------------------------------------------------------------
 
 
@@ -230,6 +333,22 @@ def test_a_line_of_another_shape_is_broken(asked: object) -> None:
     """Nothing is guessed, and a key that would do nothing is an error."""
     with pytest.raises(InvalidPromptError):
         question_of(line(asked))
+
+
+@pytest.mark.parametrize(
+    ("asked", "keys"),
+    [
+        ({"custom_id": "a", "method": "POST", "url": "/v1", "body": {"messages": []}}, "body, custom_id"),
+        ({"messages": [{"role": "user", "content": "x"}]}, "messages"),
+    ],
+)
+def test_a_line_of_openais_batch_format_is_told_what_to_be(asked: object, keys: str) -> None:
+    """The keys that give it away, and the shape of a line here."""
+    with pytest.raises(InvalidPromptError, match=rf'\({keys}: as in OpenAI.*{{"id": ..., "prompt": ...}}'):
+        question_of(line(asked))
+    with pytest.raises(InvalidPromptError) as caught:
+        question_of(line({"promt": "x"}))
+    assert "OpenAI" not in caught.value.message
 
 
 async def test_lines_are_the_same_however_they_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,6 +458,7 @@ def test_standard_input_is_answered_and_gone_on_with(wizard: Wizard) -> None:
     ran = batch(wizard, source="-", stdin=b'"one"\n"2"\n')
     assert ran.status == 2
     assert "wizard: standard input: its line 2 has changed" in ran.err
+    assert "the same command goes on" not in ran.err
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------
@@ -360,6 +480,7 @@ def test_what_is_wrong_for_every_line_ends_the_run(wizard: Wizard, flags: list[s
     ran = batch(wizard, *flags)
     assert ran.status == 2
     assert said in ran.err
+    assert "goes on" not in ran.err
     assert not (wizard.path / "out.jsonl").exists() or written(wizard) == []
 
 

@@ -21,6 +21,7 @@ name = "pretender"
 provider = "simulated"
 retry = { max_attempts = 2 }
 [cache]
+max_entries = 9
 ttl = "5m"
 """
 ORIGINS = {

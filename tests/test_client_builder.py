@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import TypeAlias, get_type_hints
@@ -13,9 +13,11 @@ import pytest
 from wizard_actors.client_builder import ClientBuilder
 from wizard_actors.config import (
     BatchConfig,
+    BreakerConfig,
     CacheConfig,
     ErrorRetryConfig,
     ModelConfig,
+    RetryBudgetConfig,
     RetryConfig,
     RouteConfig,
     Secret,
@@ -30,7 +32,7 @@ from wizard_actors.config.assembly import EVERY_MODEL, SHARED
 from wizard_actors.config.strict import is_seconds, settings
 from wizard_actors.errors import ConfigError, EnvVarError
 from wizard_actors.events import EventStream
-from wizard_actors.providers.base import Provider
+from wizard_actors.providers.base import Answer, Call, Provider
 
 CANARY = "sk-canary-7f3a"
 FILE = """
@@ -62,6 +64,16 @@ class Opened:
     rng: Random | None
     events: EventStream | None
     providers: Mapping[str, Provider] | None
+
+
+class Stub:
+    """A provider that nobody calls."""
+
+    streams = True
+
+    def open(self, call: Call) -> AbstractAsyncContextManager[Answer]:
+        """Never."""
+        raise NotImplementedError
 
 
 @asynccontextmanager
@@ -113,8 +125,8 @@ def refused(builder: Builder) -> dict[str, str]:
 
 async def test_a_built_client_gets_everything() -> None:
     """`build` returns what `open` returns, with configuration, events, random numbers and providers."""
-    events, rng, providers = EventStream(), Random(1), {"a": object()}
-    builder = one().with_events(events).with_rng(rng).with_providers(providers)  # type: ignore[arg-type]  # no provider is called
+    events, rng, providers = EventStream(), Random(1), {"a": Stub()}
+    builder = one().with_events(events).with_rng(rng).with_providers(providers)
 
     async with builder.build() as client:
         assert client.config == WizardConfig(models=[ModelConfig(name="a", provider="simulated")])
@@ -137,7 +149,7 @@ def test_every_table_of_the_configuration_has_a_method() -> None:
 def test_the_methods_take_every_setting() -> None:
     """What type checkers know of the keyword arguments is what the tables hold; durations may be texts."""
     tables = {**vars(model_tables), **vars(shared_tables)}
-    missing = {"RouteSettings": {"name", "chain"}}
+    missing = {"RouteSettings": {"name"}}
     checked = [name for name in keywords.__all__ if name != "Duration"]
     for name in checked:
         table = tables[name.replace("Settings", "Config")]
@@ -169,11 +181,14 @@ def test_the_methods_take_every_setting() -> None:
 )
 def test_each_method_sets_its_table(method: str, given: dict[str, object], field: str, expected: object) -> None:
     """Settings come as in a file, and the others keep their defaults."""
-    config = getattr(one(), method)(**given).config()
+    models = one().with_model(name="b", provider="simulated") if "strategy" in given else one()
+
+    config = getattr(models, method)(**given).config()
 
     changed = {each.key: each.value for each in config.effective() if each.origin == "code"}
     assert changed[field] == expected
-    always = {"models[0].name", "models[0].provider", "models[0].simulated.answer", "fallback.name"}
+    always = {f"models[{index}].{key}" for index in (0, 1) for key in ("name", "provider", "simulated.answer")}
+    always.add("fallback.name")
     table = field.rpartition(".")[0]
     assert changed.keys() - always - {"fallback.chain"} == {f"{table}.{key}" for key in given}
 
@@ -285,10 +300,48 @@ def test_a_model_more_joins_the_routes_that_have_all_models() -> None:
 
 def test_another_strategy_takes_the_files_hedges_with_it() -> None:
     """They would have no effect, and nobody gave them to the builder."""
-    assert from_file().with_fallback(strategy="cheapest").config().fallback == RouteConfig(
-        name="wizard", chain=["b", "a"], strategy="cheapest"
+    assert from_file().with_fallback(strategy="adaptive").config().fallback == RouteConfig(
+        name="wizard", chain=["b", "a"], strategy="adaptive"
     )
     assert from_file().with_fallback("a", "b").config().fallback.hedge_delay == 1.0
+
+
+def test_what_a_method_switches_off_takes_the_files_settings_with_it() -> None:
+    """They would have no effect, and nobody gave them to the builder."""
+    file = """
+        [[models]]
+        name = "a"
+        provider = "simulated"
+        circuit_breaker = { failure_rate = 0.5, minimum_calls = 9, window = 5 }
+        [retry_budget]
+        initial = 50
+        """
+    builder = empty().with_config(WizardConfig.from_toml(file, env={}))
+
+    config = builder.with_retry_budget(enabled=False).with_circuit_breaker(failure_threshold=3).config()
+
+    assert config.retry_budget == RetryBudgetConfig(enabled=False)
+    assert config.model("a").circuit_breaker == BreakerConfig(failure_threshold=3, window=5)
+    assert from_file().with_cache(max_entries=0).config().cache == CacheConfig()
+
+
+def test_what_is_for_every_model_goes_to_those_that_it_has_an_effect_in() -> None:
+    """As `[defaults]`: nothing is refused because of a model that it cannot concern."""
+    limited = one().with_model(name="b", provider="simulated", rate_limit={"requests_per_minute": 60})
+    rated = limited.with_model(name="c", provider="simulated", circuit_breaker={"failure_rate": 0.5})
+
+    config = rated.with_rate_limit(burst=9).with_circuit_breaker(failure_threshold=3, window=7).config()
+
+    assert [model.rate_limit.burst for model in config.models] == [None, 9, None]
+    assert [model.circuit_breaker.failure_threshold for model in config.models] == [3, 3, 5]
+    assert {model.circuit_breaker.window for model in config.models} == {7.0}
+
+
+def test_a_route_is_named_by_keyword_too() -> None:
+    """With its chain by keyword then."""
+    config = one().with_route(name="fast", chain=["a"], spill=True).config()
+
+    assert config.route("fast") == RouteConfig(name="fast", chain=["a"], spill=True)
 
 
 def test_without_any_model_the_environments_keys_decide(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,7 +421,7 @@ def test_everything_wrong_is_told_at_once_with_its_method() -> None:
         .with_cache(max_entries=1)
         .with_cache(max_entries=2)
         .with_stream(consumer_idle="soon")
-        .with_providers({"z": object()})  # type: ignore[dict-item]  # no provider is called
+        .with_providers({"z": Stub()})
     )
 
     assert refused(builder).keys() == {
@@ -396,7 +449,7 @@ def test_everything_wrong_is_told_at_once_with_its_method() -> None:
         (lambda: one().with_rng(Random(1)).with_rng(Random(2)), "with_rng()", "twice"),
         (lambda: one().with_events(EventStream()).with_events(EventStream()), "with_events()", "twice"),
         (
-            lambda: loosely(loosely(one(), "with_providers", {"a": 1}), "with_providers", {"a": 2}),
+            lambda: one().with_providers({"a": Stub()}).with_providers({"a": Stub()}),
             "with_providers()['a']",
             "twice",
         ),
@@ -419,7 +472,38 @@ def test_everything_wrong_is_told_at_once_with_its_method() -> None:
             "1",
         ),
         (lambda: loosely(one(), "with_fallback", name="x"), "with_fallback().name", "is unknown"),
-        (lambda: loosely(one(), "with_route", "r", name="x"), "with_route('r').name", "is unknown"),
+        (lambda: one().with_route("r", "a", chain=["b"]), "with_route('r').chain", "twice"),
+        (lambda: one().with_fallback("a", chain=["b"]), "with_fallback().chain", "twice"),
+        (lambda: one().with_model(name="a", provider="simulated"), "with_model('a').name", "the name of two models"),
+        (lambda: loosely(empty(), "with_config", None), "with_config()", "or the path of a file, got nothing"),
+        (lambda: loosely(one(), "with_config", 5), "with_config()", "or the path of a file, got 5"),
+        (lambda: loosely(one(), "with_rng", 5), "with_rng()", "must get a random.Random, got 5"),
+        (lambda: loosely(one(), "with_events", 5), "with_events()", "must get an EventStream, got 5"),
+        (lambda: loosely(one(), "with_providers", 5), "with_providers()", "must get a mapping"),
+        (lambda: loosely(one(), "with_providers", {"a": 5}), "with_providers()['a']", "must get a provider"),
+        (
+            lambda: loosely(one(), "with_circuit_breaker", enabled=False),
+            "with_circuit_breaker().enabled",
+            "is unknown",
+        ),
+        (lambda: one().with_rate_limit(burst=2), "with_rate_limit().burst", "without `requests_per_minute`"),
+        (
+            lambda: one().with_circuit_breaker(failure_rate=0.5, failure_threshold=3),
+            "with_circuit_breaker().failure_threshold",
+            "beside `failure_rate`",
+        ),
+        (
+            lambda: empty().with_model(name="a", provider="simulated", circuit_breaker={"minimum_calls": 5}),
+            "with_model('a').circuit_breaker.minimum_calls",
+            "without `failure_rate`",
+        ),
+        (lambda: one().with_retry_budget(enabled=False, initial=5), "with_retry_budget().initial", "budget is off"),
+        (lambda: one().with_retry_budget(initial=50, max=20), "with_retry_budget().initial", "at most `max`"),
+        (lambda: one().with_fallback(strategy="adaptive"), "with_fallback().strategy", "one model"),
+        (lambda: one().with_route("r", strategy="parallel"), "with_route('r').strategy", "one model"),
+        (lambda: from_file().with_fallback(strategy="cheapest"), "with_fallback().strategy", "has a price"),
+        (lambda: one().with_fallback(static_answer=""), "with_fallback().static_answer", "must not be empty"),
+        (lambda: one().with_cache(max_entries=0, ttl=5), "with_cache().ttl", "cache is off"),
         (lambda: loosely(empty(), "with_model", name="a"), "with_model('a').provider", "is required"),
         (lambda: loosely(empty(), "with_model"), "with_model().name", "is required"),
         (lambda: empty().with_model(name="a", provider="simulated", enabled=False), "models", "all disabled"),

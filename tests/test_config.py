@@ -316,7 +316,7 @@ def test_unknown_names_are_answered_with_what_there_is() -> None:
 def test_variables_override_the_file() -> None:
     """WIZARD_<SECTION>_<KEY> beats the file, in the types of the file."""
     config = load(
-        ONE + '[logging]\nlevel = "INFO"\n[stream]\ndelivery = "live"\n',
+        ONE + ONE.replace('"a"', '"b"') + '[logging]\nlevel = "INFO"\n[stream]\ndelivery = "live"\n',
         {
             "WIZARD_LOGGING_LEVEL": "DEBUG",
             "WIZARD_LOGGING_LOG_CONTENT": "true",
@@ -470,6 +470,7 @@ def test_every_setting_in_force_has_its_origin() -> None:
         timeouts = { total = 7 }
         extra = { seed = 1 }
         [cache]
+        max_entries = 9
         ttl = 5
         """,
         {"WIZARD_LOGGING_LEVEL": "DEBUG", "WIZARD_DEFAULTS_RETRY_MAX_ATTEMPTS": "2"},

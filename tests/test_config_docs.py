@@ -162,7 +162,12 @@ def test_the_template_loads_with_every_line_switched_on(tmp_path: Path, monkeypa
     assert price.cached_input == Decimal("0.025")
     simulated = config.model("pretender").simulated
     assert simulated is not None
-    assert [step.fault for step in simulated.script] == ["rate_limit", "disconnect", "error"]
+    assert [step.fault for step in simulated.script] == [
+        "rate_limit",
+        "disconnect",
+        "slow_first_token",
+        "error",
+    ]
 
 
 def test_the_template_names_every_setting() -> None:
@@ -176,7 +181,7 @@ def test_the_template_names_every_setting() -> None:
 def test_the_templates_defaults_are_the_ones_in_force() -> None:
     """A line that shows no example of another value shows the default: switched on, it changes nothing."""
     sections = {"supervision": SupervisionConfig, "retry_budget": RetryBudgetConfig, "logging": LoggingConfig}
-    sections |= {"stream": StreamConfig, "cache": CacheConfig, "batch": BatchConfig}
+    sections |= {"stream": StreamConfig, "batch": BatchConfig}
     defaults = {"timeouts": TimeoutsConfig, "retry": RetryConfig}
     tables = tomllib.loads(uncommented())
 

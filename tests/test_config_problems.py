@@ -21,6 +21,7 @@ from wizard_actors.errors import ConfigError, ConfigProblem, EnvVarError
 
 CANARY = "sk-canary-7f3a"
 ONE = '[[models]]\nname = "a"\nprovider = "openai"\n'
+TWO = ONE + ONE.replace('"a"', '"b"')
 
 
 def problems(text: str, env: Mapping[str, str] | None = None) -> list[ConfigProblem]:
@@ -203,6 +204,14 @@ def test_the_header_named_is_the_first_of_that_model() -> None:
         (ONE + 'api_key = "x"', "api_key", "name its variable with `api_key_env`"),
         (ONE + "_environ = {}", "_environ", "known keys: name, provider"),
         (ONE + "environ = {}", "environ", "known keys: name, provider"),
+        (
+            ONE + "circuit_breaker = { enabled = false }",
+            "circuit_breaker.enabled",
+            "always on; `failure_threshold` says when",
+        ),
+        (ONE + "circuit_breaker = { disabled = true }", "circuit_breaker.disabled", "always on"),
+        (ONE + "rate_limit = { enable = true }", "rate_limit.enable", "where `requests_per_minute`"),
+        (ONE + "timeouts = { enabled = true }", "timeouts.enabled", "known keys: connect"),
         (ONE + '"two words" = 1', '"two words"', "known keys"),
         (ONE + "price = { input = 1, output = 1, Input = 1 }", "price.Input", "did you mean `models[0].price.input`?"),
     ],
@@ -226,7 +235,10 @@ def test_an_unknown_key_of_a_model_is_told_where_it_belongs(text: str, key: str,
         ('[fallback]\nname = "a"', "fallback.name", 'always "wizard"'),
         ('[[routes]]\nname = "r"\nstratgy = "hedged"', "routes[0].stratgy", "did you mean `routes[0].strategy`?"),
         ("[cache]\nmax_in_flight = 4", "cache.max_in_flight", "did you mean `server.max_in_flight`?"),
-        ("[cache]\nname = 4", "cache.name", "did you mean `models.name`?"),
+        ("[cache]\nname = 4", "cache.name", "known keys: max_entries"),
+        ("[cache]\nenabled = true", "cache.enabled", "set `max_entries`: the cache is on"),
+        ("[stream]\nenabled = true", "stream.enabled", "known keys: delivery"),
+        ("[defaults.circuit_breaker]\nenabled = false", "defaults.circuit_breaker.enabled", "is always on"),
     ],
 )
 def test_an_unknown_key_elsewhere_is_told_where_it_belongs(text: str, key: str, hint: str) -> None:
@@ -276,7 +288,7 @@ def test_an_unknown_key_elsewhere_is_told_where_it_belongs(text: str, key: str, 
         ('rate_limit.requests_per_minute = "1m"', "must be a number"),
         ("price.input = 1", "is required"),
         ('price = { input = "1", output = 1 }', "must be a number, got a text"),
-        ("price = { input = -1, output = 1 }", "must be at least 0"),
+        ("price = { input = -1.5, output = 1 }", "must be at least 0, got -1.5"),
         ("price = { input = 1, output = nan }", "not finite"),
         ("extra.at = 1979-05-27", "no date or time"),
         ("extra.at = [nan]", "not finite"),
@@ -342,7 +354,7 @@ def test_a_wrong_value_is_named_with_what_would_be_right(setting: str, reason: s
         (ONE + "[fallback]\nchain = []", "fallback.chain", "is empty"),
         (ONE + "[fallback]\nchain = [5]", "fallback.chain[0]", "must be a text"),
         (
-            ONE + '[fallback]\nstrategy = "hedged"\nhedge_quantile = 1',
+            TWO + '[fallback]\nstrategy = "hedged"\nhedge_quantile = 1',
             "fallback.hedge_quantile",
             "must be between 0 and 1",
         ),
@@ -479,7 +491,7 @@ def test_limits_that_cannot_be_read_are_compared_with_nothing() -> None:
 )
 def test_a_hedge_of_a_route_that_does_not_hedge_has_no_effect(text: str, key: str) -> None:
     """Also at its default: whoever wrote it meant something by it."""
-    found_key, reason, hint = only(ONE + text)
+    found_key, reason, hint = only(TWO + text)
 
     assert (found_key, hint) == (key, 'set `strategy = "hedged"`, or leave it out')
     assert reason.startswith('has no effect: the strategy is "')

@@ -415,10 +415,9 @@ async def test_text_raises_where_it_is_interrupted(autojump_clock: MockClock) ->
     async with client_of(a) as client, client.stream("Why?") as stream:
         text = stream.text()
         assert await anext(text) == "half"
-        with pytest.raises(StreamInterruptedError):
-            await anext(text)
-        with pytest.raises(StopAsyncIteration):
-            await anext(text)
+        for _ in range(2):
+            with pytest.raises(StreamInterruptedError):
+                await anext(text)
 
 
 async def test_a_stream_is_read_inside_its_block_only(autojump_clock: MockClock) -> None:

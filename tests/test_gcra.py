@@ -677,9 +677,115 @@ def test_the_state_tells_what_remains() -> None:
     grant = core.acquire(1, 0.0, NEVER, 100)
     assert isinstance(grant, Grant)
     assert (core.snapshot().remaining_requests, core.snapshot().remaining_tokens) == (None, 500)
-    core.observe(LimitHeaders(LimitWindow(60, 50, 10), LimitWindow(1000, 800, 12)), 0.0, grant)
+    core.observe(LimitHeaders(LimitWindow(60, 50, 40), LimitWindow(1000, 800, 42)), 0.0, grant)
     core.acquire(2, 30.0, NEVER, 50)
     assert (core.snapshot().remaining_requests, core.snapshot().remaining_tokens) == (49, 750)
+
+
+def test_what_headers_said_to_be_left_is_forgotten_after_their_reset() -> None:
+    """Nobody knows then, but for a configured minute; where they named no reset, it holds for a minute."""
+    core = tokens_a_minute(600)
+    core.observe(LimitHeaders(LimitWindow(60, 50, 40), LimitWindow(1000, 800, None)), 0.0)
+    state = core.snapshot()
+    left = [(state.at(now).remaining_requests, state.at(now).remaining_tokens) for now in (39.9, 40.0, 59.9, 60.0)]
+    assert left == [(50, 800), (None, 800), (None, 800), (None, 600)]
+
+
+def test_the_state_as_of_a_later_instant_is_what_the_limiter_would_tell_then() -> None:
+    """Minutes pass, debts are paid and paces recover though no message comes; the state that was read stays."""
+    core = tokens_a_minute(600, rate=60)
+    grant = core.acquire(1, 0.0, NEVER, 100)
+    assert isinstance(grant, Grant)
+    core.settle(grant, 550, 1.0)
+    core.pause(5.0, 1.0)
+    core.slow_down(0.0, 1.0)
+    state = core.snapshot()
+    for now in (1.0, 5.0, 30.0, 61.5, 3600.0):
+        core.tick(now)
+        then, told = core.snapshot(), state.at(now)
+        assert (told.rate, told.token_rate, told.burst_used) == (then.rate, then.token_rate, then.burst_used)
+        assert (told.token_debt, told.remaining_tokens) == pytest.approx((then.token_debt, then.remaining_tokens))
+    after = state.at(3600.0)
+    assert (after.rate, after.token_rate, after.burst_used) == (60.0, 600.0, 0.0)
+    assert (after.token_debt, after.remaining_tokens) == (0.0, 600)
+    assert (state.rate, state.remaining_tokens) == (30.0, 50)
+    assert state.token_debt > 400.0
+
+
+def test_a_pause_is_no_rest() -> None:
+    """When it ends, one request may go at once, and only then are others saved up."""
+    core = limiter(burst=10)
+    core.acquire(1, 0.0, NEVER)
+    core.pause(100.0, 1.0)
+    state = core.snapshot()
+    assert [state.at(now).burst_used for now in (100.0, 103.0, 109.0)] == [9.0, 6.0, 0.0]
+
+
+def test_a_limiter_that_has_heard_nothing_yet_tells_what_is_configured() -> None:
+    """Before its first message too."""
+    state = GcraCore[int](RateLimitConfig(requests_per_minute=60, burst=3, tokens_per_minute=600)).snapshot()
+    assert (state.rate, state.burst_used, state.token_debt, state.remaining_tokens) == (60.0, 0.0, 0.0, 600)
+    assert state.at(50.0).burst_used == 0.0
+
+
+@pytest.mark.parametrize("used", [60_000, 10**9])
+def test_one_huge_usage_shuts_a_model_for_a_minute_and_no_longer(used: int) -> None:
+    """The provider forgets in a minute; the next call goes then, and those after it at the usual pace."""
+    core = tokens_a_minute(10_000)
+    grants = [core.acquire(key, 0.0, NEVER, 300) for key in range(3)]
+    for grant in grants:
+        assert isinstance(grant, Grant)
+        core.settle(grant, used, 1.0)
+    for key in range(10, 13):
+        core.acquire(key, 1.0, NEVER, 300)
+    granted = run_out(core)
+    assert 61.0 <= granted[10] <= 63.0
+    assert granted[12] <= granted[10] + 4.0
+    assert core.snapshot().token_debt == 0.0
+
+
+def test_a_call_of_many_minutes_tokens_shuts_a_model_for_a_minute_and_no_longer() -> None:
+    """Whether it was reserved or used."""
+    core = tokens_a_minute(10_000)
+    core.acquire(1, 0.0, NEVER, 200_000)
+    core.acquire(2, 0.0, NEVER, 300)
+    assert 60.0 <= run_out(core)[2] <= 62.0
+
+
+@pytest.mark.parametrize("used", [100, 500, 2_000])
+def test_what_answers_used_beyond_their_estimates_counts_in_any_minute(used: int) -> None:
+    """Once it is known, nothing is granted that would not fit beside it."""
+    core = tokens_a_minute(1_000)
+    counted: list[tuple[float, int]] = []
+
+    def fits_and_ends(grants: list[Grant], now: float) -> None:
+        for grant in grants:
+            minute = sum(tokens for at, tokens in counted if now - 60.0 <= at)
+            assert minute + grant.tokens <= 1_000
+            counted.append((now, grant.tokens))
+        for grant in grants:
+            core.settle(grant, used, now)
+            counted.append((now, used - grant.tokens))
+
+    fits_and_ends([grant for key in range(80) if isinstance(grant := core.acquire(key, 0.0, NEVER, 50), Grant)], 0.0)
+    while (now := core.wake_at()) < NEVER:
+        fits_and_ends([grant for _, grant in core.tick(now).granted], now)
+    assert len(counted) == 160
+
+
+def test_of_what_is_merely_expected_a_quarter_of_a_minute_is_reserved() -> None:
+    """Else a model of long answers would get each small prompt alone, in an empty minute."""
+    core = tokens_a_minute(10_000)
+    for key, (tokens, expected, reserved) in enumerate(
+        [(50_015, 50_000, 2_515), (2_415, 2_400, 2_415), (3_000, 0, 3_000), (60_000, 0, 60_000)]
+    ):
+        at = 1_000.0 * key
+        grant = core.acquire(key, at, at, tokens, expected)
+        assert isinstance(grant, Grant)
+        assert grant.tokens == reserved
+    unlimited = limiter(None).acquire(1, 0.0, 0.0, 15_000, 14_000)
+    assert isinstance(unlimited, Grant)
+    assert unlimited.tokens == 15_000
 
 
 def test_after_a_crash_the_minutes_tokens_and_debts_go_on() -> None:
@@ -701,7 +807,7 @@ def test_the_carry_is_bounded() -> None:
     core = tokens_a_minute(1e6)
     for tick in range(6000):
         core.acquire(tick, tick / 10, tick / 10, 10)
-    assert len(core.snapshot().spent[1]) <= 242
+    assert len(core.snapshot().tokens.spent[1]) <= 242
 
 
 def test_a_thousand_waiters_are_planned_in_bounded_time() -> None:

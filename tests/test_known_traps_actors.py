@@ -39,6 +39,12 @@ already, it stands in this table instead:
         tests/test_breaker_core.py::test_what_began_before_the_circuit_opened_neither_closes_nor_reopens_it
     a permit leaked by a cancelled caller
         tests/test_circuit_breaker.py::test_no_permit_is_leaked_however_its_caller_ends
+    a probe that holds its place for as long as its stream lasts
+        tests/test_breaker_core.py::test_a_probe_that_streams_for_minutes_keeps_nobody_waiting
+    a place that a probe which was heard of keeps for ever
+        tests/test_breaker_core.py::test_heard_probes_that_end_without_a_verdict_leak_no_place
+    a permit lost where an outcome cannot be told
+        tests/test_breaker_handle.py::test_no_permit_is_lost_where_an_outcome_cannot_be_told
     a rate of two calls trips (Polly's minimum)
         tests/test_breaker_core.py::test_a_rate_needs_enough_calls
     fixed windows (resilience4j)

@@ -77,6 +77,51 @@ async def test_what_was_used_is_settled_when_the_block_ends(autojump_clock: Mock
         assert tree.outstanding == {}
 
 
+@pytest.mark.parametrize("bad", ["5s", math.nan, -1.0], ids=str)
+async def test_a_bad_patience_is_the_callers_mistake(bad: float, autojump_clock: MockClock) -> None:
+    """It is told at once, before anything is asked."""
+    async with geocoder() as (_, limiter):
+        with pytest.raises((TypeError, ValueError), match="max_wait"):
+            limiter.request(max_wait=bad)
+        with pytest.raises((TypeError, ValueError), match="tokens"):
+            limiter.request(bad)  # type: ignore[arg-type]  # what it refuses
+        with pytest.raises((TypeError, ValueError), match="deadline"):
+            limiter.request(deadline=math.nan)
+
+
+async def test_patience_without_an_end_waits_for_ever(autojump_clock: MockClock) -> None:
+    """None says so."""
+    async with geocoder() as (_, limiter):
+        async with limiter.request() as leave:
+            leave.limited(retry_after=3600)
+        async with limiter.request(max_wait=None) as leave:
+            assert leave.at == 3600.0
+
+
+@pytest.mark.parametrize("said", [math.nan, -5.0, 0])
+async def test_a_refusal_that_names_no_time_to_come_says_nothing(said: float, autojump_clock: MockClock) -> None:
+    """The pause is that of the retry policy, as where nothing was said."""
+    async with geocoder() as (_, limiter):
+        async with limiter.request() as leave:
+            leave.limited(retry_after=said)
+            with pytest.raises(TypeError, match="retry_after"):
+                leave.limited(retry_after="soon")  # type: ignore[arg-type]  # what it refuses
+        assert 2.0 <= (await state(limiter)).paused_until <= 4.0
+
+
+async def test_the_state_is_that_of_now(autojump_clock: MockClock) -> None:
+    """Also where nothing has happened for an hour."""
+    async with geocoder() as (_, limiter):
+        async with limiter.request(100) as leave:
+            leave.used(1_000)
+            leave.limited(retry_after=5)
+        busy = await state(limiter)
+        await trio.sleep(3600.0)
+        idle = await state(limiter)
+        assert (busy.rate, busy.remaining_tokens) == (30.0, 0)
+        assert (idle.rate, idle.remaining_tokens, idle.token_debt, idle.burst_used) == (60.0, 600, 0.0, 0.0)
+
+
 async def test_a_refusal_holds_everybody_back(autojump_clock: MockClock) -> None:
     """As long as it says, else as the retry policy says."""
     async with geocoder() as (_, limiter):

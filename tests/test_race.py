@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 import trio
-from trio.testing import MockClock
+from attrs import evolve
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.models import (
     DONE,
@@ -27,9 +28,11 @@ from wizard_actors import (
     FallbackError,
     NetworkError,
     OverloadedError,
+    Prompt,
     ServedBy,
     StreamInterruptedError,
     TextDelta,
+    Tool,
 )
 from wizard_actors.breaker_core import Circuit
 from wizard_actors.config import (
@@ -38,9 +41,18 @@ from wizard_actors.config import (
     RetryConfig,
     RouteConfig,
     StreamConfig,
+    SupportsConfig,
     TimeoutsConfig,
 )
-from wizard_actors.events import AttemptBegan, AttemptEnded, BudgetExhausted, BudgetSpent, FellBack
+from wizard_actors.events import (
+    AttemptBegan,
+    AttemptEnded,
+    BudgetExhausted,
+    BudgetSpent,
+    FellBack,
+    RequestEnded,
+)
+from wizard_actors.lane import Begun, Lane
 
 HEDGED = RouteConfig(name="wizard", strategy="hedged", hedge_delay=1.0)
 PARALLEL = RouteConfig(name="wizard", strategy="parallel")
@@ -220,7 +232,7 @@ async def test_a_cancelled_loser_does_not_count_as_a_failure(autojump_clock: Moc
             await anext(stream)
             with pytest.raises(StreamInterruptedError) as caught:
                 await anext(stream)
-        assert [(each.model, each.cancelled) for each in caught.value.attempts] == [("a", True), ("b", False)]
+        assert {each.model: each.cancelled for each in caught.value.attempts} == {"a": True, "b": False}
 
 
 async def test_attempts_stand_in_the_order_of_their_beginning(autojump_clock: MockClock) -> None:
@@ -425,3 +437,59 @@ async def test_a_probe_of_a_silent_model_is_short_while_another_remains(autojump
         began = trio.current_time()
         assert (await client.generate("Why?")).text == "b"
         assert trio.current_time() - began == 5.0
+
+
+async def test_a_model_that_has_begun_is_waited_for_whoever_was_started_last(autojump_clock: MockClock) -> None:
+    """A hedge that says nothing yet is no reason for a third model while the first one talks."""
+    a, b, c = Scripted(says(1.5, "a", 3.0, "a")), Scripted(slow(20.0, "b")), Scripted(says("c"))
+    async with client_of({"a": a, "b": b, "c": c}, route=HEDGED) as client:
+        assert (await client.generate("Why?")).text == "aa"
+        assert c.calls == []
+
+
+async def test_models_that_run_side_by_side_have_the_callers_whole_time(autojump_clock: MockClock) -> None:
+    """Half of it is kept for a model that waits to be asked; here, from the start or once the hedge runs, none does."""
+    for route, text, seconds in ((PARALLEL, "a", 6.0), (HEDGED, "b", 7.5)):
+        a, b = Scripted(slow(6.0, "a")), Scripted(slow(6.5, "b"))
+        async with client_of({"a": a, "b": b}, route=route) as client:
+            began = trio.current_time()
+            assert (await client.generate("Why?", deadline=10.0)).text == text
+            assert trio.current_time() - began == seconds
+
+
+async def test_a_bug_in_a_race_is_raised_as_it_is(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as a group of one."""
+
+    async def broken(self: Lane) -> Begun:
+        await trio.lowlevel.checkpoint()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Lane, "begin", broken)
+    async with client_of({"a": Scripted(), "b": Scripted()}, route=PARALLEL) as client:
+        with client.events.subscribe() as events:
+            with pytest.raises(ZeroDivisionError):
+                await client.generate("Why?")
+            assert [event.code for event in events.drain() if isinstance(event, RequestEnded)] == ["bug"]
+
+
+async def test_without_its_router_a_client_still_skips_what_cannot_answer(autojump_clock: MockClock) -> None:
+    """What is configured is known: a prompt with tools goes to the model that can use them."""
+    a, b = Scripted(says("a")), Scripted(says("b"))
+    cannot = evolve(model("a"), supports=SupportsConfig(tools=False))
+    async with client_of({"a": a, "b": b}, cannot, model("b")) as client:
+        for _ in range(10):
+            client.supervisor.kill("router", RuntimeError("planned"))
+            await wait_all_tasks_blocked()
+        assert (await client.generate(Prompt("Why?", tools=[Tool("look")]))).text == "b"
+        assert a.calls == []
+
+
+async def test_a_model_that_lets_every_deadline_pass_opens_its_breaker(autojump_clock: MockClock) -> None:
+    """Each caller's own time was up, and nobody ever heard a word: that is no coincidence."""
+    async with client_of(Scripted(SILENT)) as client, trio.open_nursery() as nursery:
+        calls = Calls()
+        for number in range(20):
+            nursery.start_soon(lambda: calls.generate(client, deadline=12.0))
+            await trio.sleep(1.0 + number % 2)
+        await trio.sleep(13.0)
+        assert (await breaker(client)).opened >= 1

@@ -93,16 +93,153 @@ async def test_without_a_limit_nobody_waits(autojump_clock: MockClock) -> None:
 
 
 async def test_whoever_would_be_too_late_is_told_at_once(autojump_clock: MockClock) -> None:
-    """By its own patience, or by its deadline; with the wait that a newcomer would have."""
+    """By its own patience, or by its deadline, whichever it was; with the wait that a newcomer would have."""
     async with limiter_of() as (_, ref), trio.open_nursery() as nursery:
         callers = Callers(ref, nursery)
         await callers.come(3)
 
-        for max_wait, deadline in ((2.9, math.inf), (30.0, 2.9)):
-            with pytest.raises(RateLimitError, match="would wait 3 s, longer than it may") as caught:
+        for max_wait, deadline, bound in (
+            (2.9, math.inf, r"max_wait \(2.9 s\) allows"),
+            (30.0, 2.9, r"its deadline, in 2.9 s, allows"),
+        ):
+            with pytest.raises(RateLimitError, match=f"the call would wait another 3 s, longer than {bound}") as caught:
                 await turn(ref, max_wait, deadline)
             assert (caught.value.source, caught.value.retry_after, caught.value.model) == ("limiter", 3.0, "a")
         assert trio.current_time() == 0.0
+
+
+async def refusal(ref: Ref, ask: Acquire) -> str:
+    """Ask, and return what the refusal says."""
+    with pytest.raises(RateLimitError) as caught:
+        await ref.ask(ask)
+    return str(caught.value).removeprefix("a is at its rate limit: ")
+
+
+async def test_a_refusal_names_the_bound_that_made_it(autojump_clock: MockClock) -> None:
+    """The setting, where the patience is a model's configured one; and how long the call has waited already."""
+    async with limiter_of(RateLimitConfig(requests_per_minute=1, burst=1, max_wait=30)) as (_, ref):
+        await turn(ref)
+        now = trio.current_time()
+
+        assert await refusal(ref, Acquire(now, 30.0, model="a")) == (
+            "the call would wait another 60 s, longer than rate_limit.max_wait (30 s) allows"
+        )
+        assert await refusal(ref, Acquire(now - 10.0, 15.0, model="a")) == (
+            "the call has waited 10 s, and would wait another 60 s, longer than max_wait (15 s) allows"
+        )
+        assert await refusal(ref, Acquire(now, 30.0, deadline=now + 20.0, model="a")) == (
+            "the call would wait another 60 s, longer than its deadline, in 20 s, allows"
+        )
+
+
+async def test_a_refusal_after_a_wait_names_what_came_between(autojump_clock: MockClock) -> None:
+    """A slower pace, or a pause of more than the call's cap."""
+    for cap, said in (
+        (math.inf, "the call has waited 0.5 s, and would wait for longer than max_wait (5 s) allows"),
+        (4.0, "a 429 has paused it for another 2e+03 s, longer than the cap on Retry-After (4 s) allows"),
+    ):
+        refusals: list[str] = []
+
+        async def call(ref: Ref, cap: float, refusals: list[str]) -> None:
+            refusals.append(await refusal(ref, Acquire(trio.current_time(), 5.0, longest_pause=cap)))
+
+        async with limiter_of() as (_, ref), trio.open_nursery() as nursery:
+            sent = await turn(ref)
+            nursery.start_soon(call, ref, cap, refusals)
+            await trio.sleep(0.5)
+            ref.give_back(sent, Settle(limited=True, retry_after=2000.0))
+            await wait_all_tasks_blocked()
+
+            assert refusals == [said.replace("2e+03", "2000")]
+            if cap < math.inf:
+                assert "paused it for another 2000 s" in await refusal(ref, Acquire(0.5, 5.0, longest_pause=cap))
+
+
+async def test_whoever_has_waited_its_time_out_is_told_so(autojump_clock: MockClock) -> None:
+    """Where the turn was late and not planned so: the loop stood still."""
+    for max_wait, patience, said in (
+        (30.0, math.inf, "the call has waited 32 s, and that is all that rate_limit.max_wait (30 s) allows"),
+        (40.0, 30.0, "the call has waited 32 s, and its deadline has come"),
+    ):
+        refusals: list[str] = []
+
+        async def call(ref: Ref, acquire: Acquire, refusals: list[str]) -> None:
+            refusals.append(await refusal(ref, acquire))
+
+        async with limiter_of(RateLimitConfig(requests_per_minute=2, max_wait=30)) as (_, ref):
+            async with trio.open_nursery() as nursery:
+                await turn(ref)
+                now = trio.current_time()
+                nursery.start_soon(call, ref, Acquire(now, max_wait, now + patience, model="a"), refusals)
+                await wait_all_tasks_blocked()
+                autojump_clock.jump(32.0)
+
+            assert refusals == [said]
+
+
+BAD_ASKS: list[dict[str, object]] = [
+    {"max_wait": None},
+    {"max_wait": "5s"},
+    {"max_wait": math.nan},
+    {"deadline": math.nan},
+    {"deadline": 10**400},
+    {"longest_pause": None},
+    {"asked_at": "now"},
+    {"tokens": 1.5},
+    {"tokens": -1},
+    {"tokens": None},
+    {"expected": "many"},
+]
+
+
+@pytest.mark.parametrize("bad", BAD_ASKS, ids=str)
+def test_an_ask_with_bad_numbers_cannot_be_made(bad: dict[str, object]) -> None:
+    """Whoever makes it is told, and nobody else."""
+    with pytest.raises((TypeError, ValueError), match=next(iter(bad))):
+        Acquire(**{"asked_at": 0.0, "max_wait": 1.0, **bad})  # type: ignore[arg-type]  # what it refuses
+
+
+@pytest.mark.parametrize("bad", [{"retry_after": "5"}, {"tokens": -1}, {"tokens": 0.5}], ids=str)
+def test_a_settlement_with_bad_numbers_cannot_be_made(bad: dict[str, object]) -> None:
+    """Nor headers with anything but numbers."""
+    with pytest.raises((TypeError, ValueError), match=next(iter(bad))):
+        Settle(**bad)  # type: ignore[arg-type]  # what it refuses
+    for window in (LimitWindow("10"), LimitWindow(reset=10**400)):  # type: ignore[arg-type]  # what it refuses
+        with pytest.raises((TypeError, ValueError), match=r"limit|reset"):
+            HeadersSeen(LimitHeaders(tokens=window))
+
+
+async def test_no_number_that_can_be_said_harms_the_limiter(autojump_clock: MockClock) -> None:
+    """However large, or no time at all: the next call goes within minutes, and nobody's ask fails."""
+    settles = [
+        Settle(limited=True, retry_after=math.nan),
+        Settle(limited=True, retry_after=-5.0),
+        Settle(limited=True, retry_after=-math.inf),
+        Settle(succeeded=True, tokens=10**400),
+    ]
+    for settle in settles:
+        granted: list[Grant] = []
+
+        async def wait(ref: Ref, granted: list[Grant]) -> None:
+            granted.append(await turn(ref, max_wait=math.inf, tokens=100))
+
+        async with limiter_of(RateLimitConfig(tokens_per_minute=600)) as (_, ref), trio.open_nursery() as nursery:
+            began = trio.current_time()
+            full = await turn(ref, tokens=600)
+            nursery.start_soon(wait, ref, granted)
+            await wait_all_tasks_blocked()
+            ref.give_back(full, settle)
+            await trio.sleep(75.0)
+
+            assert [grant.at <= began + 75.0 for grant in granted] == [True]
+            nursery.cancel_scope.cancel()
+    async with limiter_of(RateLimitConfig(tokens_per_minute=600)) as (_, ref):
+        huge = await turn(ref, tokens=10**400)
+        waits = [await refusal(ref, Acquire(trio.current_time(), wait, -math.inf)) for wait in (math.inf, 0)]
+        ref.give_back(huge, Settle())
+
+        assert len(waits) == 2
+        assert (await turn(ref, max_wait=math.inf, tokens=100)).at <= trio.current_time() + 75.0
 
 
 async def test_the_wait_counts_from_the_asking(autojump_clock: MockClock) -> None:
@@ -393,3 +530,13 @@ async def test_headers_of_tokens_slow_an_adaptive_limit_down(autojump_clock: Moc
         assert (await state(ref)).token_rate == pytest.approx(1200.0)
         await turn(ref, tokens=100)
         assert (await turn(ref, tokens=100)).at == pytest.approx(5.0)
+
+
+async def test_a_guess_at_the_answer_reserves_no_more_than_a_quarter_of_a_minute(autojump_clock: MockClock) -> None:
+    """What a prompt asks for counts in full."""
+    async with limiter_of(TOKENS) as (_, ref):
+        guessed = await ref.ask(Acquire(trio.current_time(), 0.0, tokens=5_010, expected=5_000))
+        ref.give_back(guessed, Settle(tokens=0))
+        named = await ref.ask(Acquire(trio.current_time(), 0.0, tokens=5_010))
+
+        assert (guessed.tokens, named.tokens) == (110, 5_010)

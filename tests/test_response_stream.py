@@ -6,9 +6,9 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.models import Scripted, assert_nothing_held, client_of, model, says
-from wizard_actors import DeadlineExceededError, ResilientClient, TextDelta
-from wizard_actors.config import CacheConfig, StreamConfig
+from tests.models import Scripted, assert_nothing_held, client_of, cut, model, says
+from wizard_actors import DeadlineExceededError, ResilientClient, StreamInterruptedError, TextDelta
+from wizard_actors.config import CacheConfig, RetryConfig, StreamConfig
 from wizard_actors.events import RequestEnded
 
 IDLE = StreamConfig(consumer_idle=5.0)
@@ -74,15 +74,17 @@ async def test_a_model_that_is_slow_is_not_a_consumer_that_is(autojump_clock: Mo
         assert await first_word(client, 0.0) == ["one ", "two"]
 
 
-async def test_a_buffered_stream_that_nobody_reads_ends_too(autojump_clock: MockClock) -> None:
-    """It holds no connection, but a place among the client's requests in flight."""
-    a = Scripted(says("one ", "two"))
+async def test_a_whole_answer_waits_for_its_reader(autojump_clock: MockClock) -> None:
+    """Buffered, or from the cache: it holds no connection and no place, so there is no hurry."""
     config = StreamConfig(consumer_idle=5.0, delivery="buffered")
-    async with client_of(a, stream=config) as client, client.stream("Why?") as stream:
-        await anext(stream)
-        assert client.metrics().requests.in_flight == 1
-        await trio.sleep(5.1)
-        assert client.metrics().requests.in_flight == 0
+    a = Scripted(says("one ", "two"))
+    async with client_of(a, stream=config, cache=CacheConfig(max_entries=5)) as client:
+        for _ in range(2):
+            async with client.stream("Why?") as stream:
+                await anext(stream)
+                assert client.metrics().requests.in_flight == 0
+                await trio.sleep(60.0)
+                assert [event.type async for event in stream][-1] == "end"
 
 
 async def test_each_of_many_streams_has_its_own_time(autojump_clock: MockClock) -> None:
@@ -128,12 +130,25 @@ async def test_leaving_while_the_watch_ends_the_stream_is_no_second_end(autojump
         await assert_nothing_held(client, a)
 
 
-async def test_a_replayed_stream_is_watched_like_any_other(autojump_clock: MockClock) -> None:
-    """From the cache, too, it counts as in flight until it is read."""
-    async with client_of(Scripted(says("one")), stream=IDLE, cache=CacheConfig(max_entries=5)) as client:
-        await client.generate("Why?")
-        with pytest.raises(DeadlineExceededError):
-            await first_word(client, 6.0)
+async def test_a_read_that_was_cancelled_is_not_taken_for_the_end(autojump_clock: MockClock) -> None:
+    """The stream is over, and says so: a loop that just ended would pass a part for the whole."""
+    async with client_of(Scripted(says("one ", 10.0, "two"))) as client, client.stream("Why?") as stream:
+        await anext(stream)
+        with trio.move_on_after(1.0):
+            await anext(stream)
+        for _ in range(2):
+            with pytest.raises(StreamInterruptedError):
+                await anext(stream)
+
+
+async def test_a_read_that_failed_fails_again(autojump_clock: MockClock) -> None:
+    """With the same error."""
+    once = model(retry=RetryConfig(max_attempts=1))
+    async with client_of(Scripted(cut("one ")), once) as client, client.stream("Why?") as stream:
+        await anext(stream)
+        for _ in range(2):
+            with pytest.raises(StreamInterruptedError, match="broke off"):
+                await anext(stream)
 
 
 async def test_the_watch_does_not_wrap_what_the_block_raises(

@@ -2,6 +2,8 @@
 
 import math
 
+import pytest
+
 from wizard_actors.slots import Health, Slot, SlotCore
 from wizard_actors.verdict import Outcome
 from wizard_actors.waiting import Rejected, Waiting
@@ -134,6 +136,29 @@ def test_health_remembers_the_last_of_each_and_counts() -> None:
     assert core.snapshot().health == Health(
         first_token_at=7.0, first_tokens=(0.5, 1.5), success_at=8.0, failure_at=9.0, succeeded=1, failed=1, ignored=1
     )
+
+
+def typical_after(*answers: int) -> int | None:
+    """Return what is typical after answers of these lengths."""
+    core: SlotCore[int] = SlotCore(1, 1)
+    for tokens in answers:
+        core.ended(Outcome.SUCCESS, 1.0, tokens)
+    return core.snapshot().health.typical_output
+
+
+def test_no_single_answer_makes_a_model_one_of_long_answers() -> None:
+    """Whether it was the first or a later one; absurd lengths too."""
+    assert typical_after(10**400) == 1_024
+    assert typical_after(60_000, *[100] * 20) == pytest.approx(212, abs=3)
+    assert typical_after(*[100] * 20, 10**9) == pytest.approx(192, abs=3)
+    assert typical_after(*[2_000] * 60, 10**9) == pytest.approx(2_600, abs=20)
+
+
+def test_what_is_typical_follows_the_answers() -> None:
+    """Short ones at once, long ones after a dozen."""
+    assert typical_after() is None
+    assert typical_after(40) == 40
+    assert typical_after(*[8_000] * 25) == pytest.approx(8_000, rel=0.15)
 
 
 def test_the_slowest_of_the_newest_first_tokens_is_known() -> None:

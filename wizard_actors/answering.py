@@ -8,9 +8,9 @@ cache that does not answer is bypassed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from decimal import Decimal
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import trio
 from attrs import evolve
@@ -26,7 +26,6 @@ from wizard_actors.cache_messages import (
     Lead,
     Look,
     Lookup,
-    Miss,
     SharedCall,
     Store,
     cacheable,
@@ -50,18 +49,18 @@ from wizard_actors.types import (
     WizardResponse,
 )
 from wizard_actors.verdict import Row
-from wizard_actors.way import Way
+from wizard_actors.way import Way, forget_frames
 
 __all__ = ["Answering"]
 
 R = TypeVar("R")
 
-CALLERS_FAULT = frozenset({Row.BAD_PROMPT, Row.TOO_LONG, Row.REFUSED})
-"""What no substitute is given for: the request itself is at fault, and its caller has to learn so."""
+CALLERS_FAULT: Final = frozenset({Row.TOO_LONG, Row.REFUSED})
+"""Where every model says no more than this, the request itself is at fault, and its caller has to learn so."""
 
 
 class Answering:
-    """One request, from the cache to the last resort."""
+    """One request, from the cache to the last resort. `over`: it holds nothing any more, whatever is left to read."""
 
     def __init__(self, shared: Shared, request: Request) -> None:
         self._shared = shared
@@ -70,6 +69,7 @@ class Answering:
         self._way = Way(self._books)
         self._key = self._make_key()
         self._stale: WizardResponse | None = None
+        self.over = False
 
     @trio.lowlevel.enable_ki_protection
     async def whole(self) -> WizardResponse:
@@ -78,27 +78,32 @@ class Answering:
         A Ctrl-C waits for the next wait: anywhere else it could come between a grant and its keeper.
         """
         with reported(self._books):
-            self._books.response = await self._whole()
+            try:
+                self._books.response = await self._whole()
+            except WizardError as error:
+                self._books.response = self._substitute(error)
+                if self._books.response is None:
+                    raise
             return self._books.response
 
     async def _whole(self) -> WizardResponse:
-        key = self._key
-        looked = None if key is None else await self._ask(Lookup(key, fresh_only=self._request.cache == "refresh"))
+        key, refresh = self._key, self._request.cache == "refresh"
+        looked = None if key is None else await self._ask(Lookup(key, refresh, flight_key=self._flight_key(key)))
         if isinstance(looked, Hit):
             self._looked("hit")
             return served(looked.response, self._request.request_id)
         if key is None or looked is None:
             self._looked("bypass")
             return await self._from_models()
+        self._stale = looked.stale
         if isinstance(looked, Lead):
             self._looked("lead")
-            self._stale = looked.stale
             return await self._lead(key, looked.flight)
         self._looked("follow")
         shared = await self._follow(looked.flight)
         if shared is not None:
             return served(shared, self._request.request_id)
-        return await self._lead(key, looked.flight, promoted=True)
+        return await self._lead(key, looked.flight)
 
     @trio.lowlevel.enable_ki_protection
     async def events(self) -> AsyncGenerator[StreamEvent, None]:
@@ -106,28 +111,37 @@ class Answering:
 
         There is no other generator below: each would add to what a chunk costs.
         """
-        way, books = self._way, self._books
-        with reported(books):
+        way = self._way
+        with reported(self._books):
             try:
                 begun = await self._next()
-                while isinstance(begun, Begun):
+                while isinstance(begun, Begun) and not begun.attempt.complete:
+                    failure: WizardError | None = None
                     try:
                         async with begun.exchange:
-                            for event in way.deliver(begun.events):
+                            for event in way.deliver(begun.take()):
                                 yield event  # noqa: ASYNC119 - see above
                             while not begun.attempt.complete:
                                 for event in way.deliver(await begun.lane.read(begun.attempt)):
                                     yield event  # noqa: ASYNC119 - see above
-                        break
                     except WizardError as error:
                         failure = error
-                    begun = await self._next(begun, failure)
-                response = way.answered(begun) if isinstance(begun, Begun) else begun
-                self._store(response)
-                for event in way.deliver(replay(response, content=response is begun)):
-                    yield event  # noqa: ASYNC119 - see above
+                    if failure is not None:
+                        begun = await self._next(begun, failure)
+                rest = self._rest(begun)
             finally:
                 way.leave()
+        self.over = True
+        for event in rest:
+            yield event
+
+    def _rest(self, begun: Begun | WizardResponse) -> Sequence[StreamEvent]:
+        """Return what is left to deliver of a whole answer, and store it."""
+        if isinstance(begun, WizardResponse):
+            return self._way.deliver(replay(begun, content=True))
+        response = self._way.answered(begun)
+        self._store(response)
+        return self._way.deliver([*begun.take(), *replay(response, content=False)])
 
     async def _next(self, broken: Begun | None = None, error: WizardError | None = None) -> Begun | WizardResponse:
         """Return what can be delivered next, at first or after `broken` has failed with `error`: an answer that has
@@ -154,40 +168,32 @@ class Answering:
         """Return a stored answer that is fresh; keep one that is not for when all models fail."""
         if self._key is None:
             return None
-        looked = await self._ask(Look(self._key))
+        looked = await self._ask(Look(self._key, fresh_only=self._request.cache == "refresh"))
         if isinstance(looked, Hit):
-            if self._request.cache == "use":
-                self._looked("hit")
-                return served(looked.response, self._request.request_id)
-            if self._shared.config.cache.stale_if_error:
-                self._stale = looked.response
-        elif looked is not None:
-            self._stale = looked.stale
+            self._looked("hit")
+            return served(looked.response, self._request.request_id)
         self._looked("bypass" if looked is None else "miss")
+        self._stale = None if looked is None else looked.stale
         return None
 
     # -- single flight
 
-    async def _lead(self, key: Key, flight: SharedCall, *, promoted: bool = False) -> WizardResponse:
-        """Answer for everybody who follows. Cancelled, or out of its own time, hand them over to the oldest of them.
-
-        `promoted`: it was the leader before this one whom the cache told what it has.
+    async def _lead(self, key: Key, flight: SharedCall) -> WizardResponse:
+        """Answer for everybody who follows. Cancelled, or failed for want of time, hand them over to the oldest of
+        them, who may have more. What stands in for an answer is each caller's own affair.
         """
         try:
-            if promoted and isinstance(looked := await self._ask(Look(key)), Miss):
-                self._stale = looked.stale
             response = await self._from_models()
             flight.land(response)
             return response
-        except DeadlineExceededError:
-            raise
         except Exception as error:  # a bug too: everybody in turn would meet it
-            flight.fail(error)
+            if not (isinstance(error, DeadlineExceededError) or self._books.hurried):
+                flight.fail(error)
             raise
         finally:
             flight.hand_over()
             if self._shared.cache is not None:
-                self._shared.cache.tell(Landed(key, flight))
+                self._shared.cache.tell(Landed(self._flight_key(key), flight))
 
     async def _follow(self, flight: SharedCall) -> WizardResponse | None:
         """Wait for the leader's answer, within the request's own deadline; None: lead from here on."""
@@ -208,6 +214,12 @@ class Answering:
             return None
         models = [shared.ports[name].config for name in request.route.chain if name in shared.ports]
         return cache_key(request.prompt, models, tenant=request.tenant)
+
+    def _flight_key(self, key: Key) -> Key:
+        """Return under which key the call is shared: who asks the same in another way makes a call of its own."""
+        route = self._request.route
+        how = (route.strategy, route.spill, route.hedge_delay, route.hedge_quantile)
+        return key + repr(how).encode()
 
     async def _ask(self, message: Ask[R]) -> R | None:
         """Ask the cache; None where it does not answer soon: nobody waits for a cache that is down."""
@@ -230,25 +242,27 @@ class Answering:
         try:
             await self._way.plan()
             response = self._way.answered(await self._way.begin())
-        except WizardError as error:
-            substitute = self._substitute(error)
-            if substitute is None:
-                raise
-            return substitute
         finally:
             self._way.leave()
         self._store(response)
         return response
 
     def _substitute(self, error: WizardError) -> WizardResponse | None:
-        """Return what stands in for an answer that no model gave, None where the caller has to learn of the error."""
+        """Return what stands in for an answer that no model gave, None where the caller has to learn of the error.
+
+        The attempts are this request's own; none, where it shared those of another.
+        """
         rows = {record.error.row for record in error.attempts if record.error is not None} or {error.row}
-        answer, stale = self._request.route.static_answer, self._stale
-        if rows <= CALLERS_FAULT or error.row is Row.BAD_PROMPT or (stale is None and answer is None):
+        if Row.BAD_PROMPT in {*rows, error.row} or rows <= CALLERS_FAULT or self._shared.stopping.is_set():
             return None
-        now, books = trio.current_time(), self._books
+        stale, answer = self._stale, self._request.route.static_answer
+        if stale is None and answer is None:
+            return None
+        attempts = self._books.attempts
+        for record in attempts:
+            forget_frames(record.error)
         to: DegradedTo = "static" if stale is None else "stale"
-        books.publish(Degraded(now, self._request.request_id, to, error))
+        self._books.publish(Degraded(trio.current_time(), self._request.request_id, to, error))
         if stale is not None:
             response = served(stale, self._request.request_id, stale=True)
         else:
@@ -259,7 +273,7 @@ class Answering:
                 served_by=ServedBy.STATIC,
                 request_id=self._request.request_id,
             )
-        return evolve(response, attempts=books.attempts)
+        return evolve(response, attempts=attempts)
 
     def _looked(self, outcome: CacheOutcome) -> None:
         if self._shared.cache is not None:

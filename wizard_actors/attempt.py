@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -22,7 +22,7 @@ import trio
 
 from wizard_actors.actor import ActorRef, Ask
 from wizard_actors.breaker_core import Permit
-from wizard_actors.circuit_breaker import Admit, Ended, refusal
+from wizard_actors.circuit_breaker import Admit, Ended, Heard, refusal
 from wizard_actors.config import PriceConfig
 from wizard_actors.errors import (
     DeadlineExceededError,
@@ -59,6 +59,7 @@ LATE: Final = 0.05
 """Seconds. Leave that is older by the time of the sending, because our event loop stood still, is asked for anew."""
 
 MILLION: Final = Decimal(1_000_000)
+MONEY: Final = Context(prec=40)
 
 
 class Attempt:
@@ -91,6 +92,7 @@ class Attempt:
         self._timing: Timing
         self._exchange: AbstractAsyncContextManager[Answer] | None = None
         self._answer: Answer
+        self.hurried = False
         self._told = False
         self._if_cancelled = self._ending = Outcome.IGNORED
 
@@ -199,7 +201,7 @@ class Attempt:
 
         That is neutral, as every cancellation; but where the model says nothing to anybody, nobody else would find out.
         """
-        if self.sent_at is not None and self._timing.lost_by_silence(delay):
+        if self.sent_at is not None and self._timing.met_silence(delay):
             self._if_cancelled = Outcome.FAILURE
 
     # -- leave
@@ -236,18 +238,22 @@ class Attempt:
 
     async def _get_rate(self) -> Grant:
         asked_at, patience, state = trio.current_time(), self._patience, self.port.worker.published
-        typical = None if state is None else state.health.typical_output
-        tokens = self._input_tokens + estimate_output(self._call.prompt, typical)
+        prompt, typical = self._call.prompt, None if state is None else state.health.typical_output
+        output = estimate_output(prompt, typical)
         acquire = Acquire(
             asked_at,
             patience.max_wait,
             patience.deadline,
-            tokens=tokens,
+            tokens=self._input_tokens + output,
+            expected=output if prompt.max_tokens is None else 0,
             model=self.port.name,
             longest_pause=patience.longest_pause,
         )
         try:
             return await self._ask(self.port.limiter, acquire)
+        except RateLimitError:
+            self.hurried = patience.deadline < asked_at + patience.max_wait
+            raise
         finally:
             self.rate_wait += trio.current_time() - asked_at
 
@@ -291,6 +297,7 @@ class Attempt:
         probe = self._permit is not None and self._permit.probe
         timing = self._timing = Timing(self.port, self._patience, streams=streams, probe=probe)
         self.sent_at = timing.sent_at
+        self.hurried = timing.hurried
         try:
             with trio.CancelScope(deadline=timing.until()) as scope, self._bugs():
                 exchange = self.port.provider.open(self._call)
@@ -337,6 +344,8 @@ class Attempt:
         if self.first_token is None and parts.started and self._slot is not None:
             self.first_token = after
             self.port.worker.notify(self._slot, FirstToken(after))
+            if self._permit is not None and self._permit.probe:
+                self.port.breaker.notify(self._permit, Heard())
 
     def _done(self) -> None:
         with self._bugs():
@@ -348,6 +357,8 @@ class Attempt:
         """Return what the breaker learns."""
         if isinstance(error, ProviderTimeoutError) and self._timing.excuses(error):
             return Outcome.IGNORED
+        if isinstance(error, DeadlineExceededError) and self.sent_at is not None and self._timing.met_silence():
+            return Outcome.FAILURE  # as a lost race: nobody else would find out
         return error.verdict.breaker
 
     def _settle(self, outcome: Outcome, error: WizardError | None) -> None:
@@ -361,16 +372,16 @@ class Attempt:
         if grant is not None:
             sent, used = self.sent_at is not None, self._used(error)
             if isinstance(error, RateLimitError) and sent:
-                self.port.limiter.give_back(grant, Settle(limited=True, retry_after=error.retry_after, tokens=used))
+                settle = Settle(limited=True, retry_after=error.retry_after, tokens=used)
             else:
                 settle = Settle(sent=sent, succeeded=outcome is Outcome.SUCCESS, tokens=used)
-                self.port.limiter.give_back(grant, settle)
+            self.port.limiter.give_back(grant, settle)
 
     def _used(self, error: WizardError | None) -> int | None:
         """Return the tokens that the call has used, None where nobody knows: then it is taken at its estimate."""
         usage = self.assembly.usage
         if usage is not None and self.assembly.finished is not None:
-            return usage.total_tokens
+            return max(0, usage.total_tokens)
         refused = isinstance(error, ProviderError) and error.status is not None and not self.assembly.started
         return 0 if refused else None
 
@@ -401,5 +412,8 @@ class Attempt:
 
 def _cost(price: PriceConfig, usage: TokenUsage) -> Decimal:
     cached_price = price.input if price.cached_input is None else price.cached_input
-    fresh = usage.input_tokens - usage.cached_tokens
-    return (fresh * price.input + usage.cached_tokens * cached_price + usage.output_tokens * price.output) / MILLION
+    total = max(0, usage.input_tokens)
+    cached = min(max(0, usage.cached_tokens), total)
+    with localcontext(MONEY):  # the caller's own may round, or raise
+        spoken = max(0, usage.output_tokens) * price.output
+        return ((total - cached) * price.input + cached * cached_price + spoken) / MILLION

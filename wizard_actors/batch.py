@@ -1,21 +1,26 @@
 """Many items through one piece of work: so many at once, pulled as there is room, one outcome each.
 
 No actor and no queue: an item is pulled only when a place is free, so a million of them never stand in memory, and
-whoever is slow to take an outcome holds the pulling up.
+whoever is slow to take an outcome holds the pulling up. What is refused for now waits in its place: see `Patient`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sized
-from typing import Generic, TypeVar
+from random import Random
+from typing import Generic, Protocol, TypeVar
 
 import trio
 
-from wizard_actors.errors import ConfigError, ConfigProblem, InvalidPromptError, WizardError
+from wizard_actors.errors import ConfigError, ConfigProblem, DeadlineExceededError, InvalidPromptError, WizardError
+from wizard_actors.patience import Gate, failure_behind, wait_after
+from wizard_actors.types import WizardResponse
 
-__all__ = ["gather", "run_batch"]
+__all__ = ["Patient", "gather", "run_batch"]
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 R = TypeVar("R")
 
 
@@ -79,7 +84,7 @@ async def gather(
     An outcome is what `work` returned, or the `WizardError` that it raised. `on_progress(done, total)` is called after
     each; `total` is None where `items` does not know its length.
 
-    Raises, and is cancelled, as `run_batch`; an error of `on_progress` is raised too.
+    Raises, and is cancelled, as `run_batch`, and raises an error of `on_progress` too: the outcomes are lost then.
     """
     total = len(items) if isinstance(items, Sized) else None
     outcomes: dict[int, R | WizardError] = {}
@@ -91,6 +96,99 @@ async def gather(
 
     count = await run_batch(work, items, max_concurrency=max_concurrency, done=done)
     return [outcomes[index] for index in range(count)]
+
+
+class Asks(Protocol[T_contra]):
+    """Asks a client, within `deadline` seconds where they are given."""
+
+    def __call__(self, item: T_contra, /, *, deadline: float | None) -> Awaitable[WizardResponse]:
+        """Return the answer; raises `WizardError`."""
+
+
+class Patient(Generic[T]):
+    """The work of a batch of questions: `ask`, and ask again once a refusal is over, as `wait_after` decides.
+
+    Everybody who is refused, or comes meanwhile, waits at one gate, in the order of coming. With `deadline`, in
+    seconds, an item is over so long after it was first asked, waits included: where a wait would be longer, its refusal
+    is its outcome. The time at the gate before that first time is not the item's. `waits(error, seconds)` is told of a
+    wait that a refusal names. A static or stale answer that stands in for a refusal is waited out like it.
+
+    Raises what `ask` raises. Cancelling ends a wait at once.
+    """
+
+    def __init__(
+        self,
+        ask: Asks[T],
+        *,
+        rng: Random,
+        deadline: float | None = None,
+        waits: Callable[[WizardError, float], None] | None = None,
+    ) -> None:
+        self._ask = ask
+        self._deadline = deadline
+        self._waits = waits
+        self._gate = Gate(rng)
+        self._turn = trio.Lock()
+        self._sleep = trio.CancelScope()
+
+    async def __call__(self, item: T) -> WizardResponse:
+        """Return the answer to one item."""
+        ticket = await self._pass()
+        until = math.inf if self._deadline is None else trio.current_time() + self._deadline
+        left, sent = self._deadline, 0
+        while True:
+            outcome = await self._outcome(item, left)
+            now, failure = trio.current_time(), failure_behind(outcome)
+            refusal = None if failure is None else wait_after(failure, now, sent=sent)
+            if failure is None or refusal is None:
+                self._gate.ended(ticket, now)
+                self._wake()
+                return _returned(outcome)
+            self._gate.refused(refusal, now)
+            self._wake()
+            if self._gate.opens_at >= until:
+                return _returned(outcome)
+            if self._waits is not None and refusal.named:
+                self._waits(failure, refusal.seconds)
+            sent += refusal.sent
+            with trio.move_on_at(until) as scope:
+                ticket = await self._pass()
+            left = None if self._deadline is None else until - trio.current_time()
+            if scope.cancelled_caught or (left is not None and left <= 0.0):
+                return _returned(outcome)
+
+    async def _outcome(self, item: T, left: float | None) -> WizardResponse | WizardError:
+        try:
+            return await self._ask(item, deadline=left)
+        except DeadlineExceededError as error:
+            if left == self._deadline:
+                return error
+            said = f"the deadline of {self._deadline:g} s passed, waits included"
+            late = DeadlineExceededError(said, deadline=self._deadline, attempts=error.attempts)
+            late.__cause__ = error.__cause__
+            return late
+        except WizardError as error:
+            return error
+
+    async def _pass(self) -> int:
+        """Wait until the gate lets this one through."""
+        if self._turn.locked() or self._gate.opens_at > trio.current_time():
+            async with self._turn:
+                while self._gate.opens_at > trio.current_time():
+                    with trio.CancelScope(deadline=self._gate.opens_at) as self._sleep:
+                        await trio.sleep_forever()
+                return self._gate.passed(trio.current_time())
+        return self._gate.passed(trio.current_time())
+
+    def _wake(self) -> None:
+        """Let whoever is first at the gate know that its instant has changed."""
+        self._sleep.deadline = self._gate.opens_at
+
+
+def _returned(outcome: WizardResponse | WizardError) -> WizardResponse:
+    if isinstance(outcome, WizardError):
+        raise outcome
+    return outcome
 
 
 def _check(items: object, max_concurrency: object) -> None:

@@ -22,7 +22,10 @@ WAIT_FROM: Final = 0.001
 
 
 class Books:
-    """What has become of one request so far; `response` is its answer, once that is whole. Hedges write here too."""
+    """What has become of one request so far. Hedges write here too.
+
+    `response` is its answer, once that is whole. `hurried`: somebody with more time might have been answered.
+    """
 
     def __init__(self, shared: Shared, request: Request) -> None:
         self.shared = shared
@@ -30,6 +33,7 @@ class Books:
         self.began = trio.current_time()
         self.first_token: float | None = None
         self.response: WizardResponse | None = None
+        self.hurried = False
         self._records: dict[int, Record] = {}
         self.waits: list[tuple[float, float]] = []
         self._begun = 0
@@ -64,6 +68,7 @@ class Books:
         """Note how an attempt ended, and tell the router of one that was sent."""
         if isinstance(error, StreamInterruptedError):
             error.partial = attempt.assembly.text
+        self.hurried |= error is not None and attempt.hurried
         self._records[number] = attempt.record(error, cancelled=cancelled)
         now, sent_at, usage = trio.current_time(), attempt.sent_at, attempt.assembly.usage
         self.waited(attempt.began - (attempt.delay - attempt.leave), attempt.began)

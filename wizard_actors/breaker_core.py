@@ -4,13 +4,18 @@
                          └─<─failed, restarted─┘
 
 CLOSED admits everybody and counts failures. OPEN admits nobody until `retry_at`. Then the first request to ask makes it
-HALF_OPEN and is a probe; at most `half_open_probes` are out at a time. `success_threshold` successes close it, one
-failure opens it again, for longer.
+HALF_OPEN and is a probe. `success_threshold` successes close it, one failure opens it again, for longer.
+
+Half-open, there are `half_open_probes` places. A probe holds one until it ends, or until its first content has been
+heard: what streams for minutes, or to a reader who dawdles, keeps nobody waiting. A first content is no success, the
+probe's end decides as ever. And at most `success_threshold` heard probes are without a place: so many can close the
+circuit, and if the model falls silent after its first word, no more of its callers suffer from it. So no more than
+`half_open_probes` wait for a first content at a time, and no more than both numbers together are out.
 
 Each transition begins a new generation. A permit is worth something only in its own: what a call says that began before
 a transition is fenced, neither closing nor opening anything. An ignored outcome gives a probe's place back and teaches
-nothing. Every permit must come back: one that never does keeps its probe's place for ever, which is why a permit is a
-grant, which its caller's end always returns.
+nothing. Every permit must come back: one that never does is a probe for ever, which is why a permit is a grant, which
+its caller's end always returns.
 
 What is told of a call that had no permit cannot be fenced. It counts as if it had been admitted and had ended in one
 instant: where nobody would be admitted, it teaches nothing. So it is a probe once an open circuit is due, for callers
@@ -132,6 +137,7 @@ class BreakerCore:
         self._trips = 0
         self._live: set[Permit] = set()
         self._probes_out = 0
+        self._heard: set[Permit] = set()
         self._opened = self._admitted = self._refused = self._fenced = 0
 
     @classmethod
@@ -174,11 +180,20 @@ class BreakerCore:
         self._live.add(permit)
         return permit
 
+    def hear(self, permit: Permit) -> None:
+        """Note that the call of `permit` got its first content: as a probe it makes room for another one.
+
+        Nothing is learned from it. Only the first time counts, and only in the permit's own generation.
+        """
+        if permit in self._live and permit.generation == self._generation:
+            self._heard.add(permit)
+
     def settle(self, permit: Permit, outcome: Outcome, now: float) -> None:
         """Take a permit back with how its call ended. Counts once; a permit of an older generation teaches nothing."""
         if permit not in self._live:
             return
         self._live.remove(permit)
+        self._heard.discard(permit)
         if permit.generation != self._generation:
             self._fenced += 1
             return
@@ -216,7 +231,8 @@ class BreakerCore:
 
     @property
     def _probes_free(self) -> int:
-        return self._config.half_open_probes - self._probes_out
+        without_a_place = min(len(self._heard), self._config.success_threshold)
+        return self._config.half_open_probes - self._probes_out + without_a_place
 
     def _learn(self, outcome: Outcome, now: float) -> None:
         if self._circuit is Circuit.HALF_OPEN:
@@ -253,6 +269,7 @@ class BreakerCore:
         self._fragile_until = -math.inf
         self._successes = 0
         self._probes_out = 0
+        self._heard.clear()
 
 
 class _Count:

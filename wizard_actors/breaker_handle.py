@@ -7,6 +7,7 @@ async with breaker.permit():
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -14,7 +15,7 @@ import trio
 
 from wizard_actors.actor import ActorRef
 from wizard_actors.breaker_core import BreakerState, Permit
-from wizard_actors.circuit_breaker import Admit, Ended, RecordFailure, RecordSuccess
+from wizard_actors.circuit_breaker import Admit, Ended, Heard, RecordFailure, RecordSuccess
 from wizard_actors.verdict import Outcome
 
 __all__ = ["Breaker", "PermitScope"]
@@ -40,7 +41,7 @@ class Breaker:
     def is_open(self) -> bool:
         """Whether a call would be refused at this instant, from `state` alone.
 
-        False as soon as an open circuit is due: somebody has to try. True again while the probes are out.
+        False as soon as an open circuit is due: somebody has to try. True again while its probes' places are taken.
         """
         return not self.state.allows(trio.current_time())
 
@@ -52,13 +53,14 @@ class Breaker:
         """Say that a call without a permit failed. Never waits; the oldest unread one is dropped in a flood."""
         self._ref.tell(RecordFailure())
 
-    def permit(self, *, failures: tuple[type[Exception], ...] = (Exception,)) -> PermitScope:
+    def permit(self, *, failures: type[Exception] | Iterable[type[Exception]] = Exception) -> PermitScope:
         """Return an async context manager for one call; see `PermitScope`.
 
-        `failures` are the exceptions that count against what is guarded; any other one teaches nothing. An exception
-        group counts where any of its parts does.
+        `failures` are the exceptions that count against what is guarded, one class or several; any other one teaches
+        nothing. An exception group counts where any of its parts does. Raises `TypeError`, at once, where `failures`
+        holds something else than classes of `Exception`: a cancellation or Ctrl-C counts against nobody.
         """
-        return PermitScope(self._ref, failures)
+        return PermitScope(self._ref, _classes(failures))
 
     def __repr__(self) -> str:
         return f"<Breaker {self._ref.path} {self.state.circuit}>"
@@ -74,7 +76,8 @@ class PermitScope:
 
     Leaving gives the permit back, exactly once: a body that ends well is a success, one that raises a failure; one that
     is cancelled teaches nothing, and so does any other `BaseException` that is no `Exception`. Bound the body in time:
-    a probe that hangs keeps its place.
+    a probe that hangs keeps its place. One that goes on for long though it has been answered, such as a stream, calls
+    `heard`.
     """
 
     def __init__(self, ref: ActorRef[BreakerState], failures: tuple[type[Exception], ...]) -> None:
@@ -83,6 +86,14 @@ class PermitScope:
         self._permit: Permit | None = None
         self._used = False
         self._ignored = False
+
+    def heard(self) -> None:
+        """Say that the first of the answer is there, though the call goes on: its place is free for another probe.
+
+        Never waits. The call counts by how it ends, as ever. Matters of probes only; does nothing outside the block.
+        """
+        if self._permit is not None:
+            self._ref.notify(self._permit, Heard())
 
     def ignore(self) -> None:
         """Let the breaker learn nothing from this call, however it ends: what happened was not the callee's doing."""
@@ -106,14 +117,33 @@ class PermitScope:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         permit, self._permit = self._permit, None
-        if permit is not None:
-            self._ref.give_back(permit, Ended(self._outcome(error)))
+        outcome = Outcome.IGNORED
+        try:
+            outcome = self._outcome(error)
+        finally:  # a class may have its own, broken idea of what its instances are
+            if permit is not None:
+                self._ref.give_back(permit, Ended(outcome))
 
     def _outcome(self, error: BaseException | None) -> Outcome:
         if self._ignored:
             return Outcome.IGNORED
         if error is None:
             return Outcome.SUCCESS
-        # A group with a cancellation in it is no `ExceptionGroup`.
-        counts = error.subgroup(self._failures) if isinstance(error, ExceptionGroup) else None
-        return Outcome.FAILURE if counts or isinstance(error, self._failures) else Outcome.IGNORED
+        return Outcome.FAILURE if _counts(error, self._failures) else Outcome.IGNORED
+
+
+def _classes(failures: object) -> tuple[type[Exception], ...]:
+    given = failures if isinstance(failures, Iterable) and not isinstance(failures, type) else (failures,)
+    classes: list[type[Exception]] = []
+    for each in given:
+        if not (isinstance(each, type) and issubclass(each, Exception)):
+            raise TypeError(f"failures has to be classes of Exception, such as (OSError, ValueError); {each!r} is none")
+        classes.append(each)
+    return tuple(classes)
+
+
+def _counts(error: BaseException, failures: tuple[type[Exception], ...]) -> bool:
+    if isinstance(error, failures):
+        return True
+    # A group with a cancellation in it is no `ExceptionGroup`.
+    return isinstance(error, ExceptionGroup) and any(_counts(part, failures) for part in error.exceptions)

@@ -83,9 +83,9 @@ class _Counts:
 class CacheState:
     """What the cache holds, `entries` and `bytes`, and what it has done since its tree was started, crashes or not.
 
-    `hits` and `misses` count lookups, `stale` those misses for which an expired answer could stand in; `stored`,
+    `hits` and `misses` count lookups, `stale` those misses for which a stored answer could stand in; `stored`,
     `evicted` (to make room), `expired` and `invalidated` count answers, `led` and `followed` callers. `flights` are the
-    calls under way: a view of the actor's own table, which the next incarnation goes on with.
+    calls under way, of equal ones the newest: a view of the actor's own table, which the next incarnation goes on with.
     """
 
     entries: int = 0
@@ -123,9 +123,10 @@ def _pattern(glob: str) -> re.Pattern[str] | None:
 class ResponseCache(Actor):
     """Keeps answers and knows the calls under way. After a crash it is empty, and the flights are carried.
 
-    It never stops receiving. Everything is bounded: answers by `config`, flights and the followers of each (whoever
-    comes beyond that leads a flight that nobody joins: its own way), invalidations at a time. A told message that was
-    dropped costs an answer not stored; a flight that is over is recognised without it.
+    It never stops receiving. Everything is bounded: answers by `config`, flights (whoever comes beyond that leads one
+    that nobody joins), the followers of each (whoever comes beyond that leads a further one, which the next ones join),
+    invalidations at a time. A told message that was dropped costs an answer not stored; a flight that is over is
+    recognised without it.
     """
 
     def __init__(
@@ -168,18 +169,17 @@ class ResponseCache(Actor):
         if isinstance(found, Hit):
             reply.send(found)
             return
-        flight = self._flights.get(message.key)
-        if flight is None or flight.over:
-            self._lead(message.key, found, reply)
-        elif flight.full:
-            self._lead_alone(found, reply)
+        flight_key = message.key if message.flight_key is None else message.flight_key
+        flight = self._flights.get(flight_key)
+        if flight is None or flight.over or flight.full:
+            self._lead(flight_key, found, reply)
         else:
-            self._follow(flight, reply)
+            self._follow(flight, found, reply)
 
     @handles(Look)
     def look(self, message: Look, reply: Reply[Hit | Miss], now: float) -> None:
         """Answer with what is stored."""
-        reply.send(self._stored(message.key, now, refresh=False))
+        reply.send(self._stored(message.key, now, refresh=message.fresh_only))
 
     def _stored(self, key: Key, now: float, *, refresh: bool) -> Hit | Miss:
         found = self._store.get(key, now)
@@ -203,25 +203,22 @@ class ResponseCache(Actor):
 
     # -- flights
 
-    def _lead(self, key: Key, found: Miss, reply: Reply[Hit | Lead | Follow]) -> None:
-        """Let the caller lead a new flight, known to others once it has been told; see `_lead_alone`."""
-        self._flights.pop(key, None)
+    def _lead(self, flight_key: Key, found: Miss, reply: Reply[Hit | Lead | Follow]) -> None:
+        """Let the caller lead a new flight, known to others once it has been told, in place of one that is over or
+        full; where there are as many as may be, one that nobody joins.
+        """
         self._tidy()
-        if len(self._flights) >= self._max_flights:
-            self._lead_alone(found, reply)
-            return
+        known = flight_key in self._flights or len(self._flights) < self._max_flights
         flight: SharedCall = Flight(max_followers=self._max_followers)
-        if reply.send(Lead(flight, found.stale)):
-            self._flights[key] = flight
-            self._counts.led += 1
+        if not reply.send(Lead(flight, found.stale)):
+            return
+        self._counts.led += 1
+        if known:
+            self._flights[flight_key] = flight
 
-    def _lead_alone(self, found: Miss, reply: Reply[Hit | Lead | Follow]) -> None:
-        """Let the caller lead a flight that nobody joins: there are as many followers, or flights, as may be."""
-        self._counts.led += reply.send(Lead(Flight(max_followers=self._max_followers), found.stale))
-
-    def _follow(self, flight: SharedCall, reply: Reply[Hit | Lead | Follow]) -> None:
+    def _follow(self, flight: SharedCall, found: Miss, reply: Reply[Hit | Lead | Follow]) -> None:
         flight.reserve()
-        if reply.send(Follow(flight)):
+        if reply.send(Follow(flight, found.stale)):
             self._counts.followed += 1
         else:
             flight.release()
@@ -236,8 +233,8 @@ class ResponseCache(Actor):
     @hears(Landed)
     def landed(self, message: Landed, now: float) -> None:
         """Drop a flight that is over, unless another has taken its place."""
-        if message.flight.over and self._flights.get(message.key) is message.flight:
-            del self._flights[message.key]
+        if message.flight.over and self._flights.get(message.flight_key) is message.flight:
+            del self._flights[message.flight_key]
 
     # -- invalidation
 

@@ -25,6 +25,7 @@ OPERATIONAL: Final = frozenset(
         "enabled",
         "max_concurrency",
         "context_window",
+        "supports",
         "rate_limit_group",
         "proxy",
         "ca_file",
@@ -36,7 +37,7 @@ OPERATIONAL: Final = frozenset(
         "_environ",
     }
 )
-"""Settings of a model that decide when, how fast and over which way it is asked, not what it says."""
+"""Settings of a model that decide whether, when, how fast and over which way it is asked, not what it says."""
 
 ENCODED: Final = tuple(
     each.name for each in attrs.fields(ModelConfig) if each.name not in OPERATIONAL and each.name != "headers"
@@ -47,15 +48,18 @@ def cache_key(prompt: Prompt, models: Sequence[ModelConfig], *, tenant: str = ""
     """Return what tells this question from every other: 32 bytes, the same for equal questions within this process.
 
     Everything that can change the answer counts: every field of the prompt, the models of the route in their order
-    (all their settings but the operational ones, such as timeouts and limits), and the `tenant` who asks. The order of
-    a mapping's keys does not; 1, 1.0, "1" and True differ. A header counts with its name and its value, the value by a
-    hash that differs from process to process, so that a key tells nothing of a secret.
+    (all their settings but the operational ones, such as timeouts and limits), and the `tenant` who asks, any text. The
+    order of a mapping's keys does not; 1, 1.0, "1" and True differ in it, while a temperature of 1 is one of 1.0. A
+    header counts with its name and its value, the value by a hash that differs from process to process, so that a key
+    tells nothing of a secret.
 
     None where the prompt or a model holds something that has no such form, such as an object in `extra`: such a
     request goes without the cache.
     """
-    question = (tenant, [_identity(model) for model in models], prompt)
+    identities = [_identity(model) for model in models]
     try:
+        who = str.encode(tenant, "utf-8", "surrogatepass")  # a lone surrogate too: it is never sent
+        question = (who, identities, _with_fractions(prompt))
         try:
             encoded = _encoder.encode(question)
         except TypeError:  # keys that are no texts, or what cannot be encoded at all
@@ -69,6 +73,20 @@ def _identity(model: ModelConfig) -> list[object]:
     settings: list[object] = [getattr(model, name) for name in ENCODED]
     settings.append(sorted((name.lower(), hash(value)) for name, value in model.headers.items()))
     return settings
+
+
+def _with_fractions(prompt: Prompt) -> Prompt:
+    """Return the prompt with its temperature and `top_p` as floats: to JSON, 1 and 1.0 are one number."""
+    temperature, top_p = _fraction(prompt.temperature), _fraction(prompt.top_p)
+    if temperature is prompt.temperature and top_p is prompt.top_p:
+        return prompt
+    return attrs.evolve(prompt, temperature=temperature, top_p=top_p)
+
+
+def _fraction(value: int | float | None) -> float | None:  # noqa: PYI041 - mypy narrows no float to an int
+    if not isinstance(value, int) or isinstance(value, bool) or float(value) != value:
+        return value
+    return float(value)
 
 
 def _plainer(value: object) -> object:

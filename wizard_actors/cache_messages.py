@@ -59,14 +59,9 @@ def cacheable(response: WizardResponse) -> bool:
 
 
 def served(response: WizardResponse, request_id: str, *, stale: bool = False) -> WizardResponse:
-    """Return a stored or shared answer as the answer of another request: marked, without attempts, at no cost.
-
-    `stale` marks a stored answer whose time has passed; a leader's answer that is so marked already stays so. A static
-    answer belongs to no request, and only gets its id.
+    """Return a stored or shared answer of a model as the answer of another request: marked, at no cost, and without
+    attempts. `stale` marks one that stands in for an answer that no model gave.
     """
-    if response.served_by is ServedBy.STATIC:
-        return evolve(response, attempts=(), request_id=request_id)
-    stale = stale or response.stale
     return evolve(
         response,
         attempts=(),
@@ -88,14 +83,14 @@ class Hit:
 
 @frozen
 class Miss:
-    """Nothing fresh. `stale` may stand in where every model fails."""
+    """Nothing fresh, or fresh and not wanted. `stale` may stand in where every model fails."""
 
     stale: WizardResponse | None = None
 
 
 @frozen
 class Lead:
-    """Nothing fresh, and nobody asks already: the caller does, and ends `flight`. `stale`: see `Miss`."""
+    """As a `Miss`, and no call is under way that has room: the caller makes one, and ends `flight`."""
 
     flight: SharedCall
     stale: WizardResponse | None = None
@@ -103,9 +98,10 @@ class Lead:
 
 @frozen
 class Follow:
-    """Somebody asks already: a seat in `flight` is kept for the caller."""
+    """As a `Miss`, and somebody asks already: a seat in `flight` is kept for the caller."""
 
     flight: SharedCall
+    stale: WizardResponse | None = None
 
 
 @frozen
@@ -113,18 +109,25 @@ class Lookup(Ask[Hit | Lead | Follow]):
     """Ask for an answer, or how to come by one. With `fresh_only` what is stored is no hit: the answer comes from a
     model, by a call of one's own or one that is under way.
 
-    From the answer to the `try` whose `finally` ends the flight, or to `follow`, nothing may be awaited.
+    Stored answers are told apart by `key`, flights by `flight_key`: None where every call for `key` may be shared, else
+    the key of what else has to be equal, `key` included. From the answer to the `try` whose `finally` ends the flight,
+    or to `follow`, nothing may be awaited.
     """
 
     key: Key
     fresh_only: bool = False
+    flight_key: Key | None = None
 
 
 @frozen
 class Look(Ask[Hit | Miss]):
-    """Ask for an answer, without leading or following: for streams."""
+    """Ask for an answer, without leading or following: for streams, and for a follower who has come to lead.
+
+    With `fresh_only` what is stored is no hit: it comes with the miss where old answers may stand in.
+    """
 
     key: Key
+    fresh_only: bool = False
 
 
 @frozen
@@ -148,9 +151,9 @@ class Invalidate(Ask[int]):
 
 @frozen
 class Landed:
-    """Tell that the caller has ended, or handed over, the flight of `key`."""
+    """Tell that the caller has ended, or handed over, a flight; `flight_key` is that of the `Lookup`, or its `key`."""
 
-    key: Key
+    flight_key: Key
     flight: SharedCall
 
 

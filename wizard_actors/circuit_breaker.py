@@ -12,7 +12,7 @@ from random import Random
 import trio
 from attrs import frozen
 
-from wizard_actors.actor import Actor, Ask, Ledger, Reply, Return, handles, hears, takes_back
+from wizard_actors.actor import Actor, Ask, Ledger, Notice, Reply, Return, handles, hears, takes_back
 from wizard_actors.breaker_core import PROBES_OUT_FOR, BreakerCore, BreakerState, Circuit, Permit, Refused
 from wizard_actors.config import BreakerConfig
 from wizard_actors.errors import CircuitOpenError
@@ -23,6 +23,7 @@ __all__ = [
     "Admit",
     "CircuitBreaker",
     "Ended",
+    "Heard",
     "RecordFailure",
     "RecordSuccess",
     "circuit_open",
@@ -40,6 +41,14 @@ class Ended(Return[Permit]):
     """The call is over."""
 
     outcome: Outcome
+
+
+@frozen
+class Heard(Notice[Permit]):
+    """The call got its first content, and goes on. A probe's place is free then for another one.
+
+    It is no success: what the breaker learns of the call, `Ended` says. Matters of probes only.
+    """
 
 
 @frozen
@@ -128,6 +137,11 @@ class CircuitBreaker(Actor):
             case Refused() as refused:
                 reply.fail(circuit_open(self._name, refused.retry_at, now))
         self._tell(now)
+
+    @takes_back(Heard)
+    def heard(self, grant: Permit, message: Heard, now: float) -> None:
+        """Let another probe start."""
+        self._core.hear(grant)
 
     @takes_back(Ended)
     def ended(self, grant: Permit, message: Ended, now: float) -> None:

@@ -36,7 +36,7 @@ from wizard_actors.cli_config import DEFAULT_FILE, Found, find_config, set_up_lo
 from wizard_actors.cli_output import Errors, ExitStatus, Output
 from wizard_actors.cli_signals import Signals
 from wizard_actors.client import ResilientClient
-from wizard_actors.config import TEMPLATE
+from wizard_actors.config import TEMPLATE, Strategy
 from wizard_actors.demo import run_demo
 from wizard_actors.errors import ConfigError, ConfigProblem, InvalidPromptError, WizardError
 from wizard_actors.response_stream import ResponseStream
@@ -191,7 +191,12 @@ async def batch(  # noqa: PLR0913 - a parameter is a flag
     max_concurrency: Annotated[
         int | None, Parameter(help="Questions under way at once, at most. Default: [batch] max_concurrency.")
     ] = None,
-    deadline: Annotated[float | None, Parameter(help="Seconds that each question may take.")] = None,
+    strategy: Annotated[
+        Strategy | None, Parameter(help="How the route's models take turns. Default: as configured.")
+    ] = None,
+    deadline: Annotated[
+        str | None, Parameter(allow_leading_hyphen=True, help="What each question may take: seconds, or such as 30s.")
+    ] = None,
     retry_errors: Annotated[bool, Parameter(help="Ask again what failed in an earlier run.")] = False,
     verbose: Verbose = False,
 ) -> int:
@@ -203,6 +208,7 @@ async def batch(  # noqa: PLR0913 - a parameter is a flag
         target=output,
         route=route,
         model=model,
+        strategy=strategy,
         deadline=deadline,
         max_concurrency=max_concurrency,
         retry_errors=retry_errors,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sized
 from contextlib import asynccontextmanager
 from functools import partial
 from random import Random
@@ -14,10 +14,10 @@ import trio
 from attrs import evolve, frozen
 
 from wizard_actors.answering import Answering
-from wizard_actors.batch import gather, run_batch
+from wizard_actors.batch import Patient, gather, run_batch
 from wizard_actors.builder import Clients, make_shared, make_tree
 from wizard_actors.cache import CacheState
-from wizard_actors.cache_messages import Invalidate
+from wizard_actors.cache_messages import Invalidate, cacheable
 from wizard_actors.client_builder import ClientBuilder
 from wizard_actors.config import RouteConfig, Strategy, WizardConfig
 from wizard_actors.errors import ConfigError, ConfigProblem, InvalidPromptError, UnsupportedError, WizardError
@@ -25,6 +25,7 @@ from wizard_actors.events import EventStream
 from wizard_actors.gauges import gauges_of
 from wizard_actors.lag import watching
 from wizard_actors.metrics import Metrics, MetricsSnapshot
+from wizard_actors.patience import failure_behind
 from wizard_actors.providers.base import Provider
 from wizard_actors.request import CacheUse, Delivery, Request
 from wizard_actors.response_stream import IdleWatch, ResponseStream
@@ -173,11 +174,16 @@ class ResilientClient:
         At most `max_concurrency` are asked at once (default: `batch.max_concurrency`); the next prompt is taken when
         one has ended. `on_progress(done, total)` is called after each; `total` is None where nobody knows.
 
-        Raises `ConfigError` for options that no prompt could be asked with. Cancelled, it leaves nothing running.
+        A batch is patient: where a prompt is refused for now (a rate limit, an open circuit, full slots, too many calls
+        in flight) all wait, and it is asked again, unless the wait named is longer than 10 minutes. `deadline` bounds
+        each prompt from when it is first asked, waits included. What was sent and failed is an outcome.
+
+        Raises `ConfigError` for options that no prompt could be asked with, and any error of `prompts` and
+        `on_progress`: the outcomes so far are lost then. Cancelled, it leaves nothing running.
         """
         self._check(options)
         return await gather(
-            partial(self.generate, **options),
+            Patient(partial(self.generate, **options), rng=self._shared.rng, deadline=options.get("deadline")),
             prompts,
             max_concurrency=self._at_once(max_concurrency),
             on_progress=on_progress,
@@ -190,31 +196,40 @@ class ResilientClient:
         prompts: Iterable[str | Prompt] | AsyncIterable[str | Prompt],
         *,
         max_concurrency: int | None = None,
-        on_progress: Callable[[int], None] | None = None,
+        on_progress: Callable[[int, int | None], None] | None = None,
         **options: Unpack[AskOptions],
     ) -> Warmed:
         """Ask what is not in the cache yet, so that it is; the answers are not kept elsewhere.
 
-        At most `max_concurrency` are asked at once (default: `batch.max_concurrency`). `on_progress(done)` is called
-        after each. Raises `ConfigError` where the cache is off, or is not used.
+        Patient, bounded and telling its progress as `generate_batch`. Stale and static answers count as failed; an
+        answer that may not be stored, for it is not complete, counts nowhere.
+
+        Raises `ConfigError` where the cache is off, or is not used, and else as `generate_batch`: what is stored stays.
         """
         if self._shared.cache is None or options.get("cache") == "bypass":
             raise ConfigError([ConfigProblem("cache", "is off", "set cache.max_entries")])
         self._check(options)
-        counts, failed = {True: 0, False: 0}, list[tuple[int, WizardError]]()
+        ask = Patient(partial(self.generate, **options), rng=self._shared.rng, deadline=options.get("deadline"))
+        total = len(prompts) if isinstance(prompts, Sized) else None
+        ended = stored = already = 0
+        failed: dict[int, WizardError] = {}
 
-        async def done(index: int, _prompt: str | Prompt, outcome: WizardResponse | WizardError) -> None:
-            if isinstance(outcome, WizardError):
-                failed.append((index, outcome))
-            else:
-                counts[outcome.cached] += 1
+        async def done(  # noqa: ASYNC124 - for run_batch to await
+            index: int, _prompt: str | Prompt, outcome: WizardResponse | WizardError
+        ) -> None:
+            nonlocal ended, stored, already
+            failure = failure_behind(outcome)
+            if failure is not None:
+                failed[index] = failure
+            elif isinstance(outcome, WizardResponse):
+                already += outcome.cached
+                stored += cacheable(outcome)
+            ended += 1
             if on_progress is not None:
-                on_progress(counts[True] + counts[False] + len(failed))
+                on_progress(ended, total)
 
-        ask = partial(self.generate, **options)
         await run_batch(ask, prompts, max_concurrency=self._at_once(max_concurrency), done=done)
-        failures = tuple(sorted(failed, key=lambda each: each[0]))
-        return Warmed(stored=counts[False], already=counts[True], failed=failures)
+        return Warmed(stored=stored, already=already, failed=tuple(sorted(failed.items())))
 
     async def invalidate(self, model: str = "*", text: str = "*") -> int:
         """Drop every cached answer that a model of matching name gave to a prompt of matching text; return how many.
@@ -270,11 +285,15 @@ class ResilientClient:
             raise InvalidPromptError(
                 f"a prompt is a str or a Prompt, not {type(prompt).__name__}: messages go into a Prompt"
             )
-        if deadline is not None and (isinstance(deadline, (bool, str)) or not deadline > 0):
+        if deadline is not None and (isinstance(deadline, bool | str | complex) or not deadline > 0):
             raise ConfigError([ConfigProblem("deadline", f"must be more than 0 seconds, not {deadline!r}")])
-        if cache not in get_args(CacheUse):
-            known = ", ".join(get_args(CacheUse))
-            raise ConfigError([ConfigProblem("cache", f"must be one of {known}, not {cache!r}")])
+        if strategy is not None:
+            _one_of("strategy", strategy, get_args(Strategy))
+            if model is not None:
+                raise ConfigError([ConfigProblem("strategy", "has no effect where one model is asked alone")])
+        _one_of("cache", cache, get_args(CacheUse))
+        if not isinstance(tenant, str):
+            raise ConfigError([ConfigProblem("tenant", f"must be a text, not {tenant!r}")])
         return Request(
             prompt=prompt if isinstance(prompt, Prompt) else Prompt(prompt),
             route=self._route(self.config.fallback.name if route is None else route, model, strategy),
@@ -297,3 +316,8 @@ class ResilientClient:
                 route = evolve(route, chain=(model,))
             self._routes[key] = route if strategy is None else evolve(route, strategy=strategy)
         return self._routes[key]
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError([ConfigProblem(name, f"must be one of {', '.join(known)}, not {value!r}")])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from random import Random
 from typing import Generic, Protocol, Self, TypeVar, Unpack, overload
@@ -26,7 +26,7 @@ from wizard_actors.config import (
     TimeoutsConfig,
     WizardConfig,
 )
-from wizard_actors.config.assembly import Parts, Source
+from wizard_actors.config.assembly import Parts, Source, given_twice
 from wizard_actors.config.keywords import (
     BatchSettings,
     BreakerSettings,
@@ -43,6 +43,7 @@ from wizard_actors.config.keywords import (
     SupervisionSettings,
     TimeoutsSettings,
 )
+from wizard_actors.config.values import described
 from wizard_actors.errors import ConfigProblem
 from wizard_actors.events import EventStream
 from wizard_actors.providers.base import Provider
@@ -78,8 +79,9 @@ class ClientBuilder(Generic[C_co]):
 
     A builder never changes: each method returns another one, so that one builder can be the start of several. Settings
     are given as in a file, one by one ("30s" is a duration), or as a whole table. They replace the same settings of
-    `with_config`, and what is not given stays. Without `with_config` and `with_model`, the models are those whose API
-    keys the environment holds.
+    `with_config`, and what is not given stays. Without `with_config` and `with_model`, also where nothing was called,
+    the models are those whose API keys the environment holds: OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY,
+    GOOGLE_API_KEY. Such a client calls them, and they may cost money.
 
     Nothing is checked before `config()` or `build()`, which raise one `ConfigError` with everything that is wrong; each
     problem names the method. A setting given twice by the same method, with different values, is wrong too: the order
@@ -102,10 +104,7 @@ class ClientBuilder(Generic[C_co]):
 
     def with_config(self, config: Source, /) -> Self:
         """Start from `config`, or from the TOML file at that path, which is read when the client is built."""
-        before = self._parts.source
-        parts = attrs.evolve(self._parts, source=config if before is None else before)
-        found = _twice("with_config()", before, config)
-        return attrs.evolve(self, parts=parts.with_problems(found))
+        return attrs.evolve(self, parts=self._parts.with_source(config))
 
     @overload
     def with_model(self, whole: ModelConfig, /) -> Self: ...
@@ -139,14 +138,15 @@ class ClientBuilder(Generic[C_co]):
 
     # -- routes -------------------------------------------------------------------------------------------------------
 
-    def with_fallback(self, *chain: str, **settings: Unpack[RouteSettings]) -> Self:
-        """Set which models the default route asks, in which order and how. No `chain`: as before, else all of them."""
-        return self._with("fallback", None, {**settings, **({"chain": chain} if chain else {})})
+    def with_fallback(self, *models: str, **settings: Unpack[RouteSettings]) -> Self:
+        """Set which models the default route asks, in which order and how. No `models`: as before, else all of them."""
+        parts = self._parts.with_table("fallback", None, settings)
+        return attrs.evolve(self, parts=parts.with_table("fallback", None, {"chain": models}) if models else parts)
 
-    def with_route(self, name: str, /, *chain: str, **settings: Unpack[RouteSettings]) -> Self:
-        """Add a route, or set what the route of that name does. No `chain`: as before, else all models."""
-        parts = self._parts.with_route(name, {**settings, **({"chain": chain} if chain else {})})
-        return attrs.evolve(self, parts=parts)
+    def with_route(self, name: str, *models: str, **settings: Unpack[RouteSettings]) -> Self:
+        """Add a route, or set what the route of that name does. No `models`: as before, else all of them."""
+        parts = self._parts.with_route(name, settings)
+        return attrs.evolve(self, parts=parts.with_route(name, {"chain": models}) if models else parts)
 
     # -- what all models share ----------------------------------------------------------------------------------------
 
@@ -190,27 +190,33 @@ class ClientBuilder(Generic[C_co]):
 
     def with_events(self, events: EventStream, /) -> Self:
         """Set where things are published as they happen."""
-        parts = self._parts.with_problems(_twice("with_events()", self._events, events))
-        return attrs.evolve(self, parts=parts, events=events)
+        if wrong := _unlike(EventStream, "an EventStream", "with_events()", events):
+            return self._refusing(*wrong)
+        if self._events not in (None, events):
+            return self._refusing(given_twice("with_events()"))
+        return attrs.evolve(self, events=events)
 
     def with_rng(self, rng: Random, /) -> Self:
         """Make delays and choices repeatable. Every client of this builder draws from the same `rng`."""
-        parts = self._parts.with_problems(_twice("with_rng()", self._rng, rng))
-        return attrs.evolve(self, parts=parts, rng=rng)
+        if wrong := _unlike(Random, "a random.Random", "with_rng()", rng):
+            return self._refusing(*wrong)
+        if self._rng not in (None, rng):
+            return self._refusing(given_twice("with_rng()"))
+        return attrs.evolve(self, rng=rng)
 
     def with_providers(self, providers: Mapping[str, Provider], /) -> Self:
         """Replace the providers of the models that `providers` names."""
-        found = [
-            problem
-            for name, provider in providers.items()
-            for problem in _twice(f"with_providers()[{name!r}]", self._providers.get(name), provider)
-        ]
-        return attrs.evolve(self, parts=self._parts.with_problems(found), providers={**self._providers, **providers})
+        if wrong := _unlike(Mapping, "a mapping from models' names to providers", "with_providers()", providers):
+            return self._refusing(*wrong)
+        found = [problem for name, provider in providers.items() for problem in self._against(name, provider)]
+        return attrs.evolve(self._refusing(*found), providers={**providers, **self._providers})
 
     # -- what comes of it ---------------------------------------------------------------------------------------------
 
     def config(self) -> WizardConfig:
-        """Return the configuration that the calls add up to; reads the file, or else the environment.
+        """Return the configuration that the calls add up to; reads the file of `with_config`.
+
+        Without `with_config` and `with_model` it looks for API keys in the environment, as `WizardConfig.from_env`.
 
         Raises `ConfigError` with everything that is wrong, `EnvVarError` where there is no model and no API key.
         """
@@ -219,15 +225,30 @@ class ClientBuilder(Generic[C_co]):
     def build(self) -> AbstractAsyncContextManager[C_co]:
         """Return the client, which starts and stops with its block: `async with builder.build() as client`.
 
+        Its configuration is that of `config`: without `with_config` and `with_model`, the models are those whose API
+        keys are found in the environment.
+
         Raises what `config` raises, here and not when the block is entered.
         """
         return self._open(self.config(), rng=self._rng, events=self._events, providers=self._providers or None)
+
+    def _against(self, name: str, provider: Provider) -> Iterator[ConfigProblem]:
+        call = f"with_providers()[{name!r}]"
+        if not callable(getattr(provider, "open", None)) or not hasattr(provider, "streams"):
+            yield _must_get("a provider, with `open` and `streams`", call, provider)
+        if self._providers.get(name, provider) is not provider:
+            yield given_twice(call)
+
+    def _refusing(self, *problems: ConfigProblem) -> Self:
+        return attrs.evolve(self, parts=self._parts.with_problems(problems))
 
     def _with(self, name: str, table: AttrsInstance | None, settings: Mapping[str, object]) -> Self:
         return attrs.evolve(self, parts=self._parts.with_table(name, table, settings))
 
 
-def _twice(call: str, before: object, now: object) -> list[ConfigProblem]:
-    if before is None or before is now or before == now:
-        return []
-    return [ConfigProblem(call, "is given twice, with different values", "keep one of them")]
+def _unlike(kind: type, wanted: str, call: str, got: object) -> list[ConfigProblem]:
+    return [] if isinstance(got, kind) else [_must_get(wanted, call, got)]
+
+
+def _must_get(wanted: str, call: str, got: object) -> ConfigProblem:
+    return ConfigProblem(call, f"must get {wanted}, got {described(got)}")

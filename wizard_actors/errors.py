@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from wizard_actors.failure import Attempt, WizardError
 from wizard_actors.verdict import Row
@@ -196,12 +196,17 @@ class DeadlineExceededError(WizardError):
 # -- what a provider did -----------------------------------------------------------------------------
 
 
+def _as_seconds(value: float | None) -> float | None:
+    """Return a time; None where it is no number, or a negative one: whoever raises it may have read it anywhere."""
+    return value if isinstance(value, float | int) and value >= 0 else None
+
+
 @define(slots=False, eq=False, repr=False, kw_only=True)
 class ProviderError(WizardError):
     """Raised when a provider failed: a 5xx, 408 or 409, or one of the subclasses.
 
     `status` is the HTTP status, None where no answer came; `request_id` is the provider's own id for the call;
-    `retry_after` is for how many seconds it asked to be left alone, None where it did not say.
+    `retry_after` is for how many seconds it asked to be left alone, None where it did not say, or nothing sensible.
     """
 
     code = "provider_error"
@@ -210,7 +215,7 @@ class ProviderError(WizardError):
     model: str
     status: int | None = None
     request_id: str | None = None
-    retry_after: float | None = None
+    retry_after: float | None = field(default=None, converter=_as_seconds)
 
 
 class AuthError(ProviderError):

@@ -44,7 +44,8 @@ def estimate_input(prompt: Prompt) -> int:
 
 def estimate_output(prompt: Prompt, typical: int | None = None) -> int:
     """Return about how many tokens the answer will take: `max_tokens` where the prompt has it, because that is what
-    providers reserve; else what is `typical` of the model, None: 256.
+    providers reserve; else what is `typical` of the model, None: 256. Of the latter the limiter reserves a quarter of a
+    minute's tokens at most: see `Acquire.expected`.
     """
     if prompt.max_tokens is not None:
         return prompt.max_tokens

@@ -58,7 +58,7 @@ class Flight(Generic[V]):
 
     @property
     def over(self) -> bool:
-        """Whether whoever asks now has to begin another flight."""
+        """Whether nobody makes its call, nor is on the way to: whoever asks now begins another flight."""
         return self._ended or not (self._led or self._reserved)
 
     @property
@@ -68,7 +68,7 @@ class Flight(Generic[V]):
 
     @property
     def full(self) -> bool:
-        """Whether as many follow as may: anybody else goes a way of their own."""
+        """Whether as many follow as may: anybody else begins another flight."""
         return self.followers >= self._max_followers
 
     def reserve(self) -> None:

@@ -37,7 +37,7 @@ def gauges_of(shared: Shared, tree: Supervisor, events: EventStream) -> Gauges:
 
 def _model(port: Port, now: float) -> ModelGauges:
     worker = port.worker.published or WorkerState(port.config.max_concurrency)
-    limiter = port.limiter.published or LimiterState()
+    limiter = (port.limiter.published or LimiterState()).at(now)
     circuit = port.breaker.published or BreakerState()
     return ModelGauges(
         circuit=circuit.circuit.value,

@@ -14,15 +14,15 @@ them, so that nobody has to wait for whole minutes in a lump.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Hashable
 from typing import Final, Generic, Self, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from wizard_actors.config import RateLimitConfig
-from wizard_actors.meter import Meter, Plan
+from wizard_actors.meter import LimiterState, Meter, MeterState, Plan
 from wizard_actors.pace import REQUESTS, TOKENS, Pace
-from wizard_actors.token_window import Spent, TokenWindow
 from wizard_actors.types import LimitHeaders
 from wizard_actors.waiting import Rejected, Ticked, Waiting, WaitingRoom
 
@@ -30,10 +30,11 @@ __all__ = ["GcraCore", "Grant", "LimiterState"]
 
 K = TypeVar("K", bound=Hashable)
 
-NO_LIMIT: Final = Pace()
-
 TOKEN_BURST: Final = 10.0
 """Seconds: what the configured tokens a minute allow in them may go at once."""
+
+MOST_EXPECTED: Final = 1 / 4
+"""Of a minute's tokens: as much is reserved at most for what is merely expected of an answer."""
 
 LATE: Final = 0.05
 """Seconds; a tick that comes later than this makes the plan anew."""
@@ -53,58 +54,6 @@ class Grant:
     tokens_before: int = 0
 
 
-@frozen
-class LimiterState:
-    """What others see of a limiter, and what its next incarnation starts from.
-
-    `interval` and `token_interval` are the seconds from one request, and one token, to the next at present, 0.0 where
-    unlimited; nobody is granted anything before the instant `paused_until`. `waiting` is how many wait now, `throttled`
-    how many had to so far. `granted` and `rejected` (their turn would have come too late) count requests, `refunded`
-    the grants that came back unsent. `burst_used` is how many of the requests that may go at once after a rest cannot
-    go at present.
-
-    `tokens_reserved` counts the tokens of all grants that were sent or still may be, as estimated; `tokens_settled`
-    those that answers are known to have used, or are taken to have used where nobody knows. `token_debt` is how many
-    tokens more than allowed at present were used, and have to be waited for.
-
-    `remaining_requests` and `remaining_tokens` are what the account has left, as far as known: what the last headers
-    said less what has been granted since; before any, what is left of a configured minute's tokens; else None.
-
-    The rest is for the next incarnation: the instant of the last halving, the paces, the instant until which tokens are
-    owed, and the minute's tokens by slots.
-    """
-
-    paused_until: float = -math.inf
-    slowed_at: float = -math.inf
-    pace: Pace = NO_LIMIT
-    token_pace: Pace = NO_LIMIT
-    interval: float = 0.0
-    token_interval: float = 0.0
-    waiting: int = 0
-    granted: int = 0
-    throttled: int = 0
-    rejected: int = 0
-    refunded: int = 0
-    burst_used: float = 0.0
-    tokens_reserved: int = 0
-    tokens_settled: int = 0
-    token_debt: float = 0.0
-    remaining_requests: float | None = None
-    remaining_tokens: float | None = None
-    owed_until: float = -math.inf
-    spent: Spent = (0, ())
-
-    @property
-    def rate(self) -> float | None:
-        """Requests a minute at present at most; None where unlimited."""
-        return 60.0 / self.interval if self.interval else None
-
-    @property
-    def token_rate(self) -> float | None:
-        """Tokens a minute at present at most; None where unlimited."""
-        return 60.0 / self.token_interval if self.token_interval else None
-
-
 class GcraCore(Generic[K]):
     """Requests and tokens a minute: grants in order of arrival, each as soon as it is due, or a rejection as soon as it
     is clear that it will come too late.
@@ -118,10 +67,12 @@ class GcraCore(Generic[K]):
 
     def __init__(self, config: RateLimitConfig, carry: LimiterState | None = None) -> None:
         rate, cap = config.requests_per_minute, _whole(config.tokens_per_minute)
-        paces = _first_paces(config) if carry is None else (carry.pace, carry.token_pace)
-        window = None if cap is None else TokenWindow(cap, (0, ()) if carry is None else carry.spent)
-        self._requests = Meter(REQUESTS, rate, config.burst or max(1, int((rate or 0.0) // 60)), paces[0])
-        self._tokens = Meter(TOKENS, cap, (cap or 0) / 60.0 * TOKEN_BURST, paces[1], window)
+        requests, tokens = _first_states(config) if carry is None else (carry.requests, carry.tokens)
+        base, at_once = 60.0 / rate if rate else 0.0, config.burst or max(1, int((rate or 0.0) // 60))
+        self._requests = Meter(REQUESTS, evolve(requests, base=base, burst=at_once))
+        base, ten_seconds = (60.0 / cap, cap / 60.0 * TOKEN_BURST) if cap else (0.0, 0.0)
+        self._tokens = Meter(TOKENS, evolve(tokens, base=base, burst=ten_seconds, limit=cap))
+        self._most_expected = sys.maxsize if cap is None else math.ceil(cap * MOST_EXPECTED)
         self._paused_until = self._slowed_at = self._taught_by = self._now = -math.inf
         self._room: WaitingRoom[K] = WaitingRoom(config.queue)
         self._amounts: dict[K, int] = {}
@@ -130,7 +81,6 @@ class GcraCore(Generic[K]):
         self._lateness = 0.0  # seconds by which ticks came late since
         self._replan_at = math.inf
         self._asked = 0  # tokens, by the one who was looked at last
-        self._left: list[tuple[float, int] | None] = [None, None]
         self._granted = self._throttled = self._rejected = self._refunded = 0
         self._reserved = self._granted_tokens = self._settled = 0
 
@@ -142,8 +92,8 @@ class GcraCore(Generic[K]):
         core = cls(config, carry)
         core._paused_until, core._slowed_at = carry.paused_until, carry.slowed_at
         core._advance(now)
-        core._requests.bucket.owe_until(-math.inf, now)
-        core._tokens.bucket.owe_until(carry.owed_until, now)
+        core._requests.bucket.drain(now)
+        core._tokens.bucket.drain(now)
         core._granted, core._throttled, core._rejected = carry.granted, carry.throttled, carry.rejected
         core._refunded, core._settled = carry.refunded, carry.tokens_settled
         core._reserved = core._granted_tokens = carry.tokens_reserved
@@ -151,10 +101,15 @@ class GcraCore(Generic[K]):
 
     # -- requests
 
-    def acquire(self, key: K, now: float, give_up_at: float, tokens: int = 0) -> Grant | Waiting | Rejected:
+    def acquire(
+        self, key: K, now: float, give_up_at: float, tokens: int = 0, expected: int = 0
+    ) -> Grant | Waiting | Rejected:
         """Ask for one request of `tokens` tokens, at the instant `give_up_at` at the latest. Nobody overtakes who waits
         already. `Waiting.due` may be too late where others have left meanwhile.
+
+        Of the `expected` ones among them, which nobody has asked for, no more than a quarter of a minute is reserved.
         """
+        tokens -= max(0, expected - self._most_expected)
         self._advance(now)
         if not self._room and now <= give_up_at and self._due(tokens) <= now:
             return self._grant(tokens, now)
@@ -240,13 +195,11 @@ class GcraCore(Generic[K]):
         self._advance(now)
         self._taught_by = grant.at
         later = False
-        for index, meter, window, count in (
-            (0, self._requests, limits.requests, self._granted - grant.requests_before),
-            (1, self._tokens, limits.tokens, self._granted_tokens - grant.tokens_before),
+        for meter, window, unseen in (
+            (self._requests, limits.requests, self._granted - grant.requests_before),
+            (self._tokens, limits.tokens, self._granted_tokens - grant.tokens_before),
         ):
-            if window is not None and window.remaining is not None and 0.0 <= window.remaining < math.inf:
-                self._left[index] = (window.remaining - count, self._granted_tokens if index else self._granted)
-            later |= meter.observe(window, max(count, 0), now, self._paused_until)
+            later |= meter.observe(window, max(unseen, 0), now, self._paused_until)
         self._exact = False
         if later:
             self._delayed(now)
@@ -309,37 +262,20 @@ class GcraCore(Generic[K]):
 
     def snapshot(self) -> LimiterState:
         """Return the state, for readers and for the next incarnation."""
-        requests, tokens, window = self._requests, self._tokens, self._tokens.window
-        owed_until, interval = tokens.bucket.empty_at, tokens.bucket.interval
-        debt = max(0.0, owed_until - self._now) / interval if interval else 0.0
         return LimiterState(
+            as_of=self._now,
             paused_until=self._paused_until,
             slowed_at=self._slowed_at,
-            pace=requests.pace,
-            token_pace=tokens.pace,
-            interval=requests.bucket.interval,
-            token_interval=interval,
             waiting=len(self._room),
             granted=self._granted,
             throttled=self._throttled,
             rejected=self._rejected,
             refunded=self._refunded,
-            burst_used=requests.bucket.used(self._now),
             tokens_reserved=self._reserved,
             tokens_settled=self._settled,
-            token_debt=debt,
-            remaining_requests=self._remaining(0, self._granted),
-            remaining_tokens=self._remaining(1, self._granted_tokens),
-            owed_until=owed_until if debt else -math.inf,
-            spent=(0, ()) if window is None else window.spent,
+            requests=self._requests.state,
+            tokens=self._tokens.state,
         )
-
-    def _remaining(self, index: int, granted: int) -> float | None:
-        window = self._tokens.window
-        seen = self._left[index]
-        if seen is not None:
-            return max(0.0, seen[0] - (granted - seen[1]))
-        return max(0.0, window.limit - window.total) if index and window is not None else None
 
     # -- the plan
 
@@ -411,10 +347,10 @@ def _whole(per_minute: float | None) -> int | None:
     return None if per_minute is None else max(1, int(per_minute))
 
 
-def _first_paces(config: RateLimitConfig) -> tuple[Pace, Pace]:
-    """Return the paces of requests and tokens to begin with: slow where answers may teach what nobody configured."""
+def _first_states(config: RateLimitConfig) -> tuple[MeterState, MeterState]:
+    """Return the limits of requests and tokens to begin with: slow where answers may teach what nobody configured."""
     slow = config.adaptive
     return (
-        Pace.start(REQUESTS) if slow and config.requests_per_minute is None else Pace(),
-        Pace.start(TOKENS) if slow and config.tokens_per_minute is None else Pace(),
+        MeterState(Pace.start(REQUESTS) if slow and config.requests_per_minute is None else Pace()),
+        MeterState(Pace.start(TOKENS) if slow and config.tokens_per_minute is None else Pace()),
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import trio
 from attrs import define
@@ -52,22 +52,37 @@ class Begun:
     events: list[ContentDelta]
     exchange: AsyncExitStack
 
+    def take(self) -> list[ContentDelta]:
+        """Return what has arrived and not been delivered, once."""
+        events, self.events = self.events, []
+        return events
+
+
+class Others(Protocol):
+    """Whoever knows what other models there are for a request."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether another model waits to be asked."""
+
+    @property
+    def remain(self) -> bool:
+        """Whether another model waits to be asked, or is being asked."""
+
 
 class Lane:
-    """One model's part in one request. `last` tells whether no other model remains, `tokens` is the estimated length of
-    the prompt; `hedge`: other models are being asked at the same time.
+    """One model's part in one request. `tokens` is the estimated length of the prompt; `hedge`: it is asked because
+    another model, which still runs, was late.
 
     A lane is closed by whoever made it, however it ends: `close`.
     """
 
-    def __init__(
-        self, books: Books, port: Port, choice: Choice, last: Callable[[], bool], *, tokens: int, hedge: bool
-    ) -> None:
+    def __init__(self, books: Books, port: Port, choice: Choice, others: Others, *, tokens: int, hedge: bool) -> None:
         self.port = port
         self.choice = choice
         self.attempts = 0
         self._hedge = hedge
-        self._last = last
+        self._others = others
         self._books = books
         self._tokens = tokens
         self._failures: list[WizardError] = []
@@ -120,6 +135,7 @@ class Lane:
         if not self._heard and attempt.first_token is not None:
             self._heard = True
             self._books.heard(attempt, self._number)
+            self._give_back_probe()  # that the model answers is known; how long its answer is concerns nobody else
         if batch is None:
             self._note(None)
             return ()
@@ -139,8 +155,11 @@ class Lane:
         """Decide, after a failure, whether the model is asked again, and after which delay."""
         books, now = self._books, trio.current_time()
         request_id, name = books.request.request_id, self.model
-        delay = retry_delay(self._failures, self.port.config.retry, last=self._last(), rng=books.shared.rng)
-        if delay is None or now + delay >= books.request.deadline:
+        delay = retry_delay(self._failures, self.port.config.retry, last=not self._others.remain, rng=books.shared.rng)
+        if delay is None:
+            return False
+        if now + delay >= books.request.deadline:
+            books.hurried = True
             return False
         if self._sent:
             if not books.shared.budget.try_spend(now):
@@ -154,6 +173,9 @@ class Lane:
     def close(self) -> None:
         """Give the probe back, and note an attempt that was neither answered nor failed: it was cancelled."""
         self._note(None, cancelled=True)
+        self._give_back_probe()
+
+    def _give_back_probe(self) -> None:
         probe, self._probe = self._probe, None
         if probe is not None:
             self._books.shared.router.give_back(probe, ProbeOver())
@@ -173,7 +195,7 @@ class Lane:
     def _next_attempt(self) -> Attempt:
         request = self._books.request
         self.attempts += 1
-        self._number = self._books.begin(self.model, hedge=self._hedge)
+        self._number = self._books.begin(self.model, hedge=self._hedge and self.attempts == 1)
         self._heard = False
         call = Call(request.prompt, request.request_id)
         patience, delay = self._patience(), self._delay
@@ -200,7 +222,7 @@ class Lane:
         waits it out, whatever else the limiter's queue may cost, and whoever comes later does not begin to.
         """
         config, request, retry = self._books.shared.config, self._books.request, self.port.config.retry
-        last = self._last()
+        last = not self._others.remain
         obeyed = retry.retry_after_cap if last else retry.retry_after_cap_with_fallback
         told = bool(self._failures) and self._failures[-1].verdict.again is Again.REACQUIRE
         max_wait = self.port.config.rate_limit.max_wait
@@ -210,11 +232,12 @@ class Lane:
             longest_pause=math.inf if last else obeyed,
             deadline=request.deadline,
             given=request.given,
-            last=last,
+            last=not self._others.waiting,
         )
 
     def _note(self, error: WizardError | None, *, cancelled: bool = False) -> None:
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             self._sent = attempt.sent_at is not None
-            self._books.end(attempt, self._number, error, hedge=self._hedge, cancelled=cancelled)
+            hedge = self._hedge and self.attempts == 1
+            self._books.end(attempt, self._number, error, hedge=hedge, cancelled=cancelled)

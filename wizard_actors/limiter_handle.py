@@ -18,7 +18,7 @@ from attrs import evolve
 
 from wizard_actors.actor import ActorRef
 from wizard_actors.gcra import Grant, LimiterState
-from wizard_actors.rate_limit import Acquire, HeadersSeen, Settle
+from wizard_actors.rate_limit import Acquire, HeadersSeen, Settle, check_seconds, check_tokens
 from wizard_actors.types import LimitHeaders
 
 __all__ = ["Leave", "Limiter"]
@@ -38,12 +38,16 @@ class Leave:
         return self._grant.at
 
     def used(self, tokens: int) -> None:
-        """Say how many tokens, or whatever units were reserved, the request used; unsaid, the reservation counts."""
+        """Say how many tokens, or whatever units were reserved, the request used; unsaid, the reservation counts.
+
+        Raises `TypeError` and `ValueError` for what is no whole number of at least 0.
+        """
         self._settle = evolve(self._settle, tokens=tokens)
 
     def limited(self, retry_after: float | None = None) -> None:
         """Say that the request was refused for its rate: everybody waits `retry_after` seconds, or, where it is None, a
-        while that grows from refusal to refusal.
+        while that grows from refusal to refusal. What is no time to come (zero, negative, NaN) says as little as None,
+        and more than a day is a day. Raises `TypeError` for what is no number.
         """
         self._settle = evolve(self._settle, limited=True, retry_after=retry_after)
 
@@ -52,7 +56,10 @@ class Leave:
         self._settle = evolve(self._settle, sent=False)
 
     def learn(self, limits: LimitHeaders) -> None:
-        """Say what the answer told of the limits; counts at once."""
+        """Say what the answer told of the limits; counts at once.
+
+        Raises `TypeError` and `ValueError` for what is no number.
+        """
         self._ref.notify(self._grant, HeadersSeen(limits))
 
     def settle(self, *, succeeded: bool) -> None:
@@ -93,19 +100,28 @@ class Limiter:
 
     @property
     def state(self) -> LimiterState | None:
-        """What the limiter published last; None before its start."""
-        return self._ref.published
+        """How the limiter stands now; None before its start."""
+        published = self._ref.published
+        return None if published is None else published.at(trio.current_time())
 
     def request(
-        self, tokens: int = 0, *, max_wait: float = 30.0, deadline: float = math.inf, name: str | None = None
+        self, tokens: int = 0, *, max_wait: float | None = 30.0, deadline: float = math.inf, name: str | None = None
     ) -> _Request:
         """Return an async context manager that waits for leave to send one request, with `tokens` reserved.
 
         Leaving it normally counts as answered; leaving it by an exception or a cancellation as sent, so that it costs
-        what was reserved. No leave is ever lost. `name` is whom the error names where several share the limiter.
+        what was reserved. No leave is ever lost. `max_wait` is in seconds, None: for ever. `name` is whom the error
+        names where several share the limiter. Raises `TypeError` and `ValueError` for arguments that are no numbers of
+        that kind.
 
         Entering raises `RateLimitError` as soon as it is clear that the request would wait for more than `max_wait`
         seconds or beyond the instant `deadline`, `DeadlineExceededError` where `deadline` passes before the limiter has
         answered, `ActorCrashedError` and `ActorStoppedError`.
         """
-        return _Request(self._ref, (tokens, max_wait, deadline, name))
+        patience = math.inf if max_wait is None else max_wait
+        check_seconds("max_wait", patience)
+        if patience < 0.0:
+            raise ValueError(f"max_wait is at least 0, not {patience}")
+        check_seconds("deadline", deadline)
+        check_tokens("tokens", tokens)
+        return _Request(self._ref, (tokens, patience, deadline, name))

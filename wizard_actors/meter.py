@@ -1,44 +1,77 @@
-"""One limit of an account, and the plan of a queue that waits for two: pace, cap, and what is known of them. Pure."""
+"""One limit of an account, the plan of a queue that waits for two, and what others see of them: pace, cap, and what is
+known of them. Pure.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Final
 
-from attrs import evolve
+from attrs import evolve, frozen
 
-from wizard_actors.pace import STEP_EVERY, Gcra, Pace, Scale
-from wizard_actors.token_window import TokenWindow
+from wizard_actors.pace import REQUESTS, STEP_EVERY, TOKENS, Gcra, Pace, Scale
+from wizard_actors.token_window import Spent, TokenWindow
 from wizard_actors.types import LimitWindow
 
-__all__ = ["Meter", "Plan"]
+__all__ = ["LimiterState", "Meter", "MeterState", "Plan"]
+
+MINUTE: Final = 60.0
+NO_LIMIT: Final = Pace()
+
+
+@frozen
+class MeterState:
+    """One limit as it stood at an instant: all that time needs to tell how it stands later.
+
+    `base` is the seconds from one unit to the next as configured, 0.0 where nothing is; `burst` what may go at once
+    then, `limit` the most of a minute, None: no cap. `empty_at` is the instant at which the bucket was or will be
+    empty, `spent` the minute's units by slots. `left` is what headers said to be left, less what has been granted
+    since, and the instant until which that says anything.
+    """
+
+    pace: Pace = NO_LIMIT
+    base: float = 0.0
+    burst: float = 0.0
+    limit: int | None = None
+    empty_at: float = -math.inf
+    spent: Spent = (0, ())
+    left: tuple[float, float] | None = None
 
 
 class Meter:
-    """One limit: of requests, or of tokens. `per_minute` None: none is configured. `burst` counts where one is.
+    """One limit: of requests, or of tokens. It begins as `state` says."""
 
-    `window` caps what is granted in any minute, beside the pace.
-    """
+    __slots__ = ("_base", "_bucket", "_burst", "_held", "_left", "_scale", "_window", "pace")
 
-    __slots__ = ("_base", "_bucket", "_burst", "_held", "_scale", "_window", "pace")
-
-    def __init__(
-        self, scale: Scale, per_minute: float | None, burst: float, pace: Pace, window: TokenWindow | None = None
-    ) -> None:
+    def __init__(self, scale: Scale, state: MeterState) -> None:
         self._scale = scale
-        self._base = 60.0 / per_minute if per_minute else 0.0
-        self._burst = burst
-        self._window = window
+        self._base, self._burst, self.pace = state.base, state.burst, state.pace
+        self._window = None if state.limit is None else TokenWindow(state.limit, state.spent)
         self._held = -math.inf
-        self.pace = pace
-        self._bucket = Gcra(pace.interval(self._base), self._at_once(pace))
+        self._left = state.left
+        self._bucket = Gcra(self.pace.interval(self._base), self._at_once(self.pace), state.empty_at)
 
     def copy(self, *, own_window: bool = False) -> Meter:
         """Return a meter that goes its own way from here, but for the window, unless it gets its own."""
         other: Meter = Meter.__new__(Meter)
         other._scale, other._base, other._burst, other.pace = self._scale, self._base, self._burst, self.pace
-        other._bucket, other._held = self._bucket.copy(), self._held
+        other._bucket, other._held, other._left = self._bucket.copy(), self._held, None
         other._window = self._window.copy() if own_window and self._window is not None else self._window
         return other
+
+    @property
+    def state(self) -> MeterState:
+        """How the limit stands: what another meter can be made from."""
+        window = self._window
+        return MeterState(
+            self.pace,
+            self._base,
+            self._burst,
+            None if window is None else window.limit,
+            self._bucket.empty_at,
+            (0, ()) if window is None else window.spent,
+            self._left,
+        )
 
     @property
     def base(self) -> float:
@@ -50,10 +83,26 @@ class Meter:
         """What has been saved up, or is owed."""
         return self._bucket
 
-    @property
-    def window(self) -> TokenWindow | None:
-        """What was granted in the last minute, where that is capped."""
-        return self._window
+    def used(self, now: float, paused_until: float) -> float:
+        """Return how much of what may go at once after a rest cannot go at `now`. A pause is no rest."""
+        self._bucket.forgo(min(paused_until, now), self._scale.at_least)
+        return self._bucket.used(now)
+
+    def owed(self, now: float) -> float:
+        """Return how much more than allowed was taken by `now`."""
+        interval = self._bucket.interval
+        return max(0.0, self._bucket.empty_at - now) / interval if interval else 0.0
+
+    def remaining(self, now: float) -> float | None:
+        """Return what the account has left, as far as known: by headers, as long as they say something, else by what
+        was granted of a configured minute.
+        """
+        if self._left is not None and now < self._left[1]:
+            return max(0.0, self._left[0])
+        if self._window is None:
+            return None
+        self._window.expire(now)
+        return max(0.0, self._window.limit - self._window.total)
 
     def due(self, amount: int) -> float:
         """Return the instant at which `amount` may go at this pace; nothing is always due."""
@@ -79,11 +128,21 @@ class Meter:
         if self._held > -math.inf:
             bucket.forgo(min(self._held, now), amount)
             self._held = -math.inf
-        bucket.charge(amount, now)
+        self._charge(amount, now)
         if self._window is not None:
             self._window.add(amount, now)
+        if self._left is not None:
+            self._left = (self._left[0] - amount, self._left[1])
         if self.pace.starting and self.pace.learned_until == math.inf:
             self.pace = self.pace.begun(now)
+
+    def _charge(self, amount: int, now: float) -> None:
+        """Take `amount` from the bucket. What a minute does not allow is owed for a minute at most, or for as much
+        longer as a 429 slowed the pace down: by then the provider has forgotten it.
+        """
+        owed_until = self._bucket.empty_at
+        self._bucket.charge(amount, now)
+        self._bucket.forgive(max(owed_until, now + MINUTE / self.pace.share))
 
     def settle(self, taken: int, used: int, taken_at: float, now: float) -> None:
         """Account for `used` where `taken` was taken at the instant `taken_at`: the rest comes back, or is owed.
@@ -93,7 +152,7 @@ class Meter:
         """
         headers_rule = self.pace.learned and not self.pace.starting
         if not (headers_rule and (not self._base or self.pace.learned_until < math.inf)):
-            self._bucket.credit(taken - used) if used <= taken else self._bucket.charge(used - taken, now)
+            self._bucket.credit(taken - used) if used <= taken else self._charge(used - taken, now)
         if self._window is None:
             return
         if used > taken:
@@ -145,6 +204,9 @@ class Meter:
 
     def observe(self, window: LimitWindow | None, unseen: float, now: float, paused_until: float) -> bool:
         """Learn from an answer's headers; return whether anybody may be later for it."""
+        if window is not None and window.remaining is not None and 0.0 <= window.remaining < math.inf:
+            reset = window.reset if window.reset is not None and 0.0 < window.reset < math.inf else MINUTE
+            self._left = (window.remaining - unseen, now + reset)
         pace = self.pace if window is None else self.pace.taught(window, unseen, now, self._scale)
         if pace is self.pace:
             return False
@@ -193,3 +255,86 @@ class Plan:
             tokens.take(amount, due, paused)
             self._at, self._requests, self._tokens = due, requests, tokens
         return due
+
+
+@frozen
+class LimiterState:
+    """What others see of a limiter, and what its next incarnation starts from.
+
+    It tells how the limiter stood at the instant `as_of`, its last message; `at` tells how it stands later, if nothing
+    has happened but time. Nobody is granted anything before the instant `paused_until`; `slowed_at` is the instant of
+    the last halving. `waiting` is how many wait, `throttled` how many had to so far. `granted` and `rejected` (their
+    turn would have come too late) count requests, `refunded` the grants that came back unsent.
+
+    `tokens_reserved` counts the tokens of all grants that were sent or still may be, as estimated; `tokens_settled`
+    those that answers are known to have used, or are taken to have used where nobody knows. `requests` and `tokens` are
+    the two limits, for the next incarnation.
+    """
+
+    as_of: float = -math.inf
+    paused_until: float = -math.inf
+    slowed_at: float = -math.inf
+    waiting: int = 0
+    granted: int = 0
+    throttled: int = 0
+    rejected: int = 0
+    refunded: int = 0
+    tokens_reserved: int = 0
+    tokens_settled: int = 0
+    requests: MeterState = MeterState()
+    tokens: MeterState = MeterState()
+
+    def at(self, now: float) -> LimiterState:
+        """Return the state as of the instant `now`: paces recovered, debts paid, the minute's tokens passed, and what
+        headers said forgotten after their reset.
+        """
+        return evolve(self, as_of=max(self.as_of, now))
+
+    @property
+    def interval(self) -> float:
+        """Seconds from one request to the next, 0.0 where unlimited."""
+        return self._meter(REQUESTS, self.requests).bucket.interval
+
+    @property
+    def token_interval(self) -> float:
+        """Seconds from one token to the next, 0.0 where unlimited."""
+        return self._meter(TOKENS, self.tokens).bucket.interval
+
+    @property
+    def rate(self) -> float | None:
+        """Requests a minute at most; None where unlimited."""
+        return 60.0 / self.interval if self.interval else None
+
+    @property
+    def token_rate(self) -> float | None:
+        """Tokens a minute at most; None where unlimited."""
+        return 60.0 / self.token_interval if self.token_interval else None
+
+    @property
+    def burst_used(self) -> float:
+        """How many of the requests that may go at once after a rest cannot go."""
+        if self.as_of == -math.inf:
+            return 0.0
+        return self._meter(REQUESTS, self.requests).used(self.as_of, self.paused_until)
+
+    @property
+    def token_debt(self) -> float:
+        """How many tokens more than allowed were used, and have to be waited for: never more than a minute's worth."""
+        return self._meter(TOKENS, self.tokens).owed(self.as_of)
+
+    @property
+    def remaining_requests(self) -> float | None:
+        """What the account has left, by the last headers less what has been granted since; None where nobody knows,
+        as after the reset that they named, or a minute where they named none.
+        """
+        return self._meter(REQUESTS, self.requests).remaining(self.as_of)
+
+    @property
+    def remaining_tokens(self) -> float | None:
+        """As `remaining_requests`; where the headers say nothing, what is left of a configured minute's tokens."""
+        return self._meter(TOKENS, self.tokens).remaining(self.as_of)
+
+    def _meter(self, scale: Scale, state: MeterState) -> Meter:
+        meter = Meter(scale, state)
+        meter.advance(self.as_of, self.paused_until)
+        return meter

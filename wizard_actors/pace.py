@@ -65,10 +65,10 @@ class Gcra:
 
     __slots__ = ("_burst", "_empty_at", "_interval", "_last_taken")
 
-    def __init__(self, interval: float, burst: float) -> None:
+    def __init__(self, interval: float, burst: float, empty_at: float = -math.inf) -> None:
         self._interval = interval
         self._burst = burst
-        self._empty_at = -math.inf
+        self._empty_at = empty_at
         self._last_taken = -math.inf
 
     @property
@@ -83,8 +83,8 @@ class Gcra:
 
     def copy(self) -> Gcra:
         """Return a bucket that goes its own way from here."""
-        other = Gcra(self._interval, self._burst)
-        other._empty_at, other._last_taken = self._empty_at, self._last_taken
+        other = Gcra(self._interval, self._burst, self._empty_at)
+        other._last_taken = self._last_taken
         return other
 
     def due(self, amount: float = 1.0) -> float:
@@ -117,6 +117,10 @@ class Gcra:
         """Put `amount` in, or write off a debt; what flows over is found out when something is taken next."""
         self._empty_at -= amount * self._interval
 
+    def forgive(self, after: float) -> None:
+        """Write off what would be owed after the instant `after`."""
+        self._empty_at = min(self._empty_at, after)
+
     def give_back(self, taken_at: float, fastest: float) -> None:
         """Return one unit that was taken at `taken_at` and never used: as much of it as nobody else got the use of.
 
@@ -142,9 +146,9 @@ class Gcra:
         """Let `amount` go at once at `now`, whatever there was before."""
         self._empty_at = now - amount * self._interval
 
-    def owe_until(self, instant: float, now: float) -> None:
-        """Begin empty at `now`, or later, where the debt lasts until `instant`; for what nobody knows was taken."""
-        self._empty_at = max(self._empty_at, now, instant)
+    def drain(self, now: float) -> None:
+        """Begin empty at `now`, or later where there is a debt; for what nobody knows was taken."""
+        self._empty_at = max(self._empty_at, now)
         self._last_taken = max(self._last_taken, now)
 
     def set_pace(self, interval: float, burst: float, at: float) -> None:

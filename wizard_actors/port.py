@@ -46,8 +46,8 @@ class Patience:
 
     `deadline` is the request's, an instant; `given` is what the caller had named, in seconds. At most `queue_timeout`
     seconds are waited for a slot, `max_wait` for the limiter's turn, nothing while the limiter stands still for more
-    than `longest_pause`. `last`: no other model remains; else a first token gets at most half of what remains of the
-    caller's time when the request is sent.
+    than `longest_pause`. `last`: no other model waits to be asked; else a first token gets at most half of what remains
+    of the caller's time when the request is sent.
     """
 
     queue_timeout: float

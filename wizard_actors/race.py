@@ -54,6 +54,10 @@ class Race:
                     lane.lost(self._delay)
                 nursery.cancel_scope.cancel()
             winner, self._winner = self._winner, None
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) > 1:
+                raise
+            raise group.exceptions[0] from None  # a Ctrl-C that came here, or a bug
         finally:
             if self._winner is not None:
                 await _drop(self._winner)
@@ -64,6 +68,8 @@ class Race:
     async def _go(self, nursery: trio.Nursery) -> None:
         """Start lanes until one has won, or the request is over."""
         await self._start(nursery, paid=False)
+        while not self._delay and await self._start(nursery, paid=True):
+            pass  # all together, before any of them runs: none waits to be asked then
         late_at = trio.current_time() + self._delay
         while not self._over():
             with trio.move_on_at(late_at):
@@ -75,7 +81,7 @@ class Race:
                 await self._replace(nursery)
                 late_at = trio.current_time() + self._delay
             elif trio.current_time() >= late_at:
-                late = not next(reversed(self._running)).heard
+                late = not any(lane.heard for lane in self._running)
                 started = late and await self._start(nursery, paid=True)
                 late_at = trio.current_time() + self._delay if started else math.inf
 

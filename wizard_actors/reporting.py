@@ -47,6 +47,9 @@ def reported(books: Books) -> Iterator[None]:
         if not error.attempts:
             error.with_attempts(books.attempts)
         raise
+    except Exception:
+        code = "bug"
+        raise
     finally:
         shared.in_flight -= 1
         _report(books, code)

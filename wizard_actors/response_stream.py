@@ -13,7 +13,12 @@ from typing import Self
 import trio
 
 from wizard_actors.answering import Answering
-from wizard_actors.errors import DeadlineExceededError, InvalidStateTransitionError
+from wizard_actors.errors import (
+    DeadlineExceededError,
+    InvalidStateTransitionError,
+    StreamInterruptedError,
+    WizardError,
+)
 from wizard_actors.request import Request
 from wizard_actors.shared import Shared
 from wizard_actors.types import End, Reset, StreamEvent, TextDelta, WizardResponse
@@ -26,7 +31,8 @@ log = logging.getLogger("wizard_actors.client")
 class IdleWatch:
     """Ends every stream whose consumer reads nothing for `limit` seconds, in a task of its own: see `running`.
 
-    A stream that is not read holds a place at its model, and a connection, for as long as anybody lets it.
+    A stream that is not read holds a place at its model, and a connection, for as long as anybody lets it; not so an
+    answer that is whole already.
     """
 
     def __init__(self, limit: float) -> None:
@@ -86,10 +92,10 @@ class ResponseStream:
     """
 
     def __init__(self, shared: Shared, request: Request, watch: IdleWatch) -> None:
-        self._shared = shared
         self._request = request
         self._watch = watch
-        self._lost: DeadlineExceededError | None = None
+        self._answering = Answering(shared, request)
+        self._failure: WizardError | None = None
         self._events: AsyncGenerator[StreamEvent, None] | None = None
         self._entered = False
         self._response: WizardResponse | None = None
@@ -126,7 +132,7 @@ class ResponseStream:
                 to_state="created",
             )
         self._entered = True
-        self._events = Answering(self._shared, self._request).events()
+        self._events = self._answering.events()
         return self
 
     async def __aexit__(
@@ -142,11 +148,11 @@ class ResponseStream:
 
         Returns what is to be closed.
         """
-        self._lost = DeadlineExceededError(
+        self._failure = DeadlineExceededError(
             f"nobody read the stream for {seconds:g} s, as long as stream.consumer_idle allows: its call was stopped",
             deadline=seconds,
         )
-        log.warning("request %s: %s", self.request_id, self._lost)
+        log.warning("request %s: %s", self.request_id, self._failure)
         events, self._events = self._events, None
         return events
 
@@ -154,8 +160,8 @@ class ResponseStream:
         return self
 
     async def __anext__(self) -> StreamEvent:
-        if self._lost is not None:
-            raise self._lost
+        if self._failure is not None:
+            raise self._failure
         if self._events is None:
             raise InvalidStateTransitionError(
                 "a stream is read inside its block: async with client.stream(...) as stream",
@@ -165,13 +171,27 @@ class ResponseStream:
         if self._response is not None:
             raise StopAsyncIteration
         self._watch.busy(self)
-        event = await anext(self._events)
+        event = await self._next(self._events)
         if isinstance(event, End):
             self._response = event.response
-            await self._events.aclose()  # the request is over, however long the block goes on
-        else:
+        elif not self._answering.over:
             self._watch.idle(self)
         return event
+
+    async def _next(self, events: AsyncGenerator[StreamEvent, None]) -> StreamEvent:
+        """Read on. Where that fails, or is cancelled, the stream is over, and whoever reads on learns so: an iteration
+        that just ended would pass a part of an answer for the whole.
+        """
+        failure: WizardError | None = StreamInterruptedError("a read was cancelled, which ended the stream", model="")
+        try:
+            event = await anext(events)
+            failure = None
+            return event
+        except WizardError as error:
+            failure = error
+            raise
+        finally:
+            self._failure = failure
 
 
 async def _close(events: AsyncGenerator[StreamEvent, None]) -> None:

@@ -8,6 +8,7 @@ from typing import Final, Generic, Self, TypeVar
 
 from attrs import evolve, frozen
 
+from wizard_actors.estimate import TYPICAL_OUTPUT
 from wizard_actors.verdict import Outcome
 from wizard_actors.waiting import Rejected, Ticked, Waiting, WaitingRoom
 
@@ -16,6 +17,8 @@ __all__ = ["Health", "Slot", "SlotCore", "WorkerState"]
 K = TypeVar("K", bound=Hashable)
 
 FIRST_TOKENS_KEPT: Final = 16
+
+OUTLIER: Final = 4
 
 SILENT_FROM: Final = 10.0
 """Seconds without any first token from which a model can be called silent."""
@@ -36,8 +39,9 @@ class Health:
     """How a model fares: the instants at which it was last heard of, and how its calls ended.
 
     `first_token_at` is the last instant at which anybody got a first token from it, `first_tokens` how long the newest
-    ones took, in seconds. Instants are minus infinity before the first time. `typical_output` is the moving mean of its
-    answers' lengths in tokens, None before the first. `asked_at` is when it was first asked after its last first token.
+    ones took, in seconds. Instants are minus infinity before the first time. `typical_output` is a moving mean of its
+    answers' lengths in tokens, None before the first; see `said`. `asked_at` is when it was first asked after its last
+    first token.
     """
 
     first_token_at: float = -math.inf
@@ -73,10 +77,16 @@ class Health:
         return evolve(self, first_token_at=max(self.first_token_at, now), first_tokens=newest)
 
     def said(self, tokens: int) -> Health:
-        """Return the health once a whole answer had so many tokens. A tenth of the mean is new with each answer."""
+        """Return the health once a whole answer had so many tokens.
+
+        A tenth of the mean is new with each answer. None counts for more than four times the mean, or 1,024 tokens
+        where that is more: a single one that was absurdly long says little of those to come.
+        """
+        typical = TYPICAL_OUTPUT if self.typical_output is None else self.typical_output
+        tokens = min(tokens, OUTLIER * max(typical, TYPICAL_OUTPUT))
         if self.typical_output is None:
             return evolve(self, typical_output=tokens)
-        return evolve(self, typical_output=round(self.typical_output + (tokens - self.typical_output) / 10))
+        return evolve(self, typical_output=round(typical + (tokens - typical) / 10))
 
     def after(self, outcome: Outcome, now: float) -> Health:
         """Return the health once a call has ended so."""

@@ -53,6 +53,11 @@ class Timing:
         self._left_at = now
         self._stalls_before_send = self._stalls_before_wait = port.lag.mark()
 
+    @property
+    def hurried(self) -> bool:
+        """Whether the caller's deadline has shortened the first token's limit."""
+        return self._hurried
+
     def until(self) -> float:
         """Begin a wait for the model, and return the instant until which it may take.
 
@@ -113,13 +118,11 @@ class Timing:
             return False
         return state.health.first_token_at >= self.sent_at or self._may_be_slow(state.health, self._first_token)
 
-    def lost_by_silence(self, delay: float) -> bool:
-        """Whether a race that was lost to a hedge, started after `delay` seconds, was lost because the model says
-        nothing to anybody.
-        """
+    def met_silence(self, for_at_least: float = 0.0) -> bool:
+        """Whether the model, asked `for_at_least` so many seconds ago, says nothing to anybody."""
         now, state = trio.current_time(), self._port.worker.published
         waited = now - self.sent_at
-        if state is None or self._started or waited < delay or not state.health.silent(now):
+        if state is None or self._started or waited < for_at_least or not state.health.silent(now):
             return False
         return not (
             self._may_be_slow(state.health, waited) or excused(self._port.lag.since(self._stalls_before_send), waited)

@@ -266,7 +266,7 @@ class WizardResponse:
     this request, in the order of their beginning. `request_id` is ours, and runs through logs and headers.
 
     `cached`: another request's answer, from the cache or shared while it arrived; it cost nothing. `stale`: its time in
-    the cache had passed, and every model failed. A static answer has no model: `model` is "".
+    the cache had passed, or it was to be refreshed, and every model failed. A static answer has no model: that is "".
     """
 
     text: str

@@ -9,7 +9,6 @@ import trio
 from attrs import evolve
 
 from wizard_actors.books import Books
-from wizard_actors.config import RouteConfig
 from wizard_actors.errors import (
     ActorCrashedError,
     DeadlineExceededError,
@@ -23,7 +22,8 @@ from wizard_actors.estimate import estimate_input
 from wizard_actors.events import BudgetExhausted, BudgetSpent, FellBack
 from wizard_actors.lane import Begun, Lane, ask_router
 from wizard_actors.needs import needs_of
-from wizard_actors.plan import Choice, Plan, Why
+from wizard_actors.plan import Choice, ModelFacts, Tactics, Why
+from wizard_actors.plan import plan as make_plan
 from wizard_actors.race import Race
 from wizard_actors.routing import MakePlan
 from wizard_actors.types import (
@@ -36,7 +36,7 @@ from wizard_actors.types import (
 )
 from wizard_actors.verdict import Next, Row
 
-__all__ = ["Way"]
+__all__ = ["Way", "forget_frames"]
 
 
 class Way:
@@ -78,8 +78,16 @@ class Way:
             down = frozenset(port.name for port in ports if port.down)
             how = (route.strategy, route.hedge_delay, route.hedge_quantile)
             plan = await ask_router(self._books, MakePlan(route.chain, down, needs, *how))
-        except ActorCrashedError:
-            plan = Plan(tuple(Choice(port.name, Why.IN_ORDER) for port in ports), hedge_delay=_hedge_delay(route))
+        except ActorCrashedError:  # nothing is known of the models but what is configured
+            facts = {
+                port.name: ModelFacts(
+                    down=port.down, context_window=port.config.context_window, supports=port.config.supports
+                )
+                for port in ports
+            }
+            hedged = route.strategy in {"hedged", "parallel"}
+            tactics = Tactics(route.strategy if hedged else "sequential", route.hedge_delay)
+            plan = make_plan(list(facts), facts, needs, trio.current_time(), tactics=tactics, rng=shared.rng)
         self._pending, self._hedge_delay = list(plan.choices), plan.hedge_delay
         if route.strategy in {"adaptive", "cheapest"}:
             self._first = plan.choices[0].model
@@ -137,7 +145,7 @@ class Way:
                 return None
             self._pending.remove(choice)
             port = self._books.shared.ports[choice.model]
-            lane = Lane(self._books, port, choice, self._is_last, tokens=self._tokens, hedge=beside)
+            lane = Lane(self._books, port, choice, self, tokens=self._tokens, hedge=paid)
             if await lane.claim() or not self._pending:
                 self._lanes[lane] = None
                 self._tell_fallback(lane)
@@ -155,8 +163,15 @@ class Way:
             self._pending = [choice for choice in self._pending if self._window(choice) > window]
         return rule is Next.NO or not (self._pending or self._lanes)
 
-    def _is_last(self) -> bool:
-        return not self._pending and len(self._lanes) <= 1
+    @property
+    def waiting(self) -> bool:
+        """Whether another model waits to be asked."""
+        return bool(self._pending)
+
+    @property
+    def remain(self) -> bool:
+        """Whether another model waits to be asked, or is being asked."""
+        return bool(self._pending) or len(self._lanes) > 1
 
     def _window(self, choice: Choice) -> float:
         return self._books.shared.ports[choice.model].config.context_window or math.inf
@@ -197,14 +212,15 @@ class Way:
         """
         lane, text = begun.lane, begun.attempt.assembly.text
         lane.failed(error)
-        if error.verdict.next is not Next.NO:
-            if self._books.shared.config.stream.on_interruption == "fail":
+        if self._books.shared.config.stream.on_interruption == "fail":
+            if error.verdict.next is not Next.NO:
                 raise StreamInterruptedError(
                     f"{lane.model} broke off after {len(text)} characters: {error}",
                     model=lane.model,
                     partial=text,
                     attempts=self._books.attempts,
                 ) from error
+        else:
             self._reset = Reset(lane.model, error.code)
             self._delivered = False
         if lane.again():
@@ -220,7 +236,7 @@ class Way:
         attempt, name = begun.attempt, begun.lane.model
         attempts = self._books.attempts
         for record in attempts:
-            _forget_frames(record.error)
+            forget_frames(record.error)
         served_by = (
             ServedBy.FALLBACK if name != self._first else ServedBy.RETRY if begun.lane.attempts > 1 else ServedBy.DIRECT
         )
@@ -277,12 +293,7 @@ class Way:
         )
 
 
-def _hedge_delay(route: RouteConfig) -> float | None:
-    """Return after how many seconds a hedge starts where no router knows better; None where the route has none."""
-    return {"hedged": route.hedge_delay, "parallel": 0.0}.get(route.strategy)
-
-
-def _forget_frames(error: BaseException | None) -> None:
+def forget_frames(error: BaseException | None) -> None:
     """Drop the tracebacks of an error that was made up for. They hold every frame of the call, its prompt too, for as
     long as anybody keeps the response. A bug's are kept: nothing else shows where it is.
     """

@@ -53,6 +53,7 @@ class Upstream:
     """Set, and replaced, at each question."""
     hold: bool = False
     """Whether answers wait for ever."""
+    key_is_good: bool = True
 
     async def __call__(self, wire: Wire) -> None:
         while (request := await wire.request()) is not None:
@@ -60,6 +61,10 @@ class Upstream:
             self.asked[message["content"]] += 1
             self.news.set()
             self.news = trio.Event()
+            if not self.key_is_good:
+                refused = b'{"error": {"code": "invalid_api_key", "message": "Incorrect API key provided"}}'
+                await wire.send(response(401, {"content-type": "application/json"}, [refused]))
+                continue
             await trio.sleep_forever() if self.hold else await trio.sleep(self.rng.uniform(0.002, 0.03))
             await wire.send(response(200, {"content-type": "text/event-stream"}, events(f"re: {message['content']}")))
 
@@ -186,6 +191,27 @@ async def test_a_signal_keeps_what_is_answered_and_tells_how_to_go_on(
     assert ended == 0, said
     assert sorted(int(str(record["line"])) for record in records(tmp_path)) == list(range(1, 31))
     assert upstream.asked.total() == len(prompts) + AT_ONCE
+
+
+# -- a wrong key -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_wrong_key_costs_a_few_calls_and_no_line(tmp_path: Path) -> None:
+    """The run stops, says what is wrong, and is gone on with once the key is right."""
+    upstream = Upstream(key_is_good=False)
+    with trio.fail_after(PATIENCE):
+        async with serving(upstream) as base_url:
+            prompts = prepare(tmp_path, base_url, 60)
+            status, said = await end_of(await begin(tmp_path))
+            assert status == 1
+            assert records(tmp_path) == []
+            assert upstream.asked.total() <= 2 * AT_ONCE
+            assert "waiting does not help: stopped" in said
+            assert "401" in said.splitlines()[-1]
+            upstream.key_is_good = True
+            status, said = await end_of(await begin(tmp_path))
+    assert status == 0, said
+    assert len(records(tmp_path)) == len(prompts)
 
 
 # -- out of room -----------------------------------------------------------------------------------------------------

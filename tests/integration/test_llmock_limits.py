@@ -77,10 +77,6 @@ CONFIGURED = f"rate_limit = {{ requests_per_minute = {RPM}, tokens_per_minute = 
             CONFIGURED,
             500,
             id="configured, tokens run out",
-            marks=pytest.mark.xfail(
-                reason="what answers did not use is credited, though the upstream charges max_tokens: what remains "
-                "dwindles until the learned pace has everybody wait for longer than max_wait"
-            ),
         ),
     ],
 )

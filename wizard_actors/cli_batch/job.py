@@ -8,52 +8,74 @@ import stat
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Final, Self
 
 import trio
 from attrs import Factory, define, frozen
 
-from wizard_actors.batch import run_batch
+from wizard_actors.batch import Patient, run_batch
 from wizard_actors.cli_batch.lines import Line, Lines
 from wizard_actors.cli_batch.output import OutputFile, Recorded, refused
 from wizard_actors.cli_batch.progress import ProgressReport, Tally
 from wizard_actors.cli_batch.questions import LONGEST_LINE, Question, question_of
-from wizard_actors.cli_output import Errors, ExitStatus
+from wizard_actors.cli_output import Errors, ExitStatus, exit_status
 from wizard_actors.client import ResilientClient
-from wizard_actors.config import WizardConfig
+from wizard_actors.config import Strategy, WizardConfig
+from wizard_actors.config.values import BadValue, parse_seconds
 from wizard_actors.errors import ConfigError, ConfigProblem, InvalidPromptError, WizardError
+from wizard_actors.patience import Barred, failure_behind, refusal_of, wait_after
 from wizard_actors.types import WizardResponse
 
-__all__ = ["BatchJob"]
+__all__ = ["BatchJob", "deadline_of"]
 
 STANDARD_INPUT: Final = "-"
 ANOTHER: Final = "name a new output with -o for another input"
+
+GOES_ON: Final = "not all lines were reached: the same command goes on where this one stopped"
+PUT_RIGHT: Final = (
+    "no model of the route can be asked, and waiting does not help: stopped. Nothing is recorded for the lines that "
+    "met this; once it is put right, the same command goes on"
+)
+LATER: Final = (
+    "no model of the route can be asked for longer than a batch waits: stopped. Nothing is recorded for the lines that "
+    "met this; later on the same command goes on"
+)
+
+ENOUGH: Final = 3
+"""Lines that meet barred models only, without an answer between them, until the run is stopped."""
+
+WAIT_TOLD: Final = 1.0
+"""Seconds from which a wait is worth a line."""
 
 
 @frozen(kw_only=True)
 class BatchJob:
     """What `wizard batch` was asked to do: `source` is the input's path or "-", `target` the output's.
 
-    `deadline` is in seconds and bounds each question; `max_concurrency` None means the configuration's. The other
-    settings are those of the command's flags.
+    `deadline`, seconds or a text such as "30s", bounds each question; `max_concurrency` None means the configuration's.
+    The other settings are those of the command's flags.
     """
 
     source: str
     target: Path
     route: str | None
     model: str | None
-    deadline: float | None
+    deadline: float | str | None
     max_concurrency: int | None
     retry_errors: bool
+    strategy: Strategy | None = None
 
     async def run(self, config: WizardConfig, errors: Errors) -> int:
         """Answer what has no outcome yet, and return the exit status: 0 where every line of the input has an answer.
 
         Cancelling cancels the questions under way, and records those that are answered. Raises `ConfigError` for
-        files, names and numbers that are wrong, `StorageError` where the output takes no more.
+        files, names and numbers that are wrong, `StorageError` where the output takes no more; where no model of the
+        route can be asked, and waiting does not help, the error that the last line met.
         """
-        self._check(config)
+        seconds = self._check(config)
         at_once = config.batch.max_concurrency if self.max_concurrency is None else self.max_concurrency
         async with (
             _opened(self.source) as source,
@@ -63,28 +85,55 @@ class BatchJob:
             tally = Tally()
             terminal = None if _logs() or sys.stderr is None or not sys.stderr.isatty() else sys.stderr
             report = ProgressReport(tally, errors, total=total, terminal=terminal)
-            ended = False
+            run = _Run(self, source, output, tally, report, Barred(self._models(config)))
+            ended, advice = False, GOES_ON
             try:
                 with report:
                     async with ResilientClient.open(config) as client:
-                        await _Run(self, client, source, output, tally, report).run(at_once)
+                        await run.run(client, at_once, seconds)
                 ended = True
+            except WizardError as error:  # going on meets again what is wrong with the command or its files
+                advice = "" if exit_status(error) is ExitStatus.WRONG else run.advice
+                raise
             finally:
                 if ended or tally.done:
                     errors.note(f"{output.path}: {tally.summary(report.seconds)}")
-                if not ended:
-                    errors.note("not all lines were reached: the same command goes on where this one stopped")
+                if advice and not ended:
+                    errors.note(advice)
         if tally.failed or tally.failed_before:
             errors.note("--retry-errors asks the failed lines again")
         return ExitStatus.OK if tally.all_answered else ExitStatus.FAILED
 
-    def _check(self, config: WizardConfig) -> None:
-        """Refuse names and numbers that are wrong before a file is touched."""
+    def _check(self, config: WizardConfig) -> float | None:
+        """Refuse names and numbers that are wrong before a file is touched; return the deadline in seconds."""
         config.route(self.route or config.fallback.name)
         if self.model is not None:
             config.model(self.model)
         if self.max_concurrency is not None and self.max_concurrency < 1:
             raise ConfigError([ConfigProblem("max-concurrency", f"must be at least 1, not {self.max_concurrency}")])
+        return None if self.deadline is None else deadline_of(self.deadline)
+
+    def _models(self, config: WizardConfig) -> list[str]:
+        """Return the models that are asked."""
+        chain = config.route(self.route or config.fallback.name).chain if self.model is None else (self.model,)
+        return [name for name in chain if config.model(name).enabled]
+
+
+def deadline_of(given: float | str) -> float:
+    """Return the seconds of a deadline that is a number, as a text too, or a duration as in a configuration.
+
+    Raises `ConfigError` for what is none.
+    """
+    try:
+        try:
+            seconds = parse_seconds(float(given))
+        except ValueError:  # BadValue is one
+            seconds = parse_seconds(given)
+    except BadValue as found:
+        raise ConfigError([ConfigProblem("deadline", found.reason, found.hint)]) from None
+    if seconds <= 0:
+        raise ConfigError([ConfigProblem("deadline", f"must be more than 0 seconds, not {seconds:g}")])
+    return seconds
 
 
 def _logs() -> bool:
@@ -163,30 +212,65 @@ class _Run:
     """Questions in, records out."""
 
     _job: BatchJob
-    _client: ResilientClient
     _source: _Source
     _output: OutputFile
     _tally: Tally
     _report: ProgressReport
+    _barred: Barred
+    advice: str = GOES_ON
+    """How to go on where not all lines were reached."""
     _scope: trio.CancelScope = Factory(trio.CancelScope)
     _stopped: WizardError | None = None
+    _withheld: list[tuple[Question, WizardError]] = Factory(list)
+    """Lines that met barred models only, since the last answer."""
+    _enough: int = ENOUGH
+    _told: bool = False
 
-    async def run(self, at_once: int) -> None:
+    async def run(self, client: ResilientClient, at_once: int, deadline: float | None) -> None:
         """Ask and record until the input ends. Raises what nothing can go on after."""
         questions = _Questions(self._source, self._output.recorded, self._tally, self._report, self._job.retry_errors)
+        self._enough = min(at_once, ENOUGH)
+        ask = Patient(partial(self._ask, client), rng=Random(), deadline=deadline, waits=self._waits)
         with self._scope:
-            await run_batch(self._ask, questions, max_concurrency=at_once, done=self._record)
+            await run_batch(ask, questions, max_concurrency=at_once, done=self._take)
+        if self._stopped is None and self._withheld:
+            self._stop(self._withheld[-1][1], PUT_RIGHT)
         if self._stopped is not None:
             raise self._stopped
 
-    async def _ask(self, question: Question) -> WizardResponse:
+    async def _ask(
+        self, client: ResilientClient, question: Question, /, *, deadline: float | None = None
+    ) -> WizardResponse:
         job = self._job
-        return await self._client.generate(question.prompt, route=job.route, model=job.model, deadline=job.deadline)
+        return await client.generate(
+            question.prompt, route=job.route, model=job.model, strategy=job.strategy, deadline=deadline
+        )
 
-    async def _record(self, _index: int, question: Question, outcome: WizardResponse | WizardError) -> None:
-        if isinstance(outcome, ConfigError):  # then it is every line's, and no line's fault
-            self._stop(outcome)
-            return
+    def _waits(self, error: WizardError, seconds: float) -> None:
+        """Say once why nothing seems to happen."""
+        if not self._told and seconds >= WAIT_TOLD:
+            self._told = True
+            self._report.note(f"waiting {seconds:.3g} s: {error.message} (further waits are not told)")
+
+    async def _take(self, _index: int, question: Question, outcome: WizardResponse | WizardError) -> None:
+        """Record an outcome, unless it is every line's and no line's fault."""
+        failure = failure_behind(outcome)
+        if self._barred.heard(outcome) and failure is not None:
+            self._withheld.append((question, failure))
+            if len(self._withheld) >= self._enough:
+                self._stop(failure, PUT_RIGHT)
+        elif isinstance(failure, ConfigError):
+            self._stop(failure)
+        elif failure is not None and _too_long(failure):
+            self._stop(failure, LATER)
+        else:
+            await self._record(question, outcome if failure is None else failure)
+            if failure is None:  # then it was these lines' own after all
+                withheld, self._withheld = self._withheld, []
+                for each in withheld:
+                    await self._record(*each)
+
+    async def _record(self, question: Question, outcome: WizardResponse | WizardError) -> None:
         record: dict[str, object] = {"line": question.line, "id": question.id, "digest": question.digest}
         failed = isinstance(outcome, WizardError)
         record["error" if failed else "response"] = outcome.to_dict()
@@ -207,9 +291,16 @@ class _Run:
             self._tally.spend(outcome.cost)
         self._report.update()
 
-    def _stop(self, error: WizardError) -> None:
-        self._stopped = self._stopped or error  # the first says why; others follow from it
+    def _stop(self, error: WizardError, advice: str = GOES_ON) -> None:
+        if self._stopped is None:  # the first says why; others follow from it
+            self._stopped, self.advice = error, advice
         self._scope.cancel()
+
+
+def _too_long(error: WizardError) -> bool:
+    """Say whether `error` is a refusal that names a longer wait than a batch has patience for."""
+    now = trio.current_time()
+    return refusal_of(error, now) is not None and wait_after(error, now) is None
 
 
 class _Questions:

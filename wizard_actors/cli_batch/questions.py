@@ -124,6 +124,11 @@ class Question:
 
 
 DECODER: Final = msgspec.json.Decoder(str | LineGiven)
+KEYS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+FOREIGN: Final = frozenset({"custom_id", "body", "messages"})
+"""Keys of lines for OpenAI's batch endpoint and the like."""
+HINT: Final = 'a line here is {"id": ..., "prompt": ...}, and messages are a list under "prompt"'
 
 
 def question_of(line: Line) -> Question:
@@ -138,6 +143,15 @@ def question_of(line: Line) -> Question:
     except RecursionError:
         raise InvalidPromptError("it is nested too deeply") from None
     except msgspec.DecodeError as error:
-        raise InvalidPromptError(str(error)) from None
+        raise InvalidPromptError(f"{error}{_hint(line.text)}") from None
     asked = LineGiven(given) if isinstance(given, str) else given
     return Question(line.number, asked.id, line.digest, asked.as_prompt())
+
+
+def _hint(text: bytes) -> str:
+    """Return what to say to a line that was written for somebody else; nothing where it was not."""
+    try:
+        foreign = sorted(FOREIGN & KEYS.decode(text).keys())
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+    return f" ({', '.join(foreign)}: as in OpenAI's batch format; {HINT})" if foreign else ""

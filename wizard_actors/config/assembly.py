@@ -10,10 +10,12 @@ from typing import Any, Final, Self, TypeAlias
 import attrs
 from attrs import AttrsInstance, define, field, frozen
 
-from wizard_actors.config.checks import DEFAULT_ROUTE, HEDGED_ONLY, NamedModel, NamedRoute, conflicts
+from wizard_actors.config.checks import DEFAULT_ROUTE, NamedModel, NamedRoute, conflicts
+from wizard_actors.config.idle import HEDGED_ONLY, OF_A_MODEL, Given, idle, merged
 from wizard_actors.config.model import BreakerConfig, ModelConfig, RateLimitConfig, RetryConfig, TimeoutsConfig
-from wizard_actors.config.partial import admitted, all_of, chosen, made, overlaid
+from wizard_actors.config.partial import admitted, made, overlaid
 from wizard_actors.config.root import WizardConfig, named_model, named_route
+from wizard_actors.config.strict import all_of, chosen, settings
 from wizard_actors.config.tables import (
     BatchConfig,
     CacheConfig,
@@ -25,13 +27,10 @@ from wizard_actors.config.tables import (
     StreamConfig,
     SupervisionConfig,
 )
-from wizard_actors.config.values import closest
+from wizard_actors.config.values import closest, described
 from wizard_actors.errors import ConfigError, ConfigProblem
 
-__all__ = ["EVERY_MODEL", "SHARED", "Given", "Parts", "Source"]
-
-Given: TypeAlias = Mapping[str, object]
-"""Some settings of a table."""
+__all__ = ["EVERY_MODEL", "SHARED", "Given", "Parts", "Source", "given_twice"]
 
 Source: TypeAlias = WizardConfig | str | os.PathLike[str]
 
@@ -97,11 +96,23 @@ class Parts:
         clashes = list(_clashes(_route_call(name), RouteConfig, before, given))
         return attrs.evolve(self, routes={**self.routes, name: {**before, **given}}).with_problems(clashes)
 
+    def with_source(self, source: Source) -> Self:
+        """Start from `source`."""
+        given: object = source  # a program without a type checker may give anything
+        if not isinstance(given, (WizardConfig, str, os.PathLike)):
+            reason = f"must get a configuration or the path of a file, got {described(given)}"
+            return self.with_problems([ConfigProblem("with_config()", reason, "leave it out for none")])
+        before = self.source
+        found = [] if before is None or before == source else [given_twice("with_config()")]
+        return attrs.evolve(self, source=source if before is None else before).with_problems(found)
+
     def settle(self, providers: Collection[str]) -> WizardConfig:
         """Return the configuration, of which some models have `providers` of the caller's own.
 
         Raises `ConfigError` with everything that is wrong, `EnvVarError` where there is no model and no API key.
         """
+        if self.source is None and any(problem.key == "with_config()" for problem in self.problems):
+            raise ConfigError(list(dict.fromkeys(self.problems)))  # without it nothing else can be judged
         if isinstance(self.source, WizardConfig):
             base: WizardConfig | None = self.source
         elif self.source is not None:
@@ -120,7 +131,7 @@ class _Settling:
     def config(self, providers: Collection[str]) -> WizardConfig:
         models, routes, shared = self._models(), self._routes(), self._shared()
         named = [each if isinstance(each, NamedModel) else named_model(each) for each in models]
-        self.problems += [self._renamed(problem) for problem in conflicts(named, [at for at, _ in routes])]
+        self.problems += [self._renamed(problem) for problem in conflicts(named, [at for at, _ in routes], {})]
         self.problems += _strangers(providers, named)
         if self.problems:
             raise ConfigError(list(dict.fromkeys(self.problems)))
@@ -137,7 +148,7 @@ class _Settling:
         """Return every model; of one that is wrong, its name."""
         every = {name: self._values(name) for name in EVERY_MODEL if name in self.parts.tables}
         models: list[ModelConfig | NamedModel] = (
-            [] if self.base is None else [_with_tables(model, every, {}) for model in self.base.models]
+            [] if self.base is None else [_over_tables(model, every) for model in self.base.models]
         )
         for each in self.parts.models:
             try:
@@ -146,11 +157,26 @@ class _Settling:
                 self._blame(_model_call(each), error.problems)
                 models.append(NamedModel(_name_of(each), enabled=True))
             else:
-                models.append(_with_tables(model, every, {name: _own(each, name) for name in every}))
+                models.append(_under_tables(model, every, {name: _own(each, name) for name in every}))
+        for name in every.keys() & set(OF_A_MODEL):
+            readable = [getattr(model, name) for model in models if isinstance(model, ModelConfig)]
+            if len(readable) == len(models):
+                self._find_idle(name, every[name], readable)
         return models
 
+    def _find_idle(self, name: str, given: Given, in_force: Sequence[AttrsInstance]) -> None:
+        """Blame what is for every model, and has an effect in none. What cannot be read is blamed already."""
+        defaults = {each.name: each.default for each in settings(TABLES[name])}
+        said = {key: value for key, value in {**self.parts.tables[name], **given}.items() if value != defaults.get(key)}
+        unused = [
+            problem
+            for problem in idle(name, said)
+            if problem.key in given and not any(getattr(table, problem.key) == said[problem.key] for table in in_force)
+        ]
+        self._blame(_call(name), unused)
+
     def _values(self, name: str) -> dict[str, object]:
-        values, problems = admitted(TABLES[name], self.parts.tables[name])
+        values, problems = admitted(TABLES[name], self.parts.tables[name], name)
         self._blame(_call(name), problems)
         return values
 
@@ -162,7 +188,10 @@ class _Settling:
             index = int(found[1]) - first
             return found[0] if index < 0 else _model_call(self.parts.models[index])
 
-        return attrs.evolve(problem, key=A_MODEL.sub(name, problem.key), reason=A_MODEL.sub(name, problem.reason))
+        key, reason = A_MODEL.sub(name, problem.key), A_MODEL.sub(name, problem.reason)
+        if reason.endswith(f"as is `{key}`"):  # both are the method of that name
+            reason = "is the name of two models that were added"
+        return attrs.evolve(problem, key=key, reason=reason)
 
     # -- routes
 
@@ -217,12 +246,15 @@ class _Settling:
         if isinstance(before, CacheConfig) and not before.max_entries and "max_entries" not in self.parts.tables[name]:
             reason, hint = "leaves the cache off", "say how many answers it may hold: `max_entries`"
             self.problems.append(ConfigProblem(_call(name), reason, hint))
-        if len(self.problems) == found:
-            try:
-                return overlaid(before, values)
-            except ConfigError as error:
-                self._blame(_call(name), error.problems)
-        return None
+        if len(self.problems) > found:
+            return None
+        try:
+            table = made(SHARED[name], merged(name, chosen(before), values))
+        except ConfigError as error:
+            self._blame(_call(name), error.problems)
+            return None
+        self._blame(_call(name), list(idle(name, chosen(table))))
+        return table
 
 
 def _call(name: str) -> str:
@@ -251,15 +283,36 @@ def _own(model: ModelConfig | Given, name: str) -> Collection[str]:
     return chosen(table) if isinstance(table, TABLES[name]) else table
 
 
-def _with_tables(model: ModelConfig, every: Mapping[str, Given], own: Mapping[str, Collection[str]]) -> ModelConfig:
-    """Return `model` with the settings for every model in its tables, but for its own."""
+def _over_tables(model: ModelConfig, every: Mapping[str, Given]) -> ModelConfig:
+    """Return `model` with the settings for every model in place of its own."""
+    return _with_tables(model, {name: (chosen(getattr(model, name)), given) for name, given in every.items()}, every)
+
+
+def _under_tables(model: ModelConfig, every: Mapping[str, Given], own: Mapping[str, Collection[str]]) -> ModelConfig:
+    """Return `model` with the settings for every model where it has no `own` ones."""
     tables = {
-        name: overlaid(
-            getattr(model, name), {key: value for key, value in given.items() if key not in own.get(name, ())}
-        )
-        for name, given in every.items()
+        name: (given, {key: getattr(getattr(model, name), key) for key in own[name]}) for name, given in every.items()
     }
-    return attrs.evolve(model, **tables) if tables else model
+    others = {name: {key: given[key] for key in given if key not in own[name]} for name, given in every.items()}
+    return _with_tables(model, tables, others)
+
+
+def _with_tables(
+    model: ModelConfig, tables: Mapping[str, tuple[Given, Given]], every: Mapping[str, Given]
+) -> ModelConfig:
+    """Return `model` with `tables`, each a lower and an upper one, without what is for every model and idle here."""
+    changed: dict[str, object] = {}
+    for name, (lower, upper) in tables.items():
+        both = merged(name, lower, upper)
+        idle_here = {problem.key for problem in idle(name, both)} & every[name].keys()
+        changed[name] = made(TABLES[name], {key: value for key, value in both.items() if key not in idle_here})
+    new: Any = changed
+    return attrs.evolve(model, **new) if changed else model
+
+
+def given_twice(key: str) -> ConfigProblem:
+    """Return the problem of what got two different values."""
+    return ConfigProblem(key, "is given twice, with different values", "keep one of them")
 
 
 def _clashes(call: str, table: type[AttrsInstance], before: Given, now: Given) -> Iterator[ConfigProblem]:
@@ -269,7 +322,7 @@ def _clashes(call: str, table: type[AttrsInstance], before: Given, now: Given) -
     new, _ = admitted(table, {name: now[name] for name in both})
     for name in both:
         if old.get(name, before[name]) != new.get(name, now[name]):
-            yield ConfigProblem(f"{call}.{name}", "is given twice, with different values", "keep one of them")
+            yield given_twice(f"{call}.{name}")
 
 
 def _strangers(providers: Collection[str], models: Sequence[NamedModel]) -> Iterator[ConfigProblem]:

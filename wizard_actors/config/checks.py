@@ -8,17 +8,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 
+from wizard_actors.config.idle import Given, idle, idle_in_step
 from wizard_actors.config.values import closest
 from wizard_actors.errors import ConfigProblem
 
-__all__ = ["DEFAULT_ROUTE", "HEDGED_ONLY", "NamedModel", "NamedRoute", "conflicts", "model_conflicts"]
+__all__ = ["DEFAULT_ROUTE", "NamedModel", "NamedRoute", "conflicts", "model_conflicts"]
 
 DEFAULT_ROUTE: Final = "wizard"
-HEDGED_ONLY: Final = ("hedge_delay", "hedge_quantile")
-"""The settings of a route that only the strategy "hedged" reads."""
-
 NO_MODEL: Final = ConfigProblem(
     "models", "is empty: at least one model is needed", "add a `[[models]]` table with a name and a provider"
 )
@@ -26,12 +24,17 @@ NO_MODEL: Final = ConfigProblem(
 
 @frozen
 class NamedModel:
-    """What the checks need of a model; `name`, `group` and `limits`, its rate limit, are None where unreadable."""
+    """What the checks need of a model; `name`, `group` and `limits`, its rate limit, are None where unreadable.
+
+    `priced` says whether it has a price, `tables` what was set in its tables.
+    """
 
     name: str | None
     enabled: bool
     group: str | None = None
     limits: Mapping[str, object] | None = None
+    priced: bool = True
+    tables: Mapping[str, Given] = field(factory=dict)
 
 
 @frozen
@@ -49,9 +52,11 @@ class NamedRoute:
     given: Collection[str] = ()
 
 
-def conflicts(models: Sequence[NamedModel], routes: Sequence[NamedRoute]) -> Iterator[ConfigProblem]:
+def conflicts(
+    models: Sequence[NamedModel], routes: Sequence[NamedRoute], tables: Mapping[str, Given]
+) -> Iterator[ConfigProblem]:
     """Find names that are used twice, chains that name what is not there, models that share a limiter with different
-    limits, and hedges of routes that do not hedge. The first route is the default one.
+    limits, and settings without effect. The first route is the default one; `tables` is what was set in the others.
     """
     if not models:
         yield NO_MODEL
@@ -69,7 +74,16 @@ def conflicts(models: Sequence[NamedModel], routes: Sequence[NamedRoute]) -> Ite
         yield ConfigProblem("models", "are all disabled", "enable one, or remove `enabled = false`")
     yield from _group_problems(models)
     for route in routes:
-        yield from _hedge_problems(route)
+        yield from _strategy_problems(route, models)
+    of_models = {
+        f"models[{index}].{name}": given for index, each in enumerate(models) for name, given in each.tables.items()
+    }
+    for key, given in {**of_models, **tables}.items():
+        yield from _within(key, idle(key.rpartition(".")[2], given))
+
+
+def _within(key: str, problems: Iterator[ConfigProblem]) -> Iterator[ConfigProblem]:
+    return (evolve(problem, key=f"{key}.{problem.key}") for problem in problems)
 
 
 def _taken(name: str | None, key: str, taken: dict[str, str]) -> Iterator[ConfigProblem]:
@@ -112,16 +126,22 @@ def _group_problems(models: Sequence[NamedModel]) -> Iterator[ConfigProblem]:
             )
 
 
-def _hedge_problems(route: NamedRoute) -> Iterator[ConfigProblem]:
-    if route.strategy is None or route.strategy == "hedged":
+def _strategy_problems(route: NamedRoute, models: Sequence[NamedModel]) -> Iterator[ConfigProblem]:
+    if route.strategy is None:
         return
-    for key in HEDGED_ONLY:
-        if key in route.given:
-            yield ConfigProblem(
-                f"{route.key}.{key}",
-                f'has no effect: the strategy is "{route.strategy}"',
-                'set `strategy = "hedged"`, or leave it out',
-            )
+    yield from _within(route.key, idle("fallback", {**dict.fromkeys(route.given), "strategy": route.strategy}))
+    enabled = [model.name for model in models if model.enabled]
+    # Switching a model off for a while leaves the routes as they are: it counts in a chain of all models.
+    everything = not route.chain or list(route.chain) == enabled
+    asked = [model for model in models if everything or model.name in route.chain]
+    if route.strategy == "sequential" or not asked:
+        return
+    if len(asked) == 1:
+        reason, hint = "has no effect: the chain has one model", "add another model to it, or leave the strategy out"
+        yield ConfigProblem(f"{route.key}.strategy", reason, hint)
+    elif route.strategy == "cheapest" and not any(model.priced for model in asked):
+        reason, hint = "has no effect: no model of the chain has a price", "give its models a `price`"
+        yield ConfigProblem(f"{route.key}.strategy", reason, hint)
 
 
 def model_conflicts(model: Mapping[str, object]) -> Iterator[ConfigProblem]:
@@ -132,5 +152,13 @@ def model_conflicts(model: Mapping[str, object]) -> Iterator[ConfigProblem]:
     for table in ("simulated", "local"):
         if model.get(table) is not None and isinstance(provider, str) and provider != table:
             yield ConfigProblem(table, f'is only for models with `provider = "{table}"`')
+    yield from _script_problems(model.get("simulated"))
     if provider == "azure" and model.get("base_url") is None:
         yield ConfigProblem("base_url", 'is required where `provider = "azure"`: each resource has its own')
+
+
+def _script_problems(simulated: object) -> Iterator[ConfigProblem]:
+    script = simulated.get("script") if isinstance(simulated, Mapping) else None
+    for index, step in enumerate(script if isinstance(script, (list, tuple)) else ()):
+        if isinstance(step, Mapping):
+            yield from _within(f"simulated.script[{index}]", idle_in_step(step))

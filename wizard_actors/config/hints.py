@@ -19,6 +19,17 @@ Tree: TypeAlias = "dict[str, Tree | None]"
 HEADER: Final = re.compile(r"[ \t]*(?P<header>\[\[?(?P<name>[^\[\]\n]+)\]\]?)[ \t]*(#.*)?", re.ASCII)
 KEY_WORDS: Final = frozenset({"api_key", "apikey", "api-key", "key", "token", "secret", "password"})
 
+GENERIC: Final = frozenset({"enabled", "name", "model", "max"})
+"""Keys that mean something else in every table that has them."""
+
+SWITCHES: Final = {
+    "cache": "set `max_entries`: the cache is on where that is above 0",
+    "circuit_breaker": "a circuit breaker is always on; `failure_threshold` says when it opens",
+    "rate_limit": "a limit is on where `requests_per_minute` or `tokens_per_minute` is set",
+    "retry": "`max_attempts = 1` switches retries off",
+}
+"""What stands for `enabled` in tables that have no such key."""
+
 
 def tree_of(table: type[AttrsInstance]) -> Tree:
     """Return every key of `table` and of the tables in it."""
@@ -33,14 +44,20 @@ def _tree_in(kind: object) -> Tree | None:
     return None if inner is None else tree_of(inner)
 
 
-def unknown_key(path: KeyPath, tree: Tree, text: str = "") -> str:
-    """Return what to do about the unknown key at `path`, given the tree of all keys and the file's text."""
+def unknown_key(path: KeyPath, tree: Tree, text: str = "", *, table: str = "") -> str:
+    """Return what to do about the unknown key at `path`, given the tree of all keys and the file's text.
+
+    `table` is the name of the table whose tree it is, where that is not the whole.
+    """
     *above, key = path
     if not isinstance(key, str):
         return ""
     if key.casefold() in KEY_WORDS:
         return "a key never stands in this file: name its variable with `api_key_env`, or its file with `api_key_file`"
     here = _table_at(tree, above) or {}
+    names = [part for part in (table, *above) if isinstance(part, str)]
+    if names and names[-1] in SWITCHES and closest(key, ["enabled", "disabled"]):
+        return SWITCHES[names[-1]]
     return (
         _in_a_table_above(key, above, tree, text)
         or _meant(_inside(key, above, here))
@@ -55,7 +72,7 @@ def _in_a_table_above(key: str, above: Sequence[str | int], tree: Tree, text: st
     for depth in range(len(above) - 1, 0, -1):
         outer = above[:depth]
         keys = _table_at(tree, outer)
-        if keys is None or key not in keys or isinstance(above[depth], int):
+        if keys is None or key not in keys or isinstance(above[depth], int) or key == "enabled":
             continue
         header = _first_header_below(outer, text)
         return _meant(shown_key((*outer, key))) + (f" Move it above `{header}`" if header else "")
@@ -63,7 +80,7 @@ def _in_a_table_above(key: str, above: Sequence[str | int], tree: Tree, text: st
 
 
 def _inside(key: str, above: Sequence[str | int], here: Tree) -> str:
-    owners = [name for name, keys in here.items() if keys is not None and key in keys]
+    owners = [name for name, keys in here.items() if keys is not None and key in keys and key not in GENERIC]
     return shown_key((*above, owners[0], key)) if owners else ""
 
 
@@ -73,12 +90,14 @@ def _near(key: str, above: Sequence[str | int], tree: Tree) -> str:
         if depth and isinstance(above[depth - 1], str) and depth < len(above) and isinstance(above[depth], int):
             continue  # "models" of ("models", 0): the same table without its index
         meant = closest(key, _table_at(tree, above[:depth]) or {})
-        if meant:
+        if meant and (depth == len(above) or meant not in GENERIC):
             return shown_key((*above[:depth], meant))
     return ""
 
 
 def _elsewhere(key: str, tree: Tree) -> str:
+    if key in GENERIC:
+        return ""
     return next((shown_key(path) for path in _all_keys(tree) if path[-1] == key), "")
 
 

@@ -168,8 +168,9 @@ class ModelSettings(TypedDict, total=False):
 
 
 class RouteSettings(TypedDict, total=False):
-    """The keys of `RouteConfig` but its name and its chain."""
+    """The keys of `RouteConfig` but its name."""
 
+    chain: Sequence[str]
     strategy: Strategy
     hedge_delay: Duration
     hedge_quantile: float | None

@@ -16,6 +16,7 @@ from cattrs.errors import BaseValidationError
 from wizard_actors.config.checks import DEFAULT_ROUTE, NamedModel, NamedRoute, conflicts, model_conflicts
 from wizard_actors.config.environment import overrides, set_by
 from wizard_actors.config.hints import Tree, tree_of, unknown_key
+from wizard_actors.config.idle import OF_A_MODEL, Given, idle, merged
 from wizard_actors.config.merge import Origin, Origins, merge_defaults, note
 from wizard_actors.config.model import LocalConfig, ModelConfig, RateLimitConfig
 from wizard_actors.config.secret import key_from_env, key_from_file, require_file
@@ -81,7 +82,7 @@ class Loading(Generic[C]):
         made = self._structure()
         named = self._named_models()
         if named is not None:
-            self._add(conflicts(named, self._named_routes()))
+            self._add_new(conflicts(named, self._named_routes(), self._single_tables()))
         for index, model in self._tables_in("models"):
             self._check_model(index, model)
         self._check_file(("server", "api_keys_file"), self._table("server"), ServerConfig, require_file)
@@ -100,6 +101,11 @@ class Loading(Generic[C]):
             variable = self._variables.get(problem.key)
             reason = problem.reason if variable is None else set_by(variable, BadValue(problem.reason)).reason
             self._problems.setdefault(attrs.evolve(problem, reason=reason))
+
+    def _add_new(self, problems: Iterator[ConfigProblem]) -> None:
+        """Add what is wrong with settings that are right by themselves."""
+        known = {problem.key for problem in self._problems}
+        self._add(problem for problem in problems if problem.key not in known)
 
     # -- what the tables hold, as far as they can be read -------------------------------------------------------------
 
@@ -135,14 +141,25 @@ class Loading(Generic[C]):
     def _apply_environment(self) -> None:
         found, problems = overrides(self.env, self._sections())
         self._add(iter(problems))
+        given: dict[KeyPath, dict[str, object]] = {}
         for override in found:
+            given.setdefault(override.path[:-1], {})[str(override.path[-1])] = override.value
+            self._variables[shown_key(override.path)] = override.variable
+        for path, values in given.items():
             table: object = self.tables
-            for part in override.path[:-1]:
+            for part in path:
                 table = table.setdefault(part, {}) if isinstance(table, dict) else None
             if isinstance(table, dict):
-                table[override.path[-1]] = override.value
-                self.origins[shown_key(override.path)] = "environment"
-                self._variables[shown_key(override.path)] = override.variable
+                self._override(path, table, values)
+
+    def _override(self, path: KeyPath, table: dict[str, object], values: Given) -> None:
+        """Put the environment's `values` into the file's `table`; what they switch off there goes with them."""
+        kept = merged(str(path[-1]), table, values)
+        for key in table.keys() - kept.keys():
+            del self.origins[shown_key((*path, key))]
+        table.clear()
+        table.update(kept)
+        self.origins |= {shown_key((*path, key)): "environment" for key in values}
 
     def _check_defaults(self) -> None:
         """Report mistakes in `[defaults]` once, there, and not in every model."""
@@ -184,6 +201,16 @@ class Loading(Generic[C]):
             if isinstance(model, dict):
                 models[index], keys = merge_defaults(defaults, model, index, self.origins, self.models_from)
                 self._inherited |= keys
+        self._add_new(self._idle_defaults(defaults))
+
+    def _idle_defaults(self, defaults: Given) -> Iterator[ConfigProblem]:
+        """Find the defaults that have an effect in no model."""
+        for name in OF_A_MODEL:
+            table = defaults.get(name)
+            for problem in idle(name, table) if isinstance(table, Mapping) else ():
+                places = (shown_key(("models", index, name, problem.key)) for index, _ in self._tables_in("models"))
+                if self._inherited.isdisjoint(places):
+                    yield attrs.evolve(problem, key=shown_key(("defaults", name, problem.key)))
 
     def _structure(self) -> C | None:
         try:
@@ -204,6 +231,8 @@ class Loading(Generic[C]):
                 enabled=model.get("enabled") is not False,
                 group=_text(model.get("rate_limit_group")),
                 limits=_limits(model.get("rate_limit", {})),
+                priced=model.get("price") is not None,
+                tables={name: given for name in OF_A_MODEL if isinstance(given := model.get(name), dict)},
             )
             for _, model in self._tables_in("models")
         ]
@@ -219,10 +248,14 @@ class Loading(Generic[C]):
             for key, route in routes
         ]
 
+    def _single_tables(self) -> dict[str, Given]:
+        """Return what was set in the tables that no model and no route has."""
+        return {name: self._table(name) for name in self._sections() if name not in {"defaults", "fallback"}}
+
     def _check_model(self, index: int, model: dict[str, object]) -> None:
         path = ("models", index)
         for conflict in model_conflicts(model):
-            self._blame((*path, conflict.key), BadValue(conflict.reason, conflict.hint))
+            self._blame(f"{shown_key(path)}.{conflict.key}", BadValue(conflict.reason, conflict.hint))
         if model.get("enabled") is False:
             return
         self._check_variable((*path, "api_key_env"), model)
@@ -238,7 +271,7 @@ class Loading(Generic[C]):
             try:
                 key_from_env(variable, self.env)
             except BadValue as bad:
-                self._blame(path, bad, variable)
+                self._blame(shown_key(path), bad, variable)
 
     def _check_file(
         self,
@@ -252,13 +285,12 @@ class Loading(Generic[C]):
             try:
                 check_file(file)
             except BadValue as bad:
-                self._blame(path, bad)
+                self._blame(shown_key(path), bad)
 
-    def _blame(self, path: KeyPath, bad: BadValue, variable: str | None = None) -> None:
+    def _blame(self, key: str, bad: BadValue, variable: str | None = None) -> None:
         """Report a value where it was given: in its own table, in `[defaults]`, or by a variable."""
-        key = shown_key(path)
         if key in self._inherited:
-            key = shown_key(("defaults", *path[2:]))
+            key = f"defaults{key[key.index('.') :]}"  # from "models[0].ca_file"
         if key in self._variables:
             bad = set_by(self._variables[key], bad)
         self._problems.setdefault(ConfigProblem(key, bad.reason, bad.hint), variable)

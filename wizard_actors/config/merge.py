@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, TypeAlias
 
+from wizard_actors.config.idle import OF_A_MODEL, idle, merged
 from wizard_actors.config.strict import KeyPath, shown_key
 
 __all__ = ["Origin", "Origins", "merge_defaults", "note"]
@@ -39,14 +40,18 @@ def merge_defaults(
 
     Where a model chooses its own key file, a variable from `[defaults]` does not stand beside it, nor the other way
     round; a model without a provider's account needs neither. The tables of the simulated and the embedded model go to
-    such models alone.
+    such models alone. A default that would have no effect beside the model's own settings is left out.
     """
 
     def inherited_from(path: KeyPath) -> Origin:
         return origins.get(shown_key(("defaults", *path[2:])), "defaults")
 
     provider = model.get("provider", defaults.get("provider"))
-    suitable = {key: value for key, value in defaults.items() if _suits(key, provider, model)}
+    suitable = {
+        key: _effective(key, value, model.get(key, {}))
+        for key, value in defaults.items()
+        if _suits(key, provider, model)
+    }
     inherited: Origins = {}
     given: Origins = {}
     for key, value in suitable.items():
@@ -62,6 +67,15 @@ def _suits(key: str, provider: object, model: Mapping[str, object]) -> bool:
     if key in KEYS:
         return KEYS[key] not in model and provider not in OWN_TABLE
     return key != "name"
+
+
+def _effective(name: str, table: object, own: object) -> object:
+    """Return what of the table `name` of the defaults has an effect in a model with such an `own` one."""
+    if name not in OF_A_MODEL or not isinstance(table, Mapping) or not isinstance(own, Mapping):
+        return table
+    both = merged(name, table, own)
+    lost = {problem.key for problem in idle(name, both)}
+    return {key: value for key, value in table.items() if key in both and (key in own or key not in lost)}
 
 
 def _merged(defaults: Mapping[str, object], own: Mapping[str, object]) -> dict[str, object]:

@@ -167,7 +167,8 @@ class BreakerConfig:
 
     It opens after `failure_threshold` failures within `window` seconds; where `failure_rate` is set, instead once
     that share of at least `minimum_calls` calls in the window failed. It stays open for about `open_for` seconds, then
-    admits at most `half_open_probes` calls at a time, and closes after `success_threshold` successes.
+    admits at most `half_open_probes` calls at a time, each until its first token, and closes after `success_threshold`
+    successes.
     """
 
     failure_threshold: int = field(default=5, validator=at_least(1))
@@ -217,7 +218,8 @@ class ScriptStep:
     """What the next `times` calls of a simulated model meet.
 
     `after_words` is how much of the answer comes before the fault, `retry_after` and `delay` are in seconds (None: no
-    such header, and the fault's own pace), `status` replaces the fault's own HTTP status.
+    such header, and the fault's own pace), `status` replaces the fault's own HTTP status. A `ModelConfig` refuses what
+    the fault does not read.
     """
 
     fault: Fault
@@ -319,7 +321,8 @@ class ModelConfig:
     _environ: Mapping[str, str] | None = field(default=None, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        problems = list(model_conflicts({each.name: getattr(self, each.name) for each in attrs.fields(type(self))}))
+        tables = {each.name: getattr(self, each.name) for each in attrs.fields(type(self))}
+        problems = list(model_conflicts({**tables, "simulated": self.simulated and attrs.asdict(self.simulated)}))
         if problems:
             raise ConfigError(problems)
         if self.base_url is not None:

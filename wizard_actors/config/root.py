@@ -11,14 +11,15 @@ from typing import Any, Self, TypeVar, cast
 import attrs
 from attrs import field, frozen
 
-from wizard_actors.config.checks import DEFAULT_ROUTE, HEDGED_ONLY, NamedModel, NamedRoute, conflicts
+from wizard_actors.config.checks import DEFAULT_ROUTE, NamedModel, NamedRoute, conflicts
 from wizard_actors.config.environment import API_KEYS, models_from_keys
+from wizard_actors.config.idle import HEDGED_ONLY, OF_A_MODEL
 from wizard_actors.config.load import Loading
 from wizard_actors.config.merge import Origin, Origins
 from wizard_actors.config.model import ModelConfig
 from wizard_actors.config.secret import Secret
 from wizard_actors.config.source import parse, read
-from wizard_actors.config.strict import Field, KeyPath, default_of, settings, shown_key, strict
+from wizard_actors.config.strict import Field, KeyPath, chosen, default_of, settings, shown_key, strict
 from wizard_actors.config.tables import (
     BatchConfig,
     CacheConfig,
@@ -62,7 +63,7 @@ class WizardConfig:
     `fallback` is the default route, named "wizard", `routes` the others. Once made, every route's chain is spelled out.
 
     Raises `ConfigError` with every problem found: names used twice, chains that name no model, models of one
-    `rate_limit_group` with different limits, hedges of a route that does not hedge.
+    `rate_limit_group` with different limits, settings without effect, as hedges of a route that does not hedge.
     """
 
     models: tuple[ModelConfig, ...] = field(converter=_as_models)
@@ -80,9 +81,8 @@ class WizardConfig:
 
     def __attrs_post_init__(self) -> None:
         routes = [("fallback", self.fallback), *((f"routes[{i}]", route) for i, route in enumerate(self.routes))]
-        problems = list(
-            conflicts([named_model(model) for model in self.models], [named_route(*each) for each in routes])
-        )
+        models, named = [named_model(model) for model in self.models], [named_route(*each) for each in routes]
+        problems = list(conflicts(models, named, {"retry_budget": chosen(self.retry_budget)}))
         if self.fallback.name != DEFAULT_ROUTE:
             problems.append(ConfigProblem("fallback.name", f'must be "{DEFAULT_ROUTE}"', "others go into `routes`"))
         if problems:
@@ -169,7 +169,14 @@ class WizardConfig:
 
 def named_model(model: ModelConfig) -> NamedModel:
     """Return what the checks need of `model`."""
-    return NamedModel(model.name, model.enabled, model.rate_limit_group, attrs.asdict(model.rate_limit))
+    return NamedModel(
+        model.name,
+        model.enabled,
+        model.rate_limit_group,
+        attrs.asdict(model.rate_limit),
+        priced=model.price is not None,
+        tables={name: chosen(getattr(model, name)) for name in OF_A_MODEL},
+    )
 
 
 def named_route(key: str, route: RouteConfig) -> NamedRoute:

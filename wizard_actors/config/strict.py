@@ -29,7 +29,9 @@ __all__ = [
     "Field",
     "KeyPath",
     "admit",
+    "all_of",
     "check",
+    "chosen",
     "default_of",
     "inner_table",
     "is_choice",
@@ -81,6 +83,17 @@ def default_of(setting: Field, table: attrs.AttrsInstance) -> object:
     if hasattr(default, "takes_self"):  # an attrs.Factory, which is no class to type checkers
         return default.factory(table) if default.takes_self else default.factory()
     return default
+
+
+def all_of(table: attrs.AttrsInstance) -> dict[str, object]:
+    """Return every setting of `table`."""
+    return {each.name: getattr(table, each.name) for each in settings(type(table))}
+
+
+def chosen(table: attrs.AttrsInstance) -> dict[str, object]:
+    """Return the settings of `table` that are not at their defaults."""
+    defaults = {each.name: default_of(each, table) for each in settings(type(table))}
+    return {name: value for name, value in all_of(table).items() if value != defaults[name]}
 
 
 def admit(value: object, field: Field) -> Any:  # noqa: ANN401 - of the field's own type, which attrs does not carry

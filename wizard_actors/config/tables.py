@@ -10,9 +10,10 @@ from typing import Literal, TypeAlias, cast
 
 from attrs import field, frozen
 
-from wizard_actors.config.strict import strict
-from wizard_actors.config.values import BadValue, Seconds, above, address, at_least, between, plain_name
-from wizard_actors.errors import ConfigError, ConfigProblem
+from wizard_actors.config.idle import idle
+from wizard_actors.config.strict import chosen, strict
+from wizard_actors.config.values import BadValue, Seconds, above, address, at_least, between, not_empty, plain_name
+from wizard_actors.errors import ConfigError
 
 __all__ = [
     "BatchConfig",
@@ -57,15 +58,15 @@ class RouteConfig:
     hedge_delay: Seconds = field(default=2.0, validator=at_least(0))
     hedge_quantile: float | None = field(default=None, validator=between(0, 1))
     spill: bool = False
-    static_answer: str | None = None
+    static_answer: str | None = field(default=None, validator=not_empty)
 
 
 @frozen(kw_only=True, field_transformer=strict)
 class CacheConfig:
-    """The response cache, off while `max_entries` is 0.
+    """The response cache, off while `max_entries` is 0, and then without any other setting.
 
     `max_bytes` bounds the cached answers, `ttl` is in seconds. An entry that expired less than `stale_if_error` seconds
-    ago is served, marked, when all models fail; that needs the cache to be on.
+    ago is served, marked, when all models fail. Raises `ConfigError` for settings of a cache that is off.
     """
 
     max_entries: int = field(default=0, validator=at_least(0))
@@ -74,9 +75,8 @@ class CacheConfig:
     stale_if_error: Seconds = field(default=0.0, validator=at_least(0))
 
     def __attrs_post_init__(self) -> None:
-        if self.stale_if_error and not self.max_entries:
-            reason, hint = "has no effect while the cache is off", "set `max_entries`, or leave it out"
-            raise ConfigError([ConfigProblem("stale_if_error", reason, hint)])
+        if problems := list(idle("cache", chosen(self))):
+            raise ConfigError(problems)
 
 
 def _storage(_instance: object, _attribute: object, value: str) -> None:
@@ -171,6 +171,7 @@ class RetryBudgetConfig:
     """What retries and hedges of the whole client may cost, in retries; one costs 1.
 
     Starts with `initial`, refills by `refill_per_second` up to `refill_to`; each request adds `deposit`, up to `max`.
+    A `WizardConfig` refuses an `initial` above `max`, and other settings beside `enabled = False`.
     """
 
     initial: float = field(default=10.0, validator=at_least(0))

@@ -38,8 +38,6 @@ TEMPLATE: Final = """\
 #open_for = 30
 #success_threshold = 2              # successes that close it again
 #half_open_probes = 1               # calls at once that try whether it can close
-#failure_rate = 0.5                 # instead of failure_threshold: this share of ...
-#minimum_calls = 20                 # ... at least so many calls
 
 [defaults.rate_limit]
 #requests_per_minute = 500          # default: unknown, learned from responses
@@ -74,6 +72,7 @@ api_key_env = "OPENAI_API_KEY"      # the variable that holds the key; never the
 #model = "claude-haiku-4-5"
 #api_key_file = "anthropic.key"     # a file that holds the key
 #timeouts = { first_token = 10 }    # merged over [defaults]
+#circuit_breaker = { failure_rate = 0.5, minimum_calls = 20 }   # of at least so many calls; for failure_threshold
 #retry = { errors = { overloaded = { max_attempts = 5, base_delay = 1, max_delay = 30 } } }   # after this error
 
 #[[models]]
@@ -103,7 +102,9 @@ api_key_env = "OPENAI_API_KEY"      # the variable that holds the key; never the
 #[[models.simulated.script]]
 #fault = "disconnect"
 #after_words = 3
-#delay = 0.5
+#[[models.simulated.script]]
+#fault = "slow_first_token"
+#delay = 20
 #[[models.simulated.script]]
 #fault = "error"
 #status = 503
@@ -128,10 +129,10 @@ api_key_env = "OPENAI_API_KEY"      # the variable that holds the key; never the
 # -- what they share ------------------------------------------------------------------------------------------
 
 [cache]
-#max_entries = 0                    # 0: off
+#max_entries = 1000                 # default: 0, off; the other keys need it
 #max_bytes = 67_108_864
 #ttl = "1h"
-#stale_if_error = 0                 # how long after that an entry may stand in when all models fail; needs max_entries
+#stale_if_error = 0                 # how long after that an entry may stand in when all models fail
 
 [sessions]
 #storage = "memory:"                # "memory:" | "sqlite:wizard.db" | "file:sessions"

@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
+from types import NoneType
 from typing import Annotated, Any, Final, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
@@ -28,6 +29,7 @@ __all__ = [
     "header_names",
     "http_url",
     "masked_url",
+    "not_empty",
     "parse_seconds",
     "plain_name",
     "proxy_url",
@@ -48,7 +50,15 @@ DURATION_TEXT: Final = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,15})?) ?(
 VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]*", re.ASCII)
 HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)  # RFC 9110's token
 LONGEST_NAME: Final = 200
-LONGEST_NUMBER: Final = 10**20
+SHOWN: Final[Sequence[tuple[type, str]]] = (
+    (str, "a text"),
+    (Mapping, "a table"),
+    (list, "a list"),
+    (tuple, "a list"),
+    (NoneType, "nothing"),
+)
+LONGEST_EXPONENT: Final = 20
+LONGEST_NUMBER: Final = 10**LONGEST_EXPONENT
 
 
 class BadValue(ValueError):  # noqa: N818 - a finding on its way to a ConfigError, not an error that anyone meets
@@ -62,18 +72,15 @@ class BadValue(ValueError):  # noqa: N818 - a finding on its way to a ConfigErro
 
 def described(value: object) -> str:
     """Say what `value` is without repeating any text in it."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        # Python refuses to print integers of very many digits.
-        return str(value) if abs(value) < LONGEST_NUMBER else "a very large number"
-    if isinstance(value, str):
-        return "a text"
-    if isinstance(value, Mapping):
-        return "a table"
-    if isinstance(value, (list, tuple)):
-        return "a list"
-    return f"a value of type {type(value).__name__}"
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            # Python refuses to print integers of very many digits.
+            return str(value) if abs(value) < LONGEST_NUMBER else "a very large number"
+        case Decimal():
+            return str(value) if not value.is_finite() or value.adjusted() < LONGEST_EXPONENT else "a very large number"
+    return next((shown for kind, shown in SHOWN if isinstance(value, kind)), f"a value of type {type(value).__name__}")
 
 
 def parse_seconds(value: object) -> float:
@@ -168,6 +175,13 @@ def plain_name(value: str) -> None:
         raise BadValue("must be printable text without a space at its ends")
     if len(value) > LONGEST_NAME:
         raise BadValue(f"must be at most {LONGEST_NAME} characters long, got {len(value)}")
+
+
+@_validator
+def not_empty(value: str) -> None:
+    """Check that a text says something."""
+    if not value.strip():
+        raise BadValue("must not be empty")
 
 
 @_validator

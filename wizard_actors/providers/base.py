@@ -8,6 +8,10 @@ the shared HTTP client, and is called by `wizard_actors.attempt` alone:
             ...
 
 The attempt puts its deadlines round `open` and round each `read`; a provider itself bounds only the connection.
+
+An exchange may be left in another task than the one that entered it: the winner of a race is read by the caller, and a
+stream that nobody reads is closed by the client. So nothing that belongs to a task, a nursery or a cancel scope, may be
+open between an exchange's entry and its end, but for the duration of one call.
 """
 
 from __future__ import annotations
