@@ -394,3 +394,26 @@ def test_ctrl_c_at_any_moment_of_a_calls_way_leaks_nothing() -> None:
 
     assert strike > 150
     assert leaks == []
+
+
+async def test_options_that_do_not_exist_are_told_with_where_they_belong(autojump_clock: MockClock) -> None:
+    """All that is wrong at once."""
+    async with client_of(Scripted()) as client:
+        with pytest.raises(ConfigError) as caught:
+            await client.generate("Why?", temperature=5, strategy="best", model=["a"])  # type: ignore[call-arg, arg-type]  # what an untyped program may write
+        assert [problem.key for problem in caught.value.problems] == ["temperature", "strategy", "strategy", "model"]
+
+
+async def test_a_closed_client_says_so(autojump_clock: MockClock) -> None:
+    """Not that some actor of its has stopped."""
+    async with client_of(Scripted()) as client:
+        pass
+    with pytest.raises(ActorStoppedError, match="the client is closed"):
+        await client.generate("Why?")
+
+
+async def test_a_client_opens_from_nothing_else_than_a_config_or_a_path(autojump_clock: MockClock) -> None:
+    """The error says what it takes."""
+    with pytest.raises(ConfigError, match="a WizardConfig or a path"):
+        async with ResilientClient.open(None):  # type: ignore[arg-type]  # what an untyped program may write
+            pass

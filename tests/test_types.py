@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
@@ -110,7 +111,7 @@ def test_what_no_model_could_answer_is_refused_at_once(prompt: type[Prompt], rea
 def test_a_role_that_does_not_exist_is_refused() -> None:
     """Roles are a closed set; their names are accepted for them."""
     assert Message("assistant", "Because").role is Role.ASSISTANT
-    with pytest.raises(ValueError, match="narrator"):
+    with pytest.raises(InvalidPromptError, match="narrator"):
         Message("narrator", "Once upon a time")
 
 
@@ -258,3 +259,17 @@ def test_a_part_that_is_neither_text_nor_image_is_refused() -> None:
     """A bare string among the parts would be lost without a word."""
     with pytest.raises(InvalidPromptError, match="Text or Image"):
         Message("user", ["Why?"])  # type: ignore[list-item]  # the mistake
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Message("usr", "Why?"),
+        lambda: Message("user", None),  # type: ignore[arg-type]  # what an untyped program may write
+        lambda: Prompt("Why?", stop=5),  # type: ignore[arg-type]  # the same
+    ],
+)
+def test_what_is_no_message_or_prompt_is_told_as_any_other_mistake(make: Callable[[], object]) -> None:
+    """Whoever catches the package's errors catches these, too."""
+    with pytest.raises(InvalidPromptError):
+        make()

@@ -198,6 +198,8 @@ def _check(items: object, max_concurrency: object) -> None:
         )
     if isinstance(items, str | bytes):
         raise InvalidPromptError("a batch takes several prompts: put a single text into a list")
+    if not isinstance(items, Iterable | AsyncIterable):
+        raise InvalidPromptError(f"a batch takes several prompts, in a list for example, not {type(items).__name__}")
 
 
 class _Pulled(Generic[T]):

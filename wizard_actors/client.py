@@ -106,6 +106,8 @@ class ResilientClient:
         """
         if not trio.lowlevel.in_trio_run():
             raise UnsupportedError("a ResilientClient runs under Trio, in trio.run(main)", feature="event loop")
+        if not isinstance(config, WizardConfig | str | os.PathLike):
+            raise ConfigError([ConfigProblem("config", f"must be a WizardConfig or a path, not {config!r}")])
         settings = config if isinstance(config, WizardConfig) else WizardConfig.load(config)
         randomness, stream, clients = rng or Random(), EventStream(), Clients()
         metrics, watch = Metrics(trio.current_time()), IdleWatch(settings.stream.consumer_idle)
@@ -139,7 +141,7 @@ class ResilientClient:
         Raises `InvalidPromptError` and `ConfigError` before anything is sent; `DeadlineExceededError`; where every
         model failed, `FallbackError`, or with one model `RetryError` or that model's own error. All list every attempt.
         """
-        return await Answering(self._shared, self._request(prompt, Delivery.WHOLE, **options)).whole()
+        return await Answering(self._shared, self._request(prompt, Delivery.WHOLE, options)).whole()
 
     def stream(
         self,
@@ -159,7 +161,7 @@ class ResilientClient:
         how = self.config.stream.delivery if delivery is None else delivery
         if how not in {"live", "buffered"}:
             raise ConfigError([ConfigProblem("delivery", f'must be "live" or "buffered", not {how!r}')])
-        return ResponseStream(self._shared, self._request(prompt, Delivery(how), **options), self._watch)
+        return ResponseStream(self._shared, self._request(prompt, Delivery(how), options), self._watch)
 
     async def generate_batch(
         self,
@@ -264,45 +266,29 @@ class ResilientClient:
 
     def _check(self, options: AskOptions) -> None:
         """Raise what is wrong with the options, whatever the prompt."""
-        self._request("?", Delivery.WHOLE, **options)
+        self._request("?", Delivery.WHOLE, options)
 
     def _at_once(self, max_concurrency: int | None) -> int:
         return self.config.batch.max_concurrency if max_concurrency is None else max_concurrency
 
-    def _request(
-        self,
-        prompt: str | Prompt,
-        delivery: Delivery,
-        *,
-        route: str | None = None,
-        model: str | None = None,
-        strategy: Strategy | None = None,
-        deadline: float | None = None,
-        cache: CacheUse = "use",
-        tenant: str = "",
-    ) -> Request:
+    def _request(self, prompt: str | Prompt, delivery: Delivery, options: AskOptions) -> Request:
         if not isinstance(prompt, (str, Prompt)):
             raise InvalidPromptError(
                 f"a prompt is a str or a Prompt, not {type(prompt).__name__}: messages go into a Prompt"
             )
-        if deadline is not None and (isinstance(deadline, bool | str | complex) or not deadline > 0):
-            raise ConfigError([ConfigProblem("deadline", f"must be more than 0 seconds, not {deadline!r}")])
-        if strategy is not None:
-            _one_of("strategy", strategy, get_args(Strategy))
-            if model is not None:
-                raise ConfigError([ConfigProblem("strategy", "has no effect where one model is asked alone")])
-        _one_of("cache", cache, get_args(CacheUse))
-        if not isinstance(tenant, str):
-            raise ConfigError([ConfigProblem("tenant", f"must be a text, not {tenant!r}")])
+        _check_options(options)
+        deadline, route = options.get("deadline"), options.get("route")
         return Request(
             prompt=prompt if isinstance(prompt, Prompt) else Prompt(prompt),
-            route=self._route(self.config.fallback.name if route is None else route, model, strategy),
+            route=self._route(
+                self.config.fallback.name if route is None else route, options.get("model"), options.get("strategy")
+            ),
             request_id=f"{self._shared.rng.getrandbits(64):016x}",
             delivery=delivery,
             deadline=math.inf if deadline is None else trio.current_time() + deadline,
             given=deadline,
-            cache=cache,
-            tenant=tenant,
+            cache=options.get("cache", "use"),
+            tenant=options.get("tenant", ""),
         )
 
     def _route(self, name: str, model: str | None, strategy: Strategy | None) -> RouteConfig:
@@ -318,6 +304,29 @@ class ResilientClient:
         return self._routes[key]
 
 
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError([ConfigProblem(name, f"must be one of {', '.join(known)}, not {value!r}")])
+def _check_options(options: AskOptions) -> None:
+    """Raise what is wrong with the options of a request, whatever the prompt."""
+    problems = [
+        ConfigProblem(name, "is no option of a request", "what belongs to the prompt goes into a Prompt")
+        for name in options
+        if name not in AskOptions.__annotations__
+    ]
+    deadline, strategy, cache = options.get("deadline"), options.get("strategy"), options.get("cache", "use")
+    if deadline is not None and (isinstance(deadline, bool | str | complex) or not deadline > 0):
+        problems.append(ConfigProblem("deadline", f"must be more than 0 seconds, not {deadline!r}"))
+    if strategy is not None and strategy not in get_args(Strategy):
+        known = ", ".join(get_args(Strategy))
+        problems.append(ConfigProblem("strategy", f"must be one of {known}, not {strategy!r}"))
+    if strategy is not None and options.get("model") is not None:
+        problems.append(ConfigProblem("strategy", "has no effect where one model is asked alone"))
+    if cache not in get_args(CacheUse):
+        problems.append(ConfigProblem("cache", f"must be one of {', '.join(get_args(CacheUse))}, not {cache!r}"))
+    names: dict[str, object] = {name: options.get(name) for name in ("route", "model")}
+    names["tenant"] = options.get("tenant", "")
+    problems += [
+        ConfigProblem(name, f"must be a text, not {value!r}")
+        for name, value in names.items()
+        if not isinstance(value, str) and (value is not None or name == "tenant")
+    ]
+    if problems:
+        raise ConfigError(problems)

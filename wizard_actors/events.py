@@ -14,8 +14,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
+from inspect import iscoroutinefunction
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 import trio
 from attrs import field, fields, frozen, has
@@ -323,6 +324,10 @@ class EventStream:
         next: its first failure is logged with the traceback, the others are counted in `listener_failures`. It must not
         publish.
         """
+        if iscoroutinefunction(callback) or not callable(cast("object", callback)):
+            raise TypeError(
+                f"a listener is a plain function, which is called in the middle of a request, not {callback!r}"
+            )
         listener = _Listener(callback)
         self._listeners = (*self._listeners, listener)
 

@@ -47,6 +47,8 @@ class Race:
 
         Cancelled, or left by an error, it has closed every lane.
         """
+        sole: BaseException | None = None
+        winner: Begun | None = None
         try:
             async with trio.open_nursery() as nursery:
                 await self._go(nursery)
@@ -57,10 +59,12 @@ class Race:
         except BaseExceptionGroup as group:
             if len(group.exceptions) > 1:
                 raise
-            raise group.exceptions[0] from None  # a Ctrl-C that came here, or a bug
+            sole = group.exceptions[0]  # a Ctrl-C that came here, or a bug: raised as it is
         finally:
             if self._winner is not None:
-                await _drop(self._winner)
+                await _drop(self._winner)  # noqa: ASYNC102 - an exchange's end shields itself where it must
+        if sole is not None:
+            raise sole
         if winner is None:
             raise self._error or AssertionError("a race ends with a winner or an error")
         return winner

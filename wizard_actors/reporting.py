@@ -11,9 +11,10 @@ from typing import Final
 import trio
 
 from wizard_actors.books import Books
-from wizard_actors.errors import MailboxFullError, WizardError
+from wizard_actors.errors import ActorStoppedError, MailboxFullError, WizardError
 from wizard_actors.events import RequestBegan, RequestEnded, Shed
 from wizard_actors.metrics import overhead
+from wizard_actors.shared import Shared
 
 __all__ = ["reported"]
 
@@ -40,6 +41,7 @@ def reported(books: Books) -> Iterator[None]:
     books.publish(RequestBegan(books.began, request.request_id, request.route.name, request.route.strategy))
     shared.in_flight += 1
     try:
+        _check_open(shared)
         yield
     except WizardError as error:
         code = error.code
@@ -53,6 +55,11 @@ def reported(books: Books) -> Iterator[None]:
     finally:
         shared.in_flight -= 1
         _report(books, code)
+
+
+def _check_open(shared: Shared) -> None:
+    if shared.stopping.is_set():
+        raise ActorStoppedError("the client is closed, or about to be: it takes no more requests", actor="wizard")
 
 
 def _report(books: Books, code: str) -> None:

@@ -60,10 +60,14 @@ class IdleWatch:
             yield
         finally:
             nursery.cancel_scope.cancel()
+            sole: BaseException | None = None
             try:
-                await manager.__aexit__(None, None, None)  # not the block's error: a nursery would wrap it
+                # Without the block's error, which a nursery would wrap; what it waits for has been cancelled.
+                await manager.__aexit__(None, None, None)  # noqa: ASYNC102 - see above
             except BaseExceptionGroup as group:
-                raise group.exceptions[0] from None  # a Ctrl-C that came here, or a bug
+                sole = group.exceptions[0]  # a Ctrl-C that came here, or a bug: raised as it is
+            if sole is not None:
+                raise sole
 
     async def _watch(self, nursery: trio.Nursery) -> None:
         while True:

@@ -109,7 +109,16 @@ class ToolCall:
     arguments: str
 
 
+def _as_role(value: str) -> Role:
+    try:
+        return Role(value)
+    except ValueError:
+        raise InvalidPromptError(f"a message's role is one of {', '.join(Role)}, not {value!r}") from None
+
+
 def _as_content(value: str | Iterable[Text | Image]) -> Content:
+    if not isinstance(value, Iterable):
+        raise InvalidPromptError(f"a message's content is a text, or parts of one, not {value!r}")
     return value if isinstance(value, str) else tuple(value)
 
 
@@ -124,7 +133,7 @@ class Message:
     `tool_calls` belongs to the assistant's messages, `tool_call_id` names the call that a tool's message answers.
     """
 
-    role: Role = field(converter=Role)
+    role: Role = field(converter=_as_role)
     content: Content = field(default="", converter=_as_content)
     tool_calls: tuple[ToolCall, ...] = field(default=(), converter=_as_calls)
     tool_call_id: str | None = None
@@ -171,6 +180,8 @@ def _as_tools(tools: Iterable[Tool]) -> tuple[Tool, ...]:
 
 
 def _as_stop(value: str | Iterable[str]) -> tuple[str, ...]:
+    if not isinstance(value, Iterable):
+        raise InvalidPromptError(f"stop is a text, or several, not {value!r}")
     return (value,) if isinstance(value, str) else tuple(value)
 
 

@@ -97,7 +97,7 @@ class Way:
 
         Raises what the caller is told where no model is left.
         """
-        while True:
+        while True:  # noqa: ASYNC913 - a turn waits for a lane, or is the last
             if lane is None and self._hedge_delay is not None and len(self._pending) > 1:
                 return await self._race(self._hedge_delay)
             lane = lane or await self.next_lane(beside=False, paid=False)
@@ -272,7 +272,7 @@ class Way:
             return self._own(error)  # nobody else would answer this prompt either
         last_words = {record.model: record.error for record in records if record.error is not None}
         if len(last_words) > 1:
-            said = "; ".join(f"{model}: {words}" for model, words in last_words.items())
+            said = "; ".join(_with_its_name(model, str(words)) for model, words in last_words.items())
             failed: WizardError = FallbackError(
                 f"every model of the route failed: {said}", attempts=self._books.attempts
             )
@@ -291,6 +291,10 @@ class Way:
         return error.with_attempts(
             [evolve(record, error=copied) if record.error is error else record for record in self._books.attempts]
         )
+
+
+def _with_its_name(model: str, words: str) -> str:
+    return words if words.startswith(model) else f"{model}: {words}"
 
 
 def forget_frames(error: BaseException | None) -> None:
