@@ -7,20 +7,31 @@ from typing import TypeAlias
 import httpx
 import pytest
 import trio
+from attrs import evolve
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.models import Calls, Scripted, model, says
-from wizard_actors import ConfigError, ModelConfig, ResilientClient, UnsupportedError, WizardConfig
+from tests.models import Calls, Scripted, client_of, fails, model, says
+from wizard_actors import (
+    ConfigError,
+    ModelConfig,
+    RateLimitError,
+    ResilientClient,
+    UnsupportedError,
+    WizardConfig,
+    WizardError,
+)
 from wizard_actors.builder import Clients, make_shared, make_tree
 from wizard_actors.config import (
     CacheConfig,
     LocalConfig,
+    RetryConfig,
     RouteConfig,
     ServerConfig,
     SessionsConfig,
     SupervisionConfig,
 )
 from wizard_actors.events import EventStream
+from wizard_actors.gcra import LimiterState
 from wizard_actors.lag import LagWatch
 from wizard_actors.providers.base import Provider
 from wizard_actors.providers.engine import LocalProvider
@@ -213,3 +224,20 @@ async def test_settings_without_effect_yet_are_named(
         assert [message for message in warned if name in message], name
     assert len(warned) == 4
     assert caplog.messages == []
+
+
+async def test_a_shared_limiter_is_as_patient_as_the_most_patient_of_its_models(autojump_clock: MockClock) -> None:
+    """After a 429 that names no time, whichever of them is listed last."""
+    quick, slow = RetryConfig(base_delay=0.1, max_delay=0.1), RetryConfig(base_delay=20.0, max_delay=20.0)
+    for policies in ((quick, slow), (slow, quick)):
+        models = [
+            evolve(model(name, retry=policy), rate_limit_group="account")
+            for name, policy in zip("ab", policies, strict=True)
+        ]
+        limited = Scripted(fails(RateLimitError("slow down", model="a")), says("yes"))
+        async with client_of({"a": limited, "b": Scripted(says("yes"))}, *models) as client:
+            with pytest.raises(WizardError):
+                await client.generate("Why?", deadline=1.0)
+            state = client.supervisor.ref("limits/account", LimiterState).published
+            assert state is not None
+            assert state.paused_until - trio.current_time() > 5.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Final, TypeAlias
 
@@ -89,7 +89,7 @@ class _Builder:
             self.child("worker", lambda ledger, carry: ModelWorker(model, queue, ledger, carry)),
         ]
         if model.rate_limit_group is None:
-            children.insert(0, self.limiter("limiter", model, of=model.name))
+            children.insert(0, self.limiter("limiter", model.name, [model]))
         if model.local is not None:
             local = model.local
             children.append(
@@ -97,15 +97,21 @@ class _Builder:
             )
         return self.group(f"model:{model.name}", *children)
 
-    def limiter(self, name: str, model: ModelConfig, *, of: str) -> ChildSpec:
-        return self.child(
-            name, RateLimiter.factory(of, model.rate_limit, retry=model.retry.after("rate_limit"), rng=self.rng)
-        )
+    def limiter(self, name: str, limited: str, models: Sequence[ModelConfig]) -> ChildSpec:
+        """The limiter of `models`, whose limits are the same. After a 429 that names no time it waits as the most
+        patient of their retry policies says.
+        """
+        policies = [model.retry.after("rate_limit") for model in models]
+        retry = max(policies, key=lambda policy: (policy.base_delay, policy.max_delay))
+        return self.child(name, RateLimiter.factory(limited, models[0].rate_limit, retry=retry, rng=self.rng))
 
     def limits(self) -> list[ChildSpec]:
-        """The limiters that several models share, one for each group. Their settings are the same in all of them."""
-        groups = {model.rate_limit_group: model for model in self.config.models if model.enabled}
-        return [self.limiter(name, model, of=name) for name, model in groups.items() if name is not None]
+        """The limiters that several models share, one for each group."""
+        groups: dict[str, list[ModelConfig]] = {}
+        for model in self.config.models:
+            if model.enabled and model.rate_limit_group is not None:
+                groups.setdefault(model.rate_limit_group, []).append(model)
+        return [self.limiter(name, name, models) for name, models in groups.items()]
 
 
 def make_tree(config: WizardConfig, *, rng: Random, events: EventStream) -> Supervisor:
