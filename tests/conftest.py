@@ -29,7 +29,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def report_line(pytestconfig: pytest.Config) -> Callable[[str], None]:
-    """Return a function that keeps a line for the end of the run, where it is seen under `-q` too."""
+    """Return a function that keeps a line for the end of the run, where it is seen under `-q` too; not under `-n`."""
     return pytestconfig.stash[REPORT_LINES].append
 
 

@@ -46,7 +46,9 @@ def test_a_plain_text_is_a_prompt_of_one_user_message() -> None:
 
 
 @pytest.mark.parametrize(
-    "messages", [Message("user", "Why?"), [Message("user", "Why?")], iter([Message("user", "Why?")])], ids=repr
+    "messages",
+    [Message("user", "Why?"), [Message("user", "Why?")], iter([Message("user", "Why?")])],
+    ids=["one", "list", "iterator"],
 )
 def test_messages_come_alone_or_in_any_iterable(messages: Message | list[Message]) -> None:
     """However they come, a prompt holds them as a tuple."""
