@@ -65,6 +65,8 @@ class IdleWatch:
                 # Without the block's error, which a nursery would wrap; what it waits for has been cancelled.
                 await manager.__aexit__(None, None, None)  # noqa: ASYNC102 - see above
             except BaseExceptionGroup as group:
+                if len(group.exceptions) > 1:
+                    raise
                 sole = group.exceptions[0]  # a Ctrl-C that came here, or a bug: raised as it is
             if sole is not None:
                 raise sole
