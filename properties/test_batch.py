@@ -85,10 +85,11 @@ def test_every_item_has_its_outcome_in_order(batch: list[Item], at_once: int, or
     """`gather` returns one outcome for each item, its own, in the order of the items."""
     run, told = Run(), []
 
+    async def progress(done: int) -> None:
+        told.append(done)
+
     async def scenario() -> list[int | WizardError]:
-        return await gather(
-            run.work, run.items(batch), max_concurrency=at_once, on_progress=lambda done, _total: told.append(done)
-        )
+        return await gather(run.work, run.items(batch), max_concurrency=at_once, on_progress=progress)
 
     outcomes = trio.run(scenario, clock=MockClock(autojump_threshold=0))
     assert len(outcomes) == len(batch)

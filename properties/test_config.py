@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from wizard_actors.config import ModelConfig, RouteConfig, Secret, WizardConfig
+from wizard_actors.config import ModelConfig, RouteConfig, Secret, Strategy, WizardConfig
 from wizard_actors.config.environment import variables
 from wizard_actors.config.strict import inner_table, is_list, is_seconds, named_tables, settings
 from wizard_actors.errors import ConfigError
@@ -41,10 +41,13 @@ SPECIAL: Final[Mapping[str, st.SearchStrategy[Any]]] = {
     "websocket": st.just("localhost:8001"),
     "api_key_env": st.just("CANARY_KEY"),
     "headers": st.dictionaries(st.sampled_from(["X-A", "X-B"]), st.just(CANARY)),
+    "strategy": st.sampled_from([*get_args(Strategy), "custom:night"]),
     "extra": st.dictionaries(TEXT, st.one_of(TEXT, WHOLE, st.lists(NUMBER, max_size=2)), max_size=2),
 }
 # Files would have to exist; chains have to name models; tables of other providers have to be absent.
-ABSENT: Final = frozenset({"api_key_file", "ca_file", "api_keys_file", "chain", "simulated", "local", "enabled"})
+ABSENT: Final = frozenset(
+    {"api_key_file", "ca_file", "api_keys_file", "chain", "simulated", "local", "options", "enabled"}
+)
 
 
 def value_of(name: str, kind: object) -> st.SearchStrategy[Any]:

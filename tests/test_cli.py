@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tests.wizard_cli import SIMULATED, Wizard, two_models
 from wizard_actors import __version__, cli
-from wizard_actors.builder import SUPPORTED
+from wizard_actors.builder import UNSUPPORTED
 from wizard_actors.config import PRESETS, PROVIDERS, TEMPLATE
 
 FIVE_MISTAKES = """
@@ -270,14 +270,14 @@ def test_a_provider_of_a_later_version_is_refused(wizard: Wizard) -> None:
 
 
 @pytest.mark.parametrize("provider", [*PROVIDERS, *PRESETS])
-def test_supported_providers_are_those_that_can_be_built(wizard: Wizard, provider: str) -> None:
-    """What `SUPPORTED` promises a command, the builder holds."""
+def test_unsupported_providers_are_those_that_cannot_be_built(wizard: Wizard, provider: str) -> None:
+    """What `UNSUPPORTED` says to a command, the builder holds to."""
     wizard.monkeypatch.setenv("SOME_KEY", "k")
     key = "" if provider in {"local", "simulated"} else 'api_key_env = "SOME_KEY"\nbase_url = "http://127.0.0.1:9/v1"\n'
     other = SIMULATED.replace("pretender", "other")
     wizard.config(f'{other}[[models]]\nname = "one"\nprovider = "{provider}"\n{key}')
     ran = wizard("ask", "--model", "other", "Why?")
-    assert ("not part of this version" in ran.err) == (provider not in SUPPORTED)
+    assert ("not part of this version" in ran.err) == (provider in UNSUPPORTED)
 
 
 @pytest.mark.parametrize("flags", [[], ["--json"], ["--verbose"]])

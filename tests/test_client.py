@@ -1,6 +1,5 @@
 """The client: how it opens and closes, what it accepts, which errors reach its callers, and Ctrl-C."""
 
-import asyncio
 import math
 import signal
 import sys
@@ -27,6 +26,7 @@ from wizard_actors import (
     ConfigError,
     EnvVarError,
     InvalidPromptError,
+    InvalidStateTransitionError,
     ModelConfig,
     NetworkError,
     Prompt,
@@ -151,18 +151,22 @@ async def test_unknown_names_are_told_with_those_there_are(autojump_clock: MockC
         assert a.calls == []
 
 
-async def test_a_client_needs_trio() -> None:
-    """Another event loop is told so at once, not by a crash inside."""
+def test_a_client_needs_an_event_loop() -> None:
+    """Whoever drives a coroutine by hand is told so at once, and what to use in a plain program."""
+    entering = ResilientClient.open(WizardConfig(models=[model()])).__aenter__()
 
-    async def main() -> None:
-        async with ResilientClient.open(WizardConfig(models=[model()])):
-            pass
+    with pytest.raises(UnsupportedError, match="use a BlockingClient"):
+        entering.send(None)
 
-    def elsewhere() -> None:
-        with pytest.raises(UnsupportedError, match="runs under Trio"):
-            asyncio.run(main())
 
-    await trio.to_thread.run_sync(elsewhere)
+async def test_a_client_is_opened_once() -> None:
+    """A block that has been entered is used up, also once it has been left."""
+    block = ResilientClient.open(WizardConfig(models=[model()]))
+    async with block:
+        pass
+
+    with pytest.raises(InvalidStateTransitionError, match="opened once"):
+        await block.__aenter__()
 
 
 @pytest.mark.parametrize("deadline", [0.0, -1.0, math.nan, True, "soon"])

@@ -1,7 +1,7 @@
 """The builder: what each method sets, that builders never change, and what is refused when a client is built."""
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -33,6 +33,7 @@ from wizard_actors.config.strict import is_seconds, settings
 from wizard_actors.errors import ConfigError, EnvVarError
 from wizard_actors.events import EventStream
 from wizard_actors.providers.base import Answer, Call, Provider
+from wizard_actors.strategies import Planning, RoutingStrategy
 
 CANARY = "sk-canary-7f3a"
 FILE = """
@@ -64,6 +65,15 @@ class Opened:
     rng: Random | None
     events: EventStream | None
     providers: Mapping[str, Provider] | None
+    strategies: Mapping[str, RoutingStrategy] | None
+
+
+class Backwards:
+    """A strategy that nobody asks."""
+
+    def order(self, planning: Planning) -> Sequence[str]:
+        """Never."""
+        raise NotImplementedError
 
 
 class Stub:
@@ -83,12 +93,13 @@ async def opened(
     rng: Random | None = None,
     events: EventStream | None = None,
     providers: Mapping[str, Provider] | None = None,
+    strategies: Mapping[str, RoutingStrategy] | None = None,
 ) -> AsyncIterator[Opened]:
     """Stand in for `ResilientClient.open`."""
-    yield Opened(config, rng, events, providers)
+    yield Opened(config, rng, events, providers, strategies)
 
 
-Builder: TypeAlias = ClientBuilder[Opened]
+Builder: TypeAlias = ClientBuilder[AbstractAsyncContextManager[Opened]]
 
 
 def empty() -> Builder:
@@ -124,15 +135,16 @@ def refused(builder: Builder) -> dict[str, str]:
 
 
 async def test_a_built_client_gets_everything() -> None:
-    """`build` returns what `open` returns, with configuration, events, random numbers and providers."""
-    events, rng, providers = EventStream(), Random(1), {"a": Stub()}
-    builder = one().with_events(events).with_rng(rng).with_providers(providers)
+    """`build` returns what `open` returns, with configuration, events, random numbers, providers and strategies."""
+    events, rng, providers, strategies = EventStream(), Random(1), {"a": Stub()}, {"backwards": Backwards()}
+    builder = one().with_events(events).with_rng(rng).with_providers(providers).with_strategies(strategies)
 
     async with builder.build() as client:
         assert client.config == WizardConfig(models=[ModelConfig(name="a", provider="simulated")])
-        assert (client.rng, client.events, client.providers) == (rng, events, providers)
+        assert (client.rng, client.events) == (rng, events)
+        assert (client.providers, client.strategies) == (providers, strategies)
     async with one().build() as client:
-        assert (client.rng, client.events, client.providers) == (None, None, None)
+        assert (client.rng, client.events, client.providers, client.strategies) == (None, None, None, None)
 
 
 def test_every_table_of_the_configuration_has_a_method() -> None:
@@ -449,6 +461,11 @@ def test_everything_wrong_is_told_at_once_with_its_method() -> None:
         (lambda: one().with_rng(Random(1)).with_rng(Random(2)), "with_rng()", "twice"),
         (lambda: one().with_events(EventStream()).with_events(EventStream()), "with_events()", "twice"),
         (
+            lambda: one().with_strategies({"x": Backwards()}).with_strategies({"x": Backwards()}),
+            "with_strategies()['x']",
+            "twice",
+        ),
+        (
             lambda: one().with_providers({"a": Stub()}).with_providers({"a": Stub()}),
             "with_providers()['a']",
             "twice",
@@ -480,6 +497,7 @@ def test_everything_wrong_is_told_at_once_with_its_method() -> None:
         (lambda: loosely(one(), "with_rng", 5), "with_rng()", "must get a random.Random, got 5"),
         (lambda: loosely(one(), "with_events", 5), "with_events()", "must get an EventStream, got 5"),
         (lambda: loosely(one(), "with_providers", 5), "with_providers()", "must get a mapping"),
+        (lambda: loosely(one(), "with_strategies", 5), "with_strategies()", "must get a mapping"),
         (lambda: loosely(one(), "with_providers", {"a": 5}), "with_providers()['a']", "must get a provider"),
         (
             lambda: loosely(one(), "with_circuit_breaker", enabled=False),
@@ -541,5 +559,5 @@ def test_a_model_is_given_whole_or_in_parts() -> None:
 def test_methods_say_what_they_set() -> None:
     """Each has a docstring, and returns the builder's own type."""
     methods = [method for name, method in inspect.getmembers(ClientBuilder, callable) if name.startswith("with_")]
-    assert len(methods) == len(EVERY_MODEL) + len(SHARED) + 7
+    assert len(methods) == len(EVERY_MODEL) + len(SHARED) + 8
     assert all(method.__doc__ for method in methods)

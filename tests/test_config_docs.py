@@ -156,7 +156,7 @@ def test_the_template_loads_with_every_line_switched_on(tmp_path: Path, monkeypa
 
     config = WizardConfig.from_toml(uncommented(), env=ENV)
 
-    assert [model.provider for model in config.models] == ["openai", "anthropic", "local", "simulated"]
+    assert [model.provider for model in config.models] == ["openai", "anthropic", "local", "simulated", "custom"]
     price = config.model("primary").price
     assert price is not None
     assert price.cached_input == Decimal("0.025")

@@ -196,7 +196,7 @@ async def test_a_start_that_takes_too_long_is_given_up(autojump_clock: MockClock
 async def test_the_provider_stays_the_same_while_the_engine_does(autojump_clock: MockClock, world: World) -> None:
     """What it has learned of the server is not forgotten from call to call."""
     async with client_inside() as client:
-        provider = client._shared.ports["inside"].provider
+        provider = client._inside.shared.ports["inside"].provider
         await client.generate("Why?")
         first = provider._provider  # type: ignore[attr-defined]  # a look inside
         await client.generate("Why?")

@@ -118,8 +118,14 @@ FACTS: list[tuple[WizardError, dict[str, object]]] = [
     (UnsupportedError("said", feature="tools"), {"feature": "tools", "model": None}),
     (InvalidStateTransitionError("said", from_state="a", to_state="b"), {"from_state": "a", "to_state": "b"}),
     (SessionNotInitializedError("said", from_state="a", to_state="b"), {"from_state": "a", "to_state": "b"}),
-    (SessionConflictError("said"), {}),
-    (StorageError("said", path="wizard.db"), {"path": "wizard.db"}),
+    (
+        SessionConflictError("said", session="s", version=3, stored=4),
+        {"session": "s", "version": 3, "stored": 4},
+    ),
+    (
+        StorageError("said", path="wizard.db", backend="sqlite", session="s"),
+        {"path": "wizard.db", "backend": "sqlite", "session": "s"},
+    ),
     (SerializationError("said"), {}),
     (DeadlineExceededError("said", deadline=2.5), {"deadline": 2.5}),
     (

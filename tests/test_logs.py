@@ -226,7 +226,7 @@ async def test_a_key_appears_nowhere(autojump_clock: MockClock, monkeypatch: pyt
             client.supervisor.kill("models/model:a/limiter", RuntimeError("planted"))
             await wait_all_tasks_blocked()
             told = events.drain()
-        shown = [stream.getvalue(), repr(told), repr(client.tree()), repr(client), repr(client._shared.ports)]
+        shown = [stream.getvalue(), repr(told), repr(client.tree()), repr(client), repr(client._inside.shared.ports)]
 
     shown += [str(caught.value), repr(caught.value), json.dumps(caught.value.to_dict()), repr(config)]
     assert seen == [f"Bearer {SECRET_KEY}"]

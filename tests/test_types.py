@@ -275,3 +275,13 @@ def test_what_is_no_message_or_prompt_is_told_as_any_other_mistake(make: Callabl
     """Whoever catches the package's errors catches these, too."""
     with pytest.raises(InvalidPromptError):
         make()
+
+
+def test_a_text_of_a_subclass_of_str_is_its_text() -> None:
+    """Other libraries' texts are such, LangChain's for one; a JSON encoder would refuse them."""
+
+    class Styled(str):
+        __slots__ = ()
+
+    assert type(Message("user", Styled("Why?")).content) is str
+    assert type(Prompt(Styled("Why?")).conversation[0].content) is str

@@ -7,7 +7,7 @@ whoever is slow to take an outcome holds the pulling up. What is refused for now
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from random import Random
 from typing import Generic, Protocol, TypeVar
 
@@ -17,7 +17,7 @@ from wizard_actors.errors import ConfigError, ConfigProblem, DeadlineExceededErr
 from wizard_actors.patience import Gate, failure_behind, wait_after
 from wizard_actors.types import WizardResponse
 
-__all__ = ["Patient", "gather", "run_batch"]
+__all__ = ["Patient", "check_batch", "gather", "run_batch"]
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -45,7 +45,7 @@ async def run_batch(
     error of `work`, and every error of `items` and `done`, cancels what is under way and is raised; several at the same
     moment come as an `ExceptionGroup`. Cancelling stops everything, and nothing is left running.
     """
-    _check(items, max_concurrency)
+    check_batch(items, max_concurrency)
     places = trio.Semaphore(max_concurrency)
 
     async def one(index: int, item: T) -> None:
@@ -77,22 +77,20 @@ async def gather(
     items: Iterable[T] | AsyncIterable[T],
     *,
     max_concurrency: int,
-    on_progress: Callable[[int, int | None], None] | None = None,
+    on_progress: Callable[[int], Awaitable[None]] | None = None,
 ) -> list[R | WizardError]:
     """Do `work` for each of `items`, at most `max_concurrency` at once, and return the outcomes in the items' order.
 
-    An outcome is what `work` returned, or the `WizardError` that it raised. `on_progress(done, total)` is called after
-    each; `total` is None where `items` does not know its length.
+    An outcome is what `work` returned, or the `WizardError` that it raised. `on_progress(done)` is awaited after each.
 
     Raises, and is cancelled, as `run_batch`, and raises an error of `on_progress` too: the outcomes are lost then.
     """
-    total = len(items) if isinstance(items, Sized) else None
     outcomes: dict[int, R | WizardError] = {}
 
-    async def done(index: int, _item: T, outcome: R | WizardError) -> None:  # noqa: ASYNC124 - for run_batch to await
+    async def done(index: int, _item: T, outcome: R | WizardError) -> None:
         outcomes[index] = outcome
         if on_progress is not None:
-            on_progress(len(outcomes), total)
+            await on_progress(len(outcomes))
 
     count = await run_batch(work, items, max_concurrency=max_concurrency, done=done)
     return [outcomes[index] for index in range(count)]
@@ -191,7 +189,8 @@ def _returned(outcome: WizardResponse | WizardError) -> WizardResponse:
     return outcome
 
 
-def _check(items: object, max_concurrency: object) -> None:
+def check_batch(items: object, max_concurrency: object) -> None:
+    """Raise what makes no batch: `ConfigError` and `InvalidPromptError`, as `run_batch`."""
     if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1:
         raise ConfigError(
             [ConfigProblem("max_concurrency", f"must be a whole number of at least 1, not {max_concurrency!r}")]

@@ -26,21 +26,23 @@ from wizard_actors.providers.base import Provider
 from wizard_actors.providers.engine import Engine, EngineState, LocalProvider
 from wizard_actors.providers.http import make_http_client
 from wizard_actors.providers.openai import OpenAIProvider
+from wizard_actors.providers.own import make_own, missing, usable
 from wizard_actors.providers.simulated import SimulatedProvider
 from wizard_actors.rate_limit import RateLimiter
 from wizard_actors.retry import RetryBudget
 from wizard_actors.routing import Router, RouterState
 from wizard_actors.shared import Shared
 from wizard_actors.slots import WorkerState
+from wizard_actors.strategies import RoutingStrategy, own_strategies
 from wizard_actors.supervisor import ChildSpec, GroupSpec, RestartPolicy, Supervisor
 from wizard_actors.worker import ModelWorker
 
-__all__ = ["SUPPORTED", "Clients", "make_shared", "make_tree", "not_used"]
+__all__ = ["UNSUPPORTED", "Clients", "make_shared", "make_tree", "not_used"]
 
 log = logging.getLogger("wizard_actors.client")
 
-SUPPORTED: Final = frozenset({"local", "openai", "simulated", *PRESETS})
-"""The providers that this version can build; the configuration knows more."""
+UNSUPPORTED: Final = frozenset({"anthropic", "gemini"})
+"""The providers that the configuration knows, and that this version cannot build."""
 
 Make: TypeAlias = Callable[[Ledger, object], Actor]
 
@@ -114,15 +116,24 @@ class _Builder:
         return [self.limiter(name, name, models) for name, models in groups.items()]
 
 
-def make_tree(config: WizardConfig, *, rng: Random, events: EventStream) -> Supervisor:
-    """Return the supervision tree of a client, not started yet.
+def make_tree(
+    config: WizardConfig,
+    *,
+    rng: Random,
+    events: EventStream,
+    strategies: Mapping[str, RoutingStrategy] | None = None,
+) -> Supervisor:
+    """Return the supervision tree of a client, not started yet; `strategies` are those that code gives.
 
     wizard ─ cache and limits ─ <group>, where there are any; router; models ─ model:<name> ─ its actors.
+
+    Raises `ConfigError` where a route's strategy was not given, or cannot be loaded: see `own_strategies`.
     """
     builder = _Builder(config, rng, events)
     models = {model.name: model for model in config.models}
+    own = own_strategies(config, strategies)
     children: list[ChildSpec | GroupSpec] = [
-        builder.child("router", lambda ledger, carry: Router(models, rng, ledger, carry)),
+        builder.child("router", lambda ledger, carry: Router(models, rng, ledger, carry, own)),
         builder.group("models", *(builder.model(model) for model in config.models if model.enabled)),
     ]
     if limits := builder.limits():
@@ -161,7 +172,9 @@ def make_shared(
             given = (providers or {}).get(model.name)
             ports[model.name] = Port(
                 config=model,
-                provider=_provider(model, tree, clients) if given is None else given,
+                provider=_provider(model, tree, clients)
+                if given is None
+                else usable(given, key=f"providers[{model.name!r}]", source="what was passed here"),
                 worker=tree.ref(f"{path}/worker", WorkerState),
                 limiter=tree.ref(f"{path}/limiter" if group is None else f"limits/{group}", LimiterState),
                 breaker=tree.ref(f"{path}/breaker", BreakerState),
@@ -174,6 +187,7 @@ def make_shared(
         cache=tree.ref("cache", CacheState) if config.cache.max_entries else None,
         budget=RetryBudget(config.retry_budget, trio.current_time()),
         stopping=tree.stopping,
+        failure=lambda: tree.failure,
         events=events,
         rng=rng,
     )
@@ -200,6 +214,10 @@ def _provider(model: ModelConfig, tree: Supervisor, clients: Clients) -> Provide
         return LocalProvider(model, tree.ref(f"models/model:{model.name}/engine", EngineState), clients.get(model))
     if model.provider == "openai" or model.provider in PRESETS:
         return OpenAIProvider.from_config(model, clients.get(model))
+    if model.provider == "custom":
+        raise missing(model)
+    if model.provider not in UNSUPPORTED:
+        return make_own(model, clients.get(model))
     raise UnsupportedError(
         f"model {model.name}: the provider {model.provider!r} is not part of this version: set its `enabled = false`",
         feature=model.provider,

@@ -36,7 +36,7 @@ from wizard_actors.cli_config import DEFAULT_FILE, Found, find_config, set_up_lo
 from wizard_actors.cli_output import Errors, ExitStatus, Output
 from wizard_actors.cli_signals import Signals
 from wizard_actors.client import ResilientClient
-from wizard_actors.config import TEMPLATE, Strategy
+from wizard_actors.config import TEMPLATE
 from wizard_actors.demo import run_demo
 from wizard_actors.errors import ConfigError, ConfigProblem, InvalidPromptError, WizardError
 from wizard_actors.response_stream import ResponseStream
@@ -192,7 +192,11 @@ async def batch(  # noqa: PLR0913 - a parameter is a flag
         int | None, Parameter(help="Questions under way at once, at most. Default: [batch] max_concurrency.")
     ] = None,
     strategy: Annotated[
-        Strategy | None, Parameter(help="How the route's models take turns. Default: as configured.")
+        str | None,
+        Parameter(
+            help="How the route's models take turns: sequential, hedged, parallel, adaptive, cheapest, or a strategy "
+            "that a route names. Default: as configured."
+        ),
     ] = None,
     deadline: Annotated[
         str | None, Parameter(allow_leading_hyphen=True, help="What each question may take: seconds, or such as 30s.")

@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from wizard_actors.builder import SUPPORTED
+from wizard_actors.builder import UNSUPPORTED
 from wizard_actors.client import ResilientClient
 from wizard_actors.config import Effective, ModelConfig, WizardConfig
 from wizard_actors.errors import WizardError
@@ -44,7 +44,7 @@ def unsupported(config: WizardConfig) -> list[str]:
         f"model {model.name}: the provider {model.provider!r} is not part of this version: "
         "set its `enabled = false` until it is"
         for model in config.models
-        if model.enabled and model.provider not in SUPPORTED
+        if model.enabled and model.provider in UNSUPPORTED
     ]
 
 

@@ -11,7 +11,7 @@ import trio
 from attrs import frozen
 
 from wizard_actors import logs
-from wizard_actors.builder import SUPPORTED
+from wizard_actors.builder import UNSUPPORTED
 from wizard_actors.config import WizardConfig
 from wizard_actors.config.environment import API_KEYS
 from wizard_actors.errors import UnsupportedError
@@ -63,7 +63,7 @@ def _find(path: str | None, env: Mapping[str, str]) -> Found:
     keys = {variable: provider for variable, (provider, _) in API_KEYS.items() if env.get(variable, "").strip()}
     if not keys:
         return _without_keys(env)
-    unusable = {variable: provider for variable, provider in keys.items() if provider not in SUPPORTED}
+    unusable = {variable: provider for variable, provider in keys.items() if provider in UNSUPPORTED}
     notes = tuple(
         f"{variable} is not used: the provider {provider!r} is not part of this version"
         for variable, provider in unusable.items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
 from random import Random
 from typing import Generic, Protocol, Self, TypeVar, Unpack, overload
 
@@ -47,6 +46,7 @@ from wizard_actors.config.values import described
 from wizard_actors.errors import ConfigProblem
 from wizard_actors.events import EventStream
 from wizard_actors.providers.base import Provider
+from wizard_actors.strategies import RoutingStrategy
 
 __all__ = ["ClientBuilder", "Opener"]
 
@@ -54,7 +54,7 @@ C_co = TypeVar("C_co", covariant=True)
 
 
 class Opener(Protocol[C_co]):
-    """What starts a client: `ResilientClient.open`."""
+    """What opens a client: `open` of a `ResilientClient` or of a `BlockingClient`."""
 
     def __call__(
         self,
@@ -64,8 +64,9 @@ class Opener(Protocol[C_co]):
         rng: Random | None = ...,
         events: EventStream | None = ...,
         providers: Mapping[str, Provider] | None = ...,
-    ) -> AbstractAsyncContextManager[C_co]:
-        """Return the client as an async context manager, not started yet."""
+        strategies: Mapping[str, RoutingStrategy] | None = ...,
+    ) -> C_co:
+        """Return the client, or the block that opens it."""
         ...
 
 
@@ -93,10 +94,16 @@ class ClientBuilder(Generic[C_co]):
     _rng: Random | None = None
     _events: EventStream | None = None
     _providers: Mapping[str, Provider] = field(factory=dict)
+    _strategies: Mapping[str, RoutingStrategy] = field(factory=dict)
 
     def __repr__(self) -> str:
         """Show the methods that were called, and no value: there may be a secret among them."""
-        others = {"with_events()": self._events, "with_rng()": self._rng, "with_providers()": self._providers or None}
+        others = {
+            "with_events()": self._events,
+            "with_rng()": self._rng,
+            "with_providers()": self._providers or None,
+            "with_strategies()": self._strategies or None,
+        }
         called = [*self._parts.calls(), *(method for method, given in others.items() if given is not None)]
         return f"ClientBuilder({', '.join(called)})"
 
@@ -211,6 +218,17 @@ class ClientBuilder(Generic[C_co]):
         found = [problem for name, provider in providers.items() for problem in self._against(name, provider)]
         return attrs.evolve(self._refusing(*found), providers={**providers, **self._providers})
 
+    def with_strategies(self, strategies: Mapping[str, RoutingStrategy], /) -> Self:
+        """Add routing strategies of one's own, which routes name `custom:NAME`."""
+        if wrong := _unlike(Mapping, "a mapping from names to strategies", "with_strategies()", strategies):
+            return self._refusing(*wrong)
+        twice = [
+            given_twice(f"with_strategies()[{name!r}]")
+            for name, strategy in strategies.items()
+            if self._strategies.get(name, strategy) is not strategy
+        ]
+        return attrs.evolve(self._refusing(*twice), strategies={**strategies, **self._strategies})
+
     # -- what comes of it ---------------------------------------------------------------------------------------------
 
     def config(self) -> WizardConfig:
@@ -222,15 +240,22 @@ class ClientBuilder(Generic[C_co]):
         """
         return self._parts.settle(self._providers)
 
-    def build(self) -> AbstractAsyncContextManager[C_co]:
-        """Return the client, which starts and stops with its block: `async with builder.build() as client`.
+    def build(self) -> C_co:
+        """Return the client, which starts and stops with its block: `async with builder.build() as client`, or `with`
+        for a `BlockingClient`, which starts here.
 
         Its configuration is that of `config`: without `with_config` and `with_model`, the models are those whose API
         keys are found in the environment.
 
         Raises what `config` raises, here and not when the block is entered.
         """
-        return self._open(self.config(), rng=self._rng, events=self._events, providers=self._providers or None)
+        return self._open(
+            self.config(),
+            rng=self._rng,
+            events=self._events,
+            providers=self._providers or None,
+            strategies=self._strategies or None,
+        )
 
     def _against(self, name: str, provider: Provider) -> Iterator[ConfigProblem]:
         call = f"with_providers()[{name!r}]"

@@ -163,19 +163,29 @@ class SessionNotInitializedError(InvalidStateTransitionError):
     code = "session_not_initialized"
 
 
+@define(slots=False, eq=False, repr=False, kw_only=True)
 class SessionConflictError(WizardError):
-    """Raised when another writer stored a newer version of a session."""
+    """Raised when another writer stored a newer version of a session, or deleted it.
+
+    `version` was to be saved; `stored` is the one that is stored, None where there is none.
+    """
 
     code = "session_conflict"
+
+    session: str | None = None
+    version: int | None = None
+    stored: int | None = None
 
 
 @define(slots=False, eq=False, repr=False, kw_only=True)
 class StorageError(WizardError):
-    """Raised when a file or a session backend cannot be read or written."""
+    """Raised when a file, or the `backend` of a `session`, cannot be read or written."""
 
     code = "storage"
 
     path: str | None = None
+    backend: str | None = None
+    session: str | None = None
 
 
 class SerializationError(WizardError):

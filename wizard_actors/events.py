@@ -10,17 +10,20 @@ from __future__ import annotations
 import logging
 import math
 import re
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
 from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Literal, Self, cast
 
-import trio
+import anyio.lowlevel
 from attrs import field, fields, frozen, has
 
+from wizard_actors.bells import Bell, bell_here
 from wizard_actors.errors import WizardError
 from wizard_actors.failure import Shown
 
@@ -273,15 +276,17 @@ class _Listener:
 
 
 class EventStream:
-    """Where events are published, from Trio's thread. Publishing never waits, and costs next to nothing while nobody
-    subscribes.
+    """Where events are published, in the thread in which the client lives. Publishing never waits, and costs next to
+    nothing while nobody subscribes. Everybody may subscribe and listen, from any thread.
     """
 
     def __init__(self) -> None:
         # Tuples, replaced as a whole: who comes or goes while an event is being told does so from the next one on.
         self._subscriptions: tuple[Subscription, ...] = ()
         self._listeners: tuple[_Listener, ...] = ()
-        self._telling = False
+        self._changing = threading.Lock()
+        self._telling: set[int] = set()
+        """The threads that are telling the listeners; two clients may publish here."""
         self._dropped = 0
         self._failures = 0
 
@@ -302,7 +307,7 @@ class EventStream:
 
         Raises `RuntimeError` where a listener publishes: it would tell the others of events in the wrong order.
         """
-        if self._telling:
+        if self._telling and threading.get_ident() in self._telling:
             raise RuntimeError(f"a listener must not publish: {type(event).__name__} was not told to anybody")
         for subscription in self._subscriptions:
             subscription.put(event)
@@ -319,7 +324,8 @@ class EventStream:
     def listen(self, callback: Callable[[Event], None]) -> Callable[[], None]:
         """Call `callback` with every event from now on, in `publish`; return what ends that, which may be called twice.
 
-        For what is quick and loses nothing, such as counters: it runs in the middle of a request. A callback that
+        For what is quick and loses nothing, such as counters: it runs in the middle of a request, in the thread in
+        which the client lives: under asyncio, and for a `BlockingClient`, not in the caller's. A callback that
         raises breaks no request and goes on being called, for one event that it cannot take says nothing of the
         next: its first failure is logged with the traceback, the others are counted in `listener_failures`. It must not
         publish.
@@ -329,15 +335,18 @@ class EventStream:
                 f"a listener is a plain function, which is called in the middle of a request, not {callback!r}"
             )
         listener = _Listener(callback)
-        self._listeners = (*self._listeners, listener)
+        with self._changing:
+            self._listeners = (*self._listeners, listener)
 
         def remove() -> None:
-            self._listeners = tuple(other for other in self._listeners if other is not listener)
+            with self._changing:
+                self._listeners = tuple(other for other in self._listeners if other is not listener)
 
         return remove
 
     def _tell(self, event: Event) -> None:
-        self._telling = True
+        me = threading.get_ident()
+        self._telling.add(me)
         try:
             for listener in self._listeners:
                 try:
@@ -352,18 +361,20 @@ class EventStream:
                             type(event).__name__,
                         )
         finally:
-            self._telling = False
+            self._telling.discard(me)
 
     def _enter(self, subscription: Subscription) -> None:
-        self._subscriptions = (*self._subscriptions, subscription)
+        with self._changing:
+            self._subscriptions = (*self._subscriptions, subscription)
 
     def _leave(self, subscription: Subscription) -> None:
-        self._subscriptions = tuple(other for other in self._subscriptions if other is not subscription)
-        self._dropped += subscription.dropped
+        with self._changing:
+            self._subscriptions = tuple(other for other in self._subscriptions if other is not subscription)
+            self._dropped += subscription.dropped
 
 
 class Subscription:
-    """One reader's view: `with stream.subscribe() as events: async for event in events: ...`.
+    """One reader's view: `with stream.subscribe() as events: async for event in events: ...`, under Trio or asyncio.
 
     A reader that does not keep up loses its oldest events; `dropped` counts them. Iteration ends when the context is
     left, after what was unread. A reader that is cancelled loses nothing. Two readers of one subscription share it:
@@ -375,7 +386,7 @@ class Subscription:
             raise ValueError(f"a subscription holds at least one event, not {bound}")
         self._stream = stream
         self._events: deque[Event] = deque(maxlen=bound)
-        self._arrived = trio.Event()
+        self._bells: list[Bell] = []
         self._state: Literal["new", "entered", "left"] = "new"
         self.dropped = 0
 
@@ -384,7 +395,7 @@ class Subscription:
         if len(self._events) == self._events.maxlen:
             self.dropped += 1
         self._events.append(event)
-        self._arrived.set()
+        self._ring()
 
     def drain(self) -> list[Event]:
         """Return the unread events without waiting."""
@@ -405,19 +416,33 @@ class Subscription:
     ) -> None:
         self._state = "left"
         self._stream._leave(self)  # noqa: SLF001 - one thing in two classes
-        self._arrived.set()
+        self._ring()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event:
-        while not self._events:
+        while True:
             if self._state == "new":
                 raise RuntimeError("enter the subscription first: `with stream.subscribe() as events:`")
-            if self._state == "left":
-                raise StopAsyncIteration
-            if self._arrived.is_set():  # else another reader waits for it, and is to be woken with this one
-                self._arrived = trio.Event()
-            await self._arrived.wait()
-        await trio.lowlevel.checkpoint_if_cancelled()
-        return self._events.popleft()
+            if not self._events:
+                if self._state == "left":
+                    raise StopAsyncIteration
+                await self._news()
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            with suppress(IndexError):  # another reader, in another thread, may have taken it
+                return self._events.popleft()
+
+    async def _news(self) -> None:
+        """Wait until there may be something to read."""
+        bell = bell_here()
+        self._bells.append(bell)
+        try:
+            if not self._events and self._state == "entered":  # what comes after this look rings the bell
+                await bell.heard()
+        finally:
+            self._bells.remove(bell)
+
+    def _ring(self) -> None:
+        for bell in tuple(self._bells):
+            bell.ring()

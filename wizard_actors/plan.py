@@ -1,9 +1,7 @@
 """The core of routing: which models a request tries, in which order, and which are left out for a while.
 
-The order is the chain's, but for two strategies. "adaptive" is Thompson sampling: one value is drawn for each model
-from Beta(successes + 1, failures + 1), what is believed of its chance of success, and the highest goes first. A model
-that is hardly known, or was not asked for long, is drawn high often enough to be found again. "cheapest" puts first
-what costs least for one success: see `Tactics`.
+The order is the chain's, or that of a strategy (`wizard_actors.strategies`), which decides among the models that are
+suitable and free.
 
 A model is barred where its key, its name or its quota failed: asking again cannot help before a person does something.
 It is barred for a minute; then one request probes it while the others go on without it.
@@ -25,10 +23,11 @@ from typing import Final
 
 from attrs import evolve, field, frozen
 
-from wizard_actors.config import PriceConfig, Strategy, SupportsConfig
+from wizard_actors.config import PriceConfig, SupportsConfig
 from wizard_actors.errors import TokenLimitError, UnsupportedError, WizardError
 from wizard_actors.model_stats import ModelStats
 from wizard_actors.needs import Needs
+from wizard_actors.strategies import ORDERS, Candidate, Planning, RoutingStrategy
 
 __all__ = ["Bar", "Bars", "Choice", "ModelFacts", "Plan", "Probe", "Skip", "Skipped", "Tactics", "Why", "plan"]
 
@@ -36,11 +35,6 @@ BARRED_FOR: Final = 60.0
 
 SHORTEST_HEDGE_DELAY: Final = 0.05
 """Seconds; a quantile below it is rather the noise of a fast model than a sign that it is late."""
-
-TYPICAL_TOKENS: Final = (1000, 500)
-"""In and out, for the price of a model whose answers' costs are not known."""
-
-MILLION: Final = 1_000_000
 
 
 class Why(StrEnum):
@@ -60,6 +54,7 @@ class Skip(StrEnum):
     DOWN = "down"
     BARRED = "barred"
     PROBING = "probing"  # its bar has expired, and another request finds out
+    NOT_CHOSEN = "not_chosen"  # the strategy has left it out
 
 
 @frozen
@@ -88,21 +83,15 @@ class ModelFacts:
 class Tactics:
     """How the models of a route take turns.
 
-    "sequential", "hedged" and "parallel" keep the chain's order, "adaptive" draws one.
-
-    "cheapest" sorts by the expected cost of a success: what an answer costs, through the chance of one. The cost is the
-    mean of the answers so far; where none is known, the price of 1,000 tokens in and 500 out, times what the other
-    models' answers cost beside that same estimate of theirs. Models without a known price come after those with one,
-    and models that hardly ever answer (`ModelStats.failing`) after all others, however cheap, until enough of their
-    failures are old: a dead model is then tried again, once in a few minutes.
-
+    `strategy` is its name, and `own` decides the order where it is none of ours; without it, the chain's stays.
     "parallel" starts all at once. "hedged" starts the next model once the first is `hedge_delay` seconds late, or later
     than the `hedge_quantile` of its first tokens, as soon as that is known, but 0.05 s at least.
     """
 
-    strategy: Strategy = "sequential"
+    strategy: str = "sequential"
     hedge_delay: float = 0.0
     hedge_quantile: float | None = None
+    own: RoutingStrategy | None = None
 
 
 @frozen
@@ -144,12 +133,20 @@ class Plan:
 
 
 def plan(
-    chain: Sequence[str], facts: Mapping[str, ModelFacts], needs: Needs, now: float, *, tactics: Tactics, rng: Random
+    chain: Sequence[str],
+    facts: Mapping[str, ModelFacts],
+    needs: Needs,
+    now: float,
+    *,
+    tactics: Tactics,
+    rng: Random,
+    input_tokens: int = 0,
 ) -> Plan:
-    """Plan a request over the models of `chain`, which `facts` knows all of.
+    """Plan a request over the models of `chain`, which `facts` knows all of; `input_tokens` is for strategies.
 
     Where no model is both suitable and free, the suitable one that is free soonest is tried all the same: a late answer
-    from it beats none. A model that is DOWN is the last to be picked for that.
+    from it beats none. A model that is DOWN is the last to be picked for that. Where the strategy leaves all models
+    out, the chain's order is taken.
 
     Raises `TokenLimitError` where only windows that are too small are in the way, naming the largest; else
     `UnsupportedError` where no model is suitable, naming each and what it lacks.
@@ -165,9 +162,15 @@ def plan(
     if not choices:
         rescued = _last_resort(skipped, facts, needs)
         skipped.remove(rescued)
-        choices.append(Choice(rescued.model, Why.LAST_RESORT))
-    ordered = _ordered(choices, facts, tactics.strategy, now, rng)
-    return Plan(ordered, tuple(skipped), _hedge_delay(ordered, facts, tactics))
+        return Plan((Choice(rescued.model, Why.LAST_RESORT),), tuple(skipped))
+    strategy = ORDERS.get(tactics.strategy) if tactics.own is None else tactics.own
+    if strategy is not None:
+        planning = Planning(
+            models=_candidates(chain, choices, facts, now), needs=needs, input_tokens=input_tokens, now=now, rng=rng
+        )
+        choices, left_out = _chosen(choices, strategy.order(planning))
+        skipped = sorted([*skipped, *left_out], key=lambda skip: chain.index(skip.model))
+    return Plan(tuple(choices), tuple(skipped), _hedge_delay(choices, facts, tactics))
 
 
 # -- who is suitable
@@ -243,45 +246,29 @@ def _unsupported(lacking: Mapping[str, tuple[str, ...]], windows: Mapping[str, i
 # -- in which order
 
 
-def _ordered(
-    choices: Sequence[Choice], facts: Mapping[str, ModelFacts], strategy: Strategy, now: float, rng: Random
-) -> tuple[Choice, ...]:
-    """Return the choices in the strategy's order; of equals, the chain's first."""
-    if strategy == "adaptive":
-        stats = [facts[choice.model].stats.aged(now) for choice in choices]
-        rank = {
-            choice.model: (-rng.betavariate(known.successes + 1.0, known.failures + 1.0),)
-            for choice, known in zip(choices, stats, strict=True)
-        }
-        return tuple(sorted(choices, key=lambda choice: rank[choice.model]))
-    if strategy == "cheapest":
-        dearness = _dearness({choice.model: facts[choice.model] for choice in choices}, now)
-        return tuple(sorted(choices, key=lambda choice: dearness[choice.model]))
-    return tuple(choices)
+def _candidates(
+    chain: Sequence[str], choices: Sequence[Choice], facts: Mapping[str, ModelFacts], now: float
+) -> tuple[Candidate, ...]:
+    return tuple(
+        Candidate(
+            choice.model,
+            place=chain.index(choice.model),
+            probe=choice.why is Why.PROBE,
+            price=facts[choice.model].price,
+            context_window=facts[choice.model].context_window,
+            stats=facts[choice.model].stats.aged(now),
+        )
+        for choice in choices
+    )
 
 
-def _dearness(facts: Mapping[str, ModelFacts], now: float) -> dict[str, tuple[bool, bool, float]]:
-    """Return for each model whether it hardly ever answers, whether its price is unknown, and what a success costs."""
-    stats = {model: known.stats.aged(now) for model, known in facts.items()}
-    seen = {model: known.cost_per_answer for model, known in stats.items()}
-    listed = {model: _listed_cost(known.price) for model, known in facts.items()}
-    both = [(seen[model] or 0.0, listed[model] or 0.0) for model in facts if seen[model] is not None and listed[model]]
-    scale = sum(cost for cost, _ in both) / sum(estimate for _, estimate in both) if both else 1.0
-    dearness = {}
-    for model, known in stats.items():
-        cost, estimate = seen[model], listed[model]
-        if cost is None and estimate is not None:
-            cost = estimate * scale
-        dearness[model] = (known.failing, cost is None, (cost or 0.0) / known.success_chance)
-    return dearness
-
-
-def _listed_cost(price: PriceConfig | None) -> float | None:
-    """Return what a typical answer costs by its price, in US dollars."""
-    if price is None:
-        return None
-    given, answered = TYPICAL_TOKENS
-    return float(given * price.input + answered * price.output) / MILLION
+def _chosen(choices: list[Choice], names: Sequence[str]) -> tuple[list[Choice], list[Skipped]]:
+    """Return the choices of these names, in their order, and the others; all as they are where there are no names."""
+    if not names:
+        return choices, []
+    by_name = {choice.model: choice for choice in choices}
+    ordered = [by_name.pop(name) for name in names]
+    return ordered, [Skipped(name, Skip.NOT_CHOSEN) for name in by_name]
 
 
 def _hedge_delay(choices: Sequence[Choice], facts: Mapping[str, ModelFacts], tactics: Tactics) -> float | None:

@@ -28,7 +28,8 @@ FINE: Final = frozenset({None, "cancelled"})
 def reported(books: Books) -> Iterator[None]:
     """Count the request for as long as the block lasts, and report its end, once: its response or its error's code.
 
-    Raises `MailboxFullError` where `server.max_in_flight` requests are in flight already.
+    Raises `MailboxFullError` where `server.max_in_flight` requests are in flight already, and `SupervisorError` in
+    place of whatever the request met because its tree could not go on.
     """
     shared, request, code = books.shared, books.request, "cancelled"
     bound = shared.config.server.max_in_flight
@@ -44,10 +45,13 @@ def reported(books: Books) -> Iterator[None]:
         _check_open(shared)
         yield
     except WizardError as error:
-        code = error.code
+        gone = shared.failure()
+        code = error.code if gone is None else gone.code
         books.response = None
         if not error.attempts:
             error.with_attempts(books.attempts)
+        if gone is not None:
+            raise gone.copy().with_attempts(error.attempts) from error
         raise
     except Exception:
         code = "bug"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Self
+from typing import Literal, Protocol, Self
 
 import trio
 
@@ -23,7 +23,7 @@ from wizard_actors.request import Request
 from wizard_actors.shared import Shared
 from wizard_actors.types import End, Reset, StreamEvent, TextDelta, WizardResponse
 
-__all__ = ["IdleWatch", "ResponseStream"]
+__all__ = ["AnswerSource", "IdleWatch", "Reading", "ResponseStream", "Source", "refuse_reset"]
 
 log = logging.getLogger("wizard_actors.client")
 
@@ -37,16 +37,16 @@ class IdleWatch:
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
-        self._idle: OrderedDict[ResponseStream, float] = OrderedDict()  # since when, the longest first
+        self._idle: OrderedDict[AnswerSource, float] = OrderedDict()  # since when, the longest first
         self._first = trio.Event()
 
-    def idle(self, stream: ResponseStream) -> None:
+    def idle(self, stream: AnswerSource) -> None:
         """Note that the consumer of `stream` has what there was, and does not read."""
         if not self._idle:
             self._first.set()
         self._idle[stream] = trio.current_time()
 
-    def busy(self, stream: ResponseStream) -> None:
+    def busy(self, stream: AnswerSource) -> None:
         """Note that the consumer reads again, or has left."""
         self._idle.pop(stream, None)
 
@@ -86,30 +86,69 @@ class IdleWatch:
                     nursery.start_soon(_close, events)
 
 
-class ResponseStream:
-    """One answer as it arrives.
+class Source(Protocol):
+    """The events of one answer, to be read by one task at a time."""
 
-        async with client.stream("Tell a story") as stream:
-            async for text in stream.text():
-                print(text, end="")
-        response = stream.response
+    def __aiter__(self) -> Self:
+        """Return itself."""
 
-    Iterate the stream itself for typed events. Leaving the block early cancels the call upstream.
-    """
+    async def __anext__(self) -> StreamEvent:
+        """Return the next event; the last one is `End`. Raises the answer's error."""
+
+    async def aclose(self) -> None:
+        """Stop the call, if it is not over, and give everything back."""
+
+
+class AnswerSource:
+    """A request's events, read in the task that asks for them, and watched while nobody does."""
 
     def __init__(self, shared: Shared, request: Request, watch: IdleWatch) -> None:
         self._request = request
         self._watch = watch
         self._answering = Answering(shared, request)
-        self._failure: WizardError | None = None
-        self._events: AsyncGenerator[StreamEvent, None] | None = None
-        self._entered = False
-        self._response: WizardResponse | None = None
+        self._events: AsyncGenerator[StreamEvent, None] | None = self._answering.events()
+        self._lost: WizardError | None = None
 
-    @property
-    def request_id(self) -> str:
-        """The id that runs through logs, events and headers."""
-        return self._request.request_id
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        if self._events is None:
+            raise self._lost or StopAsyncIteration
+        self._watch.busy(self)
+        event = await anext(self._events)
+        if not self._answering.over:
+            self._watch.idle(self)
+        return event
+
+    async def aclose(self) -> None:
+        """Stop the call, if it is not over, and give everything back."""
+        self._watch.busy(self)
+        events, self._events = self._events, None
+        if events is not None:
+            await events.aclose()
+
+    def lose(self, seconds: float) -> AsyncGenerator[StreamEvent, None] | None:
+        """Give up a stream that nobody has read for so many seconds: whoever reads on is told, from this very step on.
+
+        Returns what is to be closed.
+        """
+        self._lost = DeadlineExceededError(
+            f"nobody read the stream for {seconds:g} s, as long as stream.consumer_idle allows: its call was stopped",
+            deadline=seconds,
+        )
+        log.warning("request %s: %s", self._request.request_id, self._lost)
+        events, self._events = self._events, None
+        return events
+
+
+class Reading:
+    """What a reader has seen of a stream: whether it may read on, and the response at the end."""
+
+    def __init__(self) -> None:
+        self._state: Literal["created", "streaming", "left"] = "created"
+        self._failure: WizardError | None = None
+        self._response: WizardResponse | None = None
 
     @property
     def response(self) -> WizardResponse:
@@ -122,6 +161,71 @@ class ResponseStream:
             )
         return self._response
 
+    def enter(self) -> None:
+        """Begin. Raises `InvalidStateTransitionError` the second time."""
+        if self._state != "created":
+            raise InvalidStateTransitionError(
+                "a stream is one call, and this one has been made: ask the client for another",
+                from_state="streaming",
+                to_state="created",
+            )
+        self._state = "streaming"
+
+    def leave(self) -> None:
+        """Read no more."""
+        self._state = "left"
+
+    def goes_on(self) -> bool:
+        """Say whether there may be more; raise why there is not, where that is not the answer's end."""
+        if self._failure is not None:
+            raise self._failure
+        if self._state != "streaming":
+            raise InvalidStateTransitionError(
+                "a stream is read inside its block: with client.stream(...) as stream, or async with",
+                from_state="created",
+                to_state="streaming",
+            )
+        return self._response is None
+
+    def failed(self, error: BaseException) -> None:
+        """Note that a read failed, or was cancelled. The stream is over, and whoever reads on learns so: an iteration
+        that just ended would pass a part of an answer for the whole.
+        """
+        if isinstance(error, WizardError):
+            self._failure = error
+        else:
+            self._failure = StreamInterruptedError("a read was cancelled, which ended the stream", model="")
+
+    def saw(self, event: StreamEvent) -> None:
+        """Note what was read."""
+        if isinstance(event, End):
+            self._response = event.response
+
+
+class ResponseStream:
+    """One answer as it arrives.
+
+        async with client.stream("Tell a story") as stream:
+            async for text in stream.text():
+                print(text, end="")
+        response = stream.response
+
+    Iterate the stream itself for typed events. Leaving the block early cancels the call upstream. One task at a time
+    reads it, in the event loop in which it was asked for.
+    """
+
+    def __init__(self, begin: Callable[[], Source], request_id: str) -> None:
+        self.request_id = request_id
+        """The id that runs through logs, events and headers."""
+        self._begin = begin
+        self._source: Source | None = None
+        self._reading = Reading()
+
+    @property
+    def response(self) -> WizardResponse:
+        """The whole response. Raises `InvalidStateTransitionError` before the stream has ended."""
+        return self._reading.response
+
     def text(self) -> AsyncIterator[str]:
         """Return the answer's text as it comes. Reading it raises where it is interrupted.
 
@@ -131,73 +235,31 @@ class ResponseStream:
         return _Text(self)
 
     async def __aenter__(self) -> Self:
-        if self._entered:
-            raise InvalidStateTransitionError(
-                "a stream is one call, and this one has been made: ask the client for another",
-                from_state="streaming",
-                to_state="created",
-            )
-        self._entered = True
-        self._events = self._answering.events()
+        self._reading.enter()
+        self._source = self._begin()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._watch.busy(self)
-        events, self._events = self._events, None
-        if events is not None:
-            await events.aclose()
-
-    def lose(self, seconds: float) -> AsyncGenerator[StreamEvent, None] | None:
-        """Give up a stream that nobody has read for so many seconds: whoever reads on is told, from this very step on.
-
-        Returns what is to be closed.
-        """
-        self._failure = DeadlineExceededError(
-            f"nobody read the stream for {seconds:g} s, as long as stream.consumer_idle allows: its call was stopped",
-            deadline=seconds,
-        )
-        log.warning("request %s: %s", self.request_id, self._failure)
-        events, self._events = self._events, None
-        return events
+        self._reading.leave()
+        source, self._source = self._source, None
+        if source is not None:
+            await source.aclose()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> StreamEvent:
-        if self._failure is not None:
-            raise self._failure
-        if self._events is None:
-            raise InvalidStateTransitionError(
-                "a stream is read inside its block: async with client.stream(...) as stream",
-                from_state="created",
-                to_state="streaming",
-            )
-        if self._response is not None:
+        if not self._reading.goes_on() or self._source is None:
             raise StopAsyncIteration
-        self._watch.busy(self)
-        event = await self._next(self._events)
-        if isinstance(event, End):
-            self._response = event.response
-        elif not self._answering.over:
-            self._watch.idle(self)
-        return event
-
-    async def _next(self, events: AsyncGenerator[StreamEvent, None]) -> StreamEvent:
-        """Read on. Where that fails, or is cancelled, the stream is over, and whoever reads on learns so: an iteration
-        that just ended would pass a part of an answer for the whole.
-        """
-        failure: WizardError | None = StreamInterruptedError("a read was cancelled, which ended the stream", model="")
         try:
-            event = await anext(events)
-            failure = None
-            return event
-        except WizardError as error:
-            failure = error
+            event = await anext(self._source)
+        except BaseException as error:
+            self._reading.failed(error)
             raise
-        finally:
-            self._failure = failure
+        self._reading.saw(event)
+        return event
 
 
 async def _close(events: AsyncGenerator[StreamEvent, None]) -> None:
@@ -205,6 +267,17 @@ async def _close(events: AsyncGenerator[StreamEvent, None]) -> None:
         await events.aclose()
     except Exception:  # a bug, which concerns one stream that nobody reads, and not the whole client
         log.exception("closing a stream that nobody read failed")
+
+
+def refuse_reset(event: StreamEvent) -> None:
+    """Raise where a stream of plain text cannot go on."""
+    if isinstance(event, Reset):
+        raise InvalidStateTransitionError(
+            f"{event.model} broke off and the answer starts again, which plain text cannot say: "
+            'iterate the stream\'s events, or set stream.delivery = "buffered"',
+            from_state="streaming",
+            to_state="reset",
+        )
 
 
 class _Text:
@@ -220,11 +293,5 @@ class _Text:
         async for event in self._events:
             if isinstance(event, TextDelta):
                 return event.text
-            if isinstance(event, Reset):
-                raise InvalidStateTransitionError(
-                    f"{event.model} broke off and the answer starts again, which plain text cannot say: "
-                    'iterate the stream\'s events, or set stream.delivery = "buffered"',
-                    from_state="streaming",
-                    to_state="reset",
-                )
+            refuse_reset(event)
         raise StopAsyncIteration

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from random import Random
 from types import MappingProxyType
@@ -10,29 +11,34 @@ from types import MappingProxyType
 from attrs import field, frozen
 
 from wizard_actors.actor import Actor, Ask, Ledger, Reply, Return, handles, hears, takes_back
-from wizard_actors.config import ModelConfig, Strategy
+from wizard_actors.config import ModelConfig
 from wizard_actors.errors import WizardError
 from wizard_actors.model_stats import ModelStats
 from wizard_actors.needs import Needs
 from wizard_actors.plan import Bar, Bars, ModelFacts, Plan, Probe, Tactics, plan
+from wizard_actors.strategies import Planning, RoutingStrategy, checked_order
 
 __all__ = ["ClaimProbe", "MakePlan", "Observed", "ProbeOver", "Router", "RouterState"]
+
+log = logging.getLogger("wizard_actors.routing")
 
 
 @frozen
 class MakePlan(Ask[Plan]):
     """Ask which models of `chain` to try, and in which order; `down` are those whose actors are DOWN.
 
-    `strategy`, `hedge_delay` in seconds and `hedge_quantile` are the route's: see `Tactics`. Fails with what makes all
+    `strategy`, `hedge_delay` in seconds and `hedge_quantile` are the route's: see `Tactics`; `input_tokens` is an
+    estimate, for strategies. Fails with what makes all
     models unsuitable, `TokenLimitError` or `UnsupportedError`.
     """
 
     chain: tuple[str, ...]
     down: frozenset[str] = frozenset()
     needs: Needs = field(factory=Needs)
-    strategy: Strategy = "sequential"
+    strategy: str = "sequential"
     hedge_delay: float = 0.0
     hedge_quantile: float | None = None
+    input_tokens: int = 0
 
 
 @frozen
@@ -66,38 +72,92 @@ class Observed:
 
 @frozen
 class RouterState:
-    """Which models are barred, until when, and why; and the statistics of every model, by its name."""
+    """Which models are barred, until when, and why; and the statistics of every model, by its name.
+
+    `strategy_failures` counts, for each strategy that is not ours, how often the chain's order had to be taken because
+    it raised, or returned what is no order; those that never did are not in it.
+    """
 
     bars: Mapping[str, Bar] = field(factory=dict)
     models: Mapping[str, ModelStats] = field(factory=dict)
+    strategy_failures: Mapping[str, int] = field(factory=dict)
+
+
+class _Guarded:
+    """A strategy that is not ours, which the router survives whatever it does."""
+
+    def __init__(self, name: str, strategy: RoutingStrategy, failures: dict[str, int]) -> None:
+        self._name = name
+        self._strategy = strategy
+        self._failures = failures
+
+    def order(self, planning: Planning) -> Sequence[str]:
+        """Return its order, or no opinion where it fails."""
+        try:
+            return checked_order(self._strategy.order(planning), planning)
+        except Exception:
+            before = self._failures.get(self._name, 0)
+            self._failures[self._name] = before + 1
+            if not before:
+                log.exception(
+                    "the routing strategy %s failed: the chain's order is taken in its place; from now on its failures "
+                    "are only counted",
+                    self._name,
+                )
+            return ()
 
 
 class Router(Actor):
-    """Plans requests over `models`, by their names; `rng` draws the order of the strategy "adaptive".
+    """Plans requests over `models`, by their names; `rng` draws the order of the strategy "adaptive". `strategies` are
+    those that are not ours, by the names that routes call them: they outlive a restart of the router.
 
     `carry` is the `RouterState` that a router before this one has published, of these models or of others: after a
     crash and for a changed configuration alike, what was learned of the models that still exist is kept. Probes are
     fenced.
     """
 
-    def __init__(self, models: Mapping[str, ModelConfig], rng: Random, ledger: Ledger, carry: object) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, ModelConfig],
+        rng: Random,
+        ledger: Ledger,
+        carry: object,
+        strategies: Mapping[str, RoutingStrategy] | None = None,
+    ) -> None:
         ledger.clear()
         known = carry if isinstance(carry, RouterState) else RouterState()
         self._models = models
         self._rng = rng
         self._bars = Bars({name: bar for name, bar in known.bars.items() if name in models})
         self._stats = {name: known.models.get(name, ModelStats()) for name in models}
+        own = strategies or {}
+        self._failures = {name: count for name, count in known.strategy_failures.items() if name in own}
+        self._strategies = {name: _Guarded(name, strategy, self._failures) for name, strategy in own.items()}
         self._publish()
 
     @handles(MakePlan)
     def make_plan(self, message: MakePlan, reply: Reply[Plan], now: float) -> None:
         """Plan one request."""
         facts = {name: self._facts(name, down=name in message.down) for name in message.chain}
-        tactics = Tactics(message.strategy, message.hedge_delay, message.hedge_quantile)
+        own = self._strategies.get(message.strategy)
+        tactics = Tactics(message.strategy, message.hedge_delay, message.hedge_quantile, own)
+        failures = self._failures.get(message.strategy)
         try:
-            reply.send(plan(message.chain, facts, message.needs, now, tactics=tactics, rng=self._rng))
+            made = plan(
+                message.chain,
+                facts,
+                message.needs,
+                now,
+                tactics=tactics,
+                rng=self._rng,
+                input_tokens=message.input_tokens,
+            )
         except WizardError as error:
             reply.fail(error)
+        else:
+            reply.send(made)
+        if self._failures.get(message.strategy) != failures:
+            self._publish()
 
     @handles(ClaimProbe)
     def claim_probe(self, message: ClaimProbe, reply: Reply[Probe | None], now: float) -> None:
@@ -153,4 +213,6 @@ class Router(Actor):
         )
 
     def _publish(self) -> None:
-        self._published = RouterState(self._bars.snapshot(), MappingProxyType(dict(self._stats)))
+        self._published = RouterState(
+            self._bars.snapshot(), MappingProxyType(dict(self._stats)), MappingProxyType(dict(self._failures))
+        )

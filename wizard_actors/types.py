@@ -119,7 +119,7 @@ def _as_role(value: str) -> Role:
 def _as_content(value: str | Iterable[Text | Image]) -> Content:
     if not isinstance(value, Iterable):
         raise InvalidPromptError(f"a message's content is a text, or parts of one, not {value!r}")
-    return value if isinstance(value, str) else tuple(value)
+    return str(value) if isinstance(value, str) else tuple(value)  # of a subclass the text: others make JSON of it
 
 
 def _as_calls(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:

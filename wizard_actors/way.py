@@ -26,6 +26,7 @@ from wizard_actors.plan import Choice, ModelFacts, Tactics, Why
 from wizard_actors.plan import plan as make_plan
 from wizard_actors.race import Race
 from wizard_actors.routing import MakePlan
+from wizard_actors.strategies import CHAIN_ORDER
 from wizard_actors.types import (
     Finished,
     FinishReason,
@@ -76,7 +77,7 @@ class Way:
         shared.budget.deposit(trio.current_time())
         try:
             down = frozenset(port.name for port in ports if port.down)
-            how = (route.strategy, route.hedge_delay, route.hedge_quantile)
+            how = (route.strategy, route.hedge_delay, route.hedge_quantile, self._tokens)
             plan = await ask_router(self._books, MakePlan(route.chain, down, needs, *how))
         except ActorCrashedError:  # nothing is known of the models but what is configured
             facts = {
@@ -89,7 +90,7 @@ class Way:
             tactics = Tactics(route.strategy if hedged else "sequential", route.hedge_delay)
             plan = make_plan(list(facts), facts, needs, trio.current_time(), tactics=tactics, rng=shared.rng)
         self._pending, self._hedge_delay = list(plan.choices), plan.hedge_delay
-        if route.strategy in {"adaptive", "cheapest"}:
+        if route.strategy not in CHAIN_ORDER:
             self._first = plan.choices[0].model
 
     async def begin(self, lane: Lane | None = None) -> Begun:

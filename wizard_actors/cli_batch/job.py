@@ -23,7 +23,7 @@ from wizard_actors.cli_batch.progress import ProgressReport, Tally
 from wizard_actors.cli_batch.questions import LONGEST_LINE, Question, question_of
 from wizard_actors.cli_output import Errors, ExitStatus, exit_status
 from wizard_actors.client import ResilientClient
-from wizard_actors.config import Strategy, WizardConfig
+from wizard_actors.config import WizardConfig
 from wizard_actors.config.values import BadValue, parse_seconds
 from wizard_actors.errors import ConfigError, ConfigProblem, InvalidPromptError, WizardError
 from wizard_actors.patience import Barred, failure_behind, refusal_of, wait_after
@@ -66,7 +66,7 @@ class BatchJob:
     deadline: float | str | None
     max_concurrency: int | None
     retry_errors: bool
-    strategy: Strategy | None = None
+    strategy: str | None = None
 
     async def run(self, config: WizardConfig, errors: Errors) -> int:
         """Answer what has no outcome yet, and return the exit status: 0 where every line of the input has an answer.

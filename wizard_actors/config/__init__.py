@@ -25,6 +25,7 @@ from wizard_actors.config.model import (
 )
 from wizard_actors.config.root import Effective, WizardConfig
 from wizard_actors.config.secret import Secret
+from wizard_actors.config.strategy import CUSTOM_STRATEGY, Strategy
 from wizard_actors.config.tables import (
     BatchConfig,
     CacheConfig,
@@ -37,7 +38,6 @@ from wizard_actors.config.tables import (
     RouteConfig,
     ServerConfig,
     SessionsConfig,
-    Strategy,
     StreamConfig,
     SupervisionConfig,
 )
@@ -45,6 +45,7 @@ from wizard_actors.config.template import TEMPLATE
 from wizard_actors.config.values import Seconds, split_address
 
 __all__ = [
+    "CUSTOM_STRATEGY",
     "DEFAULT_ROUTE",
     "PRESETS",
     "PROVIDERS",

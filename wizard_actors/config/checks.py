@@ -14,9 +14,39 @@ from wizard_actors.config.idle import Given, idle, idle_in_step
 from wizard_actors.config.values import closest
 from wizard_actors.errors import ConfigProblem
 
-__all__ = ["DEFAULT_ROUTE", "NamedModel", "NamedRoute", "conflicts", "model_conflicts"]
+__all__ = [
+    "DEFAULT_ROUTE",
+    "PRESETS",
+    "PROVIDERS",
+    "NamedModel",
+    "NamedRoute",
+    "conflicts",
+    "model_conflicts",
+    "takes_options",
+]
 
 DEFAULT_ROUTE: Final = "wizard"
+
+PROVIDERS: Final = ("openai", "anthropic", "gemini", "local", "simulated", "custom")
+"""The wire protocols, the embedded model, the simulated one, and the one that is given in code."""
+
+PRESETS: Final = (
+    "azure",
+    "cerebras",
+    "deepseek",
+    "fireworks",
+    "groq",
+    "lmstudio",
+    "mistral",
+    "ollama",
+    "openrouter",
+    "perplexity",
+    "together",
+    "vllm",
+    "xai",
+)
+"""Providers that speak OpenAI's protocol at an address of their own."""
+
 NO_MODEL: Final = ConfigProblem(
     "models", "is empty: at least one model is needed", "add a `[[models]]` table with a name and a provider"
 )
@@ -152,9 +182,19 @@ def model_conflicts(model: Mapping[str, object]) -> Iterator[ConfigProblem]:
     for table in ("simulated", "local"):
         if model.get(table) is not None and isinstance(provider, str) and provider != table:
             yield ConfigProblem(table, f'is only for models with `provider = "{table}"`')
+    options = model.get("options")
+    if isinstance(options, Mapping) and options and not takes_options(provider):
+        yield ConfigProblem(
+            "options", "is only for providers that are not built in", "what goes into the body: `extra`"
+        )
     yield from _script_problems(model.get("simulated"))
     if provider == "azure" and model.get("base_url") is None:
         yield ConfigProblem("base_url", 'is required where `provider = "azure"`: each resource has its own')
+
+
+def takes_options(provider: object) -> bool:
+    """Say whether `[models.options]` means anything to models of that provider: those that are not ours take them."""
+    return provider == "custom" or provider not in {*PROVIDERS, *PRESETS}
 
 
 def _script_problems(simulated: object) -> Iterator[ConfigProblem]:

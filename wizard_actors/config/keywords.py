@@ -24,7 +24,8 @@ from wizard_actors.config.model import (
     Upstream,
 )
 from wizard_actors.config.secret import Secret
-from wizard_actors.config.tables import Delivery, LogFormat, LogLevel, OnInterruption, Strategy
+from wizard_actors.config.strategy import Strategy
+from wizard_actors.config.tables import Delivery, LogFormat, LogLevel, OnInterruption
 
 __all__ = [
     "BatchSettings",
@@ -165,13 +166,14 @@ class ModelSettings(TypedDict, total=False):
     extra: Mapping[str, object]
     simulated: SimulatedConfig | SimulatedSettings | None
     local: LocalConfig | LocalSettings | None
+    options: Mapping[str, object]
 
 
 class RouteSettings(TypedDict, total=False):
     """The keys of `RouteConfig` but its name."""
 
     chain: Sequence[str]
-    strategy: Strategy
+    strategy: Strategy | str
     hedge_delay: Duration
     hedge_quantile: float | None
     spill: bool

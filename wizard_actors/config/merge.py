@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, TypeAlias
 
+from wizard_actors.config.checks import takes_options
 from wizard_actors.config.idle import OF_A_MODEL, idle, merged
 from wizard_actors.config.strict import KeyPath, shown_key
 
@@ -40,7 +41,8 @@ def merge_defaults(
 
     Where a model chooses its own key file, a variable from `[defaults]` does not stand beside it, nor the other way
     round; a model without a provider's account needs neither. The tables of the simulated and the embedded model go to
-    such models alone. A default that would have no effect beside the model's own settings is left out.
+    such models alone, `options` to those whose provider is not built in. A default that would have no effect beside the
+    model's own settings is left out.
     """
 
     def inherited_from(path: KeyPath) -> Origin:
@@ -64,6 +66,8 @@ def merge_defaults(
 def _suits(key: str, provider: object, model: Mapping[str, object]) -> bool:
     if key in OWN_TABLE:
         return key == provider
+    if key == "options":
+        return takes_options(provider)
     if key in KEYS:
         return KEYS[key] not in model and provider not in OWN_TABLE
     return key != "name"

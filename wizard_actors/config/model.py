@@ -7,12 +7,14 @@ import os
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Final, Literal, Self, TypeAlias, cast
+from types import MappingProxyType
+from typing import Literal, Self, TypeAlias, cast
 
 import attrs
 from attrs import field, frozen
 
-from wizard_actors.config.checks import model_conflicts
+from wizard_actors import plugins
+from wizard_actors.config.checks import PRESETS, PROVIDERS, model_conflicts
 from wizard_actors.config.secret import Secret, key_from_env, key_from_file
 from wizard_actors.config.strict import strict
 from wizard_actors.config.values import (
@@ -49,26 +51,6 @@ __all__ = [
     "TimeoutsConfig",
     "Upstream",
 ]
-
-PROVIDERS: Final = ("openai", "anthropic", "gemini", "local", "simulated")
-"""The wire protocols, the embedded model and the simulated one."""
-
-PRESETS: Final = (
-    "azure",
-    "cerebras",
-    "deepseek",
-    "fireworks",
-    "groq",
-    "lmstudio",
-    "mistral",
-    "ollama",
-    "openrouter",
-    "perplexity",
-    "together",
-    "vllm",
-    "xai",
-)
-"""Providers that speak OpenAI's protocol at an address of their own."""
 
 Upstream: TypeAlias = Literal["auto", "stream", "unary"]
 Fault: TypeAlias = Literal[
@@ -269,9 +251,23 @@ class LocalConfig:
 
 def _known_provider(_instance: object, _attribute: object, value: str) -> None:
     known = (*PROVIDERS, *PRESETS)
-    if value not in known:
-        meant = closest(value, known)
-        raise BadValue("is no known provider", f'did you mean "{meant}"?' if meant else f"known: {', '.join(known)}")
+    if value in known:
+        return
+    offered = plugins.names(plugins.PROVIDERS)
+    if value in offered:
+        try:
+            plugins.find(plugins.PROVIDERS, value)
+        except ConfigError as error:
+            raise BadValue(error.problems[0].reason, error.problems[0].hint) from None
+        return
+    meant = closest(value, (*known, *offered))
+    hint = f'did you mean "{meant}"?' if meant else f"known: {', '.join(known)}"
+    also = f"; installed packages offer: {', '.join(offered)}" if offered else ""
+    raise BadValue("is no known provider", hint + also)
+
+
+def _as_options(value: Mapping[str, object]) -> Mapping[str, object]:
+    return value
 
 
 def _as_headers(value: Mapping[str, str | Secret]) -> Mapping[str, Secret]:
@@ -287,7 +283,10 @@ class ModelConfig:
     is the number of calls at once (default: 32; 1 for the embedded model, which answers one after the other). Models of
     one `rate_limit_group` share one limiter, and so have equal `rate_limit` tables. `extra` goes into the body of every
     request as it is. `context_window` is in tokens, None where unknown. `simulated` and `local` are set exactly for
-    those providers.
+    those providers. `options` are the settings of a provider that is not built in: whatever that one documents.
+
+    `provider` is built in, or a name that an installed package offers in the entry point group
+    "wizard_actors.providers", or "custom": then the provider is given in code, where the client is opened.
 
     Raises `ConfigError` naming the key and the reason.
     """
@@ -318,6 +317,7 @@ class ModelConfig:
     extra: Mapping[str, object] = field(factory=dict)
     simulated: SimulatedConfig | None = None
     local: LocalConfig | None = None
+    options: Mapping[str, object] = field(factory=dict, converter=_as_options)
     _environ: Mapping[str, str] | None = field(default=None, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -327,6 +327,7 @@ class ModelConfig:
             raise ConfigError(problems)
         if self.base_url is not None:
             object.__setattr__(self, "base_url", self.base_url.rstrip("/"))
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
         if self.provider == "simulated":
             table = self.simulated or SimulatedConfig()
             answer = table.answer or f"This answer is simulated: the model {self.name} made it up."

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias, cast
 from attrs import field, frozen
 
 from wizard_actors.config.idle import idle
+from wizard_actors.config.strategy import strategy_name
 from wizard_actors.config.strict import chosen, strict
 from wizard_actors.config.values import BadValue, Seconds, above, address, at_least, between, not_empty, plain_name
 from wizard_actors.errors import ConfigError
@@ -27,12 +28,10 @@ __all__ = [
     "RouteConfig",
     "ServerConfig",
     "SessionsConfig",
-    "Strategy",
     "StreamConfig",
     "SupervisionConfig",
 ]
 
-Strategy: TypeAlias = Literal["sequential", "parallel", "hedged", "adaptive", "cheapest"]
 Delivery: TypeAlias = Literal["live", "buffered"]
 OnInterruption: TypeAlias = Literal["fail", "reset"]
 LogLevel: TypeAlias = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
@@ -47,14 +46,16 @@ def _as_names(names: Sequence[str]) -> tuple[str, ...]:
 class RouteConfig:
     """Which models answer, and in which order they are tried.
 
-    `chain` empty: the enabled models in the file's order. With `strategy = "hedged"` the next model starts when the
-    first is `hedge_delay` seconds late, or later than the `hedge_quantile` of what was observed, once enough was.
+    `chain` empty: the enabled models in the file's order. `strategy` is one of ours (`Strategy`), one that an installed
+    package offers, or "custom:NAME", one that is given to the client by that name. With `strategy = "hedged"` the next
+    model starts when the first is `hedge_delay` seconds late, or later than the `hedge_quantile` of what was observed,
+    once enough was.
     `spill`: calls that waited `queue_timeout` for a full model move on. `static_answer`: given when all models failed.
     """
 
     name: str = field(validator=plain_name)
     chain: tuple[str, ...] = field(default=(), converter=_as_names)
-    strategy: Strategy = "sequential"
+    strategy: str = field(default="sequential", validator=strategy_name)
     hedge_delay: Seconds = field(default=2.0, validator=at_least(0))
     hedge_quantile: float | None = field(default=None, validator=between(0, 1))
     spill: bool = False

@@ -52,7 +52,7 @@ TEMPLATE: Final = """\
 
 [[models]]
 name = "primary"                    # what callers, routes, logs and metrics use
-provider = "openai"                 # openai | anthropic | gemini | local | simulated | groq, ollama, ...
+provider = "openai"                 # openai | anthropic | gemini | local | simulated | custom | groq, ollama, ...
 model = "gpt-5-mini"                # the provider's name for it; default: the name
 api_key_env = "OPENAI_API_KEY"      # the variable that holds the key; never the key itself
 #base_url = "https://api.openai.com/v1"
@@ -109,12 +109,18 @@ api_key_env = "OPENAI_API_KEY"      # the variable that holds the key; never the
 #fault = "error"
 #status = 503
 
+#[[models]]
+#name = "own"                       # a provider of your own, given where the client is opened; or of another package
+#provider = "custom"
+#enabled = false
+#options = { voice = "calm" }       # its settings
+
 
 # -- routes ---------------------------------------------------------------------------------------------------
 
 [fallback]                          # the default route, named "wizard"
 #chain = ["primary", "backup"]      # default: all enabled models, in this file's order
-#strategy = "sequential"            # "sequential" | "parallel" | "hedged" | "adaptive" | "cheapest"
+#strategy = "sequential"            # "sequential" | "parallel" | "hedged" | "adaptive" | "cheapest" | "custom:NAME"
 #spill = false                      # when a model is full: true goes on to the next, false waits
 #static_answer = "Please try again later."   # when every model failed; default: an error
 

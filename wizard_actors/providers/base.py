@@ -12,6 +12,8 @@ The attempt puts its deadlines round `open` and round each `read`; a provider it
 An exchange may be left in another task than the one that entered it: the winner of a race is read by the caller, and a
 stream that nobody reads is closed by the client. So nothing that belongs to a task, a nursery or a cancel scope, may be
 open between an exchange's entry and its end, but for the duration of one call.
+
+`wizard_actors.testing.provider.ProviderContract` checks what is promised here.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+import httpx
 from attrs import frozen
 
+from wizard_actors.config import ModelConfig
 from wizard_actors.types import LimitHeaders, ModelEvent, Prompt
 
-__all__ = ["Answer", "Call", "Provider"]
+__all__ = ["Answer", "Call", "Provider", "ProviderFactory"]
 
 
 @frozen
@@ -78,3 +82,17 @@ class Provider(Protocol):
         Raises on entry: `NetworkError`, or `ProviderTimeoutError` (phase "connect"), where no head came;
         `UnsupportedError` before anything is sent where the prompt asks for what this provider cannot do.
         """
+
+
+class ProviderFactory(Protocol):
+    """What an entry point of the group "wizard_actors.providers" names: it makes the provider of one configured model.
+
+    It is called once for each model, where the client is opened, and sends nothing. `http` is shared with other models
+    and closed by the client; the model's `proxy` and `ca_file` are in force in it, and it has no timeouts of its own.
+    `config.api_key()` reads the key, None where the model names none; `config.options` are the provider's own settings.
+
+    Raises `ConfigError` for settings that cannot work; anything else is wrapped in one, for it is a bug.
+    """
+
+    def __call__(self, config: ModelConfig, http: httpx.AsyncClient, /) -> Provider:
+        """Return the provider of that model."""

@@ -1,0 +1,1 @@
+"""One file a storage, and one for their seam."""

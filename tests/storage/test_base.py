@@ -1,0 +1,70 @@
+"""What every storage shares: the comparison of versions, the order of lists, the errors."""
+
+from __future__ import annotations
+
+import pytest
+from attrs import evolve
+
+from wizard_actors.errors import SessionConflictError
+from wizard_actors.session_record import SessionRecord
+from wizard_actors.storage.base import MAX_PAGE, check_limit, check_replaces, newest_first, storage_error
+from wizard_actors.testing.storage_bench import born, later
+
+
+def test_a_version_replaces_the_one_before() -> None:
+    """Version 1 goes where nothing is, version 2 over version 1."""
+    check_replaces("memory", born("alice"), None)
+    check_replaces("memory", later(born("alice")), born("alice").summary)
+
+
+@pytest.mark.parametrize(
+    ("record", "stored", "told"),
+    [
+        (later(born("alice")), None, "is not stored: it was deleted, or never saved; version 2 was not saved"),
+        (born("alice"), born("alice"), "is stored in version 1; version 1 was not saved"),
+        (later(born("alice")), later(born("alice")), "is stored in version 2; version 2 was not saved"),
+        (later(born("alice")), born("alice", 5.0), "was deleted, and another one of the same name was created since"),
+    ],
+)
+def test_a_conflict_says_what_was_found(record: SessionRecord, stored: SessionRecord | None, told: str) -> None:
+    """The message names backend, session and versions, and says what to do."""
+    with pytest.raises(SessionConflictError) as raised:
+        check_replaces("memory", record, None if stored is None else stored.summary)
+
+    assert str(raised.value).startswith(f"memory: session 'alice' {told}")
+    assert "load the session again" in str(raised.value)
+
+
+def test_lists_go_by_time_then_by_code_points() -> None:
+    """The newest first; names of the same time in the order of their code points, not of any language."""
+    records = [born("\u00e9", 1.0), born("z", 1.0), born("B", 1.0), born("a", 1.0), born("old", 0.5), born("new", 2.0)]
+
+    names = [each.id for each in sorted((record.summary for record in records), key=newest_first)]
+
+    assert names == ["new", "B", "a", "z", "\u00e9", "old"]
+
+
+def test_a_list_goes_by_when_a_session_was_used() -> None:
+    """Not by when it was created or changed."""
+    used, changed = evolve(born("a", 1.0), used_at=9.0), evolve(born("b", 2.0), updated_at=8.0)
+
+    assert newest_first(used.summary) < newest_first(changed.summary)
+
+
+@pytest.mark.parametrize("limit", [0, -1, MAX_PAGE + 1])
+def test_pages_have_bounds(limit: int) -> None:
+    """A limit out of them is a ValueError; the bounds themselves are not."""
+    check_limit(1)
+    check_limit(MAX_PAGE)
+    with pytest.raises(ValueError, match=f"1 to 1000, not {limit}"):
+        check_limit(limit)
+
+
+def test_an_error_names_backend_session_and_file() -> None:
+    """What is about all sessions names none."""
+    about_one = storage_error("sqlite", "a/b", "cannot be read: disk I/O error", path="wizard.db")
+    about_all = storage_error("sqlite", None, "is locked")
+
+    assert str(about_one) == "sqlite: session 'a/b' cannot be read: disk I/O error"
+    assert about_one.path == "wizard.db"
+    assert str(about_all) == "sqlite: is locked"

@@ -1,0 +1,235 @@
+"""`BlockingClient`: the facade for plain programs, threads and notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
+from random import Random
+from types import TracebackType
+from typing import Literal, ParamSpec, Self, TypeVar, Unpack
+
+from wizard_actors.ask_options import AskOptions, delivery_of
+from wizard_actors.cache import CacheState
+from wizard_actors.client_builder import ClientBuilder
+from wizard_actors.config import WizardConfig
+from wizard_actors.embed.blocking_host import BlockingHost, BlockingSource
+from wizard_actors.embed.place import place_outside
+from wizard_actors.errors import WizardError
+from wizard_actors.events import EventStream
+from wizard_actors.metrics import MetricsSnapshot
+from wizard_actors.providers.base import Provider
+from wizard_actors.request import Delivery
+from wizard_actors.response_stream import Reading, refuse_reset
+from wizard_actors.strategies import RoutingStrategy
+from wizard_actors.supervisor import Supervisor, TreeNode
+from wizard_actors.trio_client import Progress, Prompts, Settings, TrioClient, Warmed
+from wizard_actors.types import Prompt, StreamEvent, TextDelta, WizardResponse
+
+__all__ = ["BlockingClient", "BlockingStream"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class BlockingClient:
+    """Language models behind limits, breakers, retries and fallbacks, for programs without an event loop.
+
+        with BlockingClient.open("wizard.toml") as client:
+            response = client.generate("Why actors?")
+
+    Any number of threads may use one client at once. It lives in a thread of its own, which runs Trio. A Ctrl-C, which
+    Python raises in the main thread, stops the call that this thread waits for, and is raised once that has given
+    everything back; a second one is raised at once.
+    """
+
+    def __init__(self, inside: TrioClient, host: BlockingHost[TrioClient]) -> None:
+        self.config: WizardConfig = inside.config
+        self.events: EventStream = inside.events
+        self.supervisor: Supervisor = inside.supervisor
+        """The tree that the client runs in. Its actors are asked, and it is changed, under Trio: see `run`."""
+        self._inside = inside
+        self._host = host
+
+    @classmethod
+    def open(
+        cls,
+        config: Settings,
+        *,
+        rng: Random | None = None,
+        events: EventStream | None = None,
+        providers: Mapping[str, Provider] | None = None,
+        strategies: Mapping[str, RoutingStrategy] | None = None,
+    ) -> Self:
+        """Start the supervision tree of `config`, or of the TOML file at that path, and return its client.
+
+        The arguments are those of `ResilientClient.open`. Use the client in a `with` block, or `close` it; one that is
+        never closed is stopped when the program ends, or nobody holds it any more, with a `RuntimeWarning` that names
+        the line of this call.
+
+        Raises `ConfigError` for a configuration that cannot be used. Where the tree cannot go on, every call fails with
+        `SupervisorError`, and `close` raises it.
+        """
+        opening = partial(TrioClient.open, config, rng=rng, events=events, providers=providers, strategies=strategies)
+        host = BlockingHost(opening, place_outside())
+        return cls(host.open(), host)
+
+    @classmethod
+    def builder(cls) -> ClientBuilder[Self]:
+        """Return a builder, for configurations made in code: `BlockingClient.builder().with_model(...).build()`."""
+        return ClientBuilder(open=cls.open)
+
+    def close(self) -> None:
+        """Stop the tree. Calls in flight in other threads are waited for, at most `server.drain_timeout` seconds.
+
+        Closing twice is closing once. A Ctrl-C ends the wait; the rest is done without anybody waiting.
+        """
+        self._host.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except WizardError:
+            if error is None:
+                raise
+
+    # -- asking
+
+    def generate(self, prompt: str | Prompt, **options: Unpack[AskOptions]) -> WizardResponse:
+        """Return a whole answer, from the first model of the route that gives one; for the options see `AskOptions`.
+
+        Raises what `ResilientClient.generate` raises.
+        """
+        request = self._inside.request(prompt, Delivery.WHOLE, options)
+        return self._host.run(partial(self._inside.answer, request))
+
+    def stream(
+        self,
+        prompt: str | Prompt,
+        *,
+        delivery: Delivery | Literal["live", "buffered"] | None = None,
+        **options: Unpack[AskOptions],
+    ) -> BlockingStream:
+        """Return the answer as a stream of events: use it as a context manager; the call begins with the first read,
+        and ends with the block at the latest. The options and errors are those of `ResilientClient.stream`.
+        """
+        how = delivery_of(self.config.stream.delivery if delivery is None else delivery)
+        request = self._inside.request(prompt, how, options)
+        begin = partial(self._inside.source, request)
+        patience = self.config.stream.consumer_idle
+        return BlockingStream(lambda: self._host.source(begin, patience=patience), request.request_id)
+
+    def generate_batch(
+        self,
+        prompts: Prompts,
+        *,
+        max_concurrency: int | None = None,
+        on_progress: Progress | None = None,
+        **options: Unpack[AskOptions],
+    ) -> list[WizardResponse | WizardError]:
+        """Return one outcome for each prompt, in their order: the response, or the error that `generate` raises.
+
+        As `ResilientClient.generate_batch`. `prompts` are taken, and `on_progress` is called, in the caller's thread.
+        """
+        batch = partial(self._inside.generate_batch, max_concurrency=max_concurrency, on_progress=on_progress)
+        return self._host.run_for(lambda home: batch(prompts, home, **options))
+
+    def run(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what `function`, an async function for Trio, returns where the supervision tree runs."""
+        return self._host.run(partial(function, *args, **kwargs))
+
+    # -- the cache
+
+    def warm(
+        self,
+        prompts: Prompts,
+        *,
+        max_concurrency: int | None = None,
+        on_progress: Progress | None = None,
+        **options: Unpack[AskOptions],
+    ) -> Warmed:
+        """Ask what is not in the cache yet, so that it is; as `ResilientClient.warm`."""
+        warm = partial(self._inside.warm, max_concurrency=max_concurrency, on_progress=on_progress)
+        return self._host.run_for(lambda home: warm(prompts, home, **options))
+
+    def invalidate(self, model: str = "*", text: str = "*") -> int:
+        """Drop every cached answer that matches, and return how many; as `ResilientClient.invalidate`."""
+        return self._host.run(partial(self._inside.invalidate, model, text))
+
+    # -- looking
+
+    def tree(self) -> TreeNode:
+        """Return every actor as it stands: its state, restarts, last error, and how full its lanes are."""
+        return self._host.look(self.supervisor.tree)
+
+    def metrics(self) -> MetricsSnapshot:
+        """Return what has been counted since the client was opened, and how everything stands now."""
+        return self._host.look(self._inside.metrics)
+
+    @property
+    def cache(self) -> CacheState | None:
+        """What the cache holds and has done; None where it is off, or has not started."""
+        return self._inside.cache
+
+
+class BlockingStream:
+    """One answer as it arrives.
+
+        with client.stream("Tell a story") as stream:
+            for text in stream.text():
+                print(text, end="")
+        response = stream.response
+
+    Iterate the stream itself for typed events. Leaving the block early cancels the call upstream. One thread at a time
+    reads it.
+    """
+
+    def __init__(self, begin: Callable[[], BlockingSource], request_id: str) -> None:
+        self.request_id = request_id
+        """The id that runs through logs, events and headers."""
+        self._begin = begin
+        self._source: BlockingSource | None = None
+        self._reading = Reading()
+
+    @property
+    def response(self) -> WizardResponse:
+        """The whole response. Raises `InvalidStateTransitionError` before the stream has ended."""
+        return self._reading.response
+
+    def text(self) -> Iterator[str]:
+        """Yield the answer's text as it comes. Raises where it is interrupted, or reset; as `ResponseStream.text`."""
+        for event in self:
+            refuse_reset(event)
+            if isinstance(event, TextDelta):
+                yield event.text
+
+    def __enter__(self) -> Self:
+        self._reading.enter()
+        self._source = self._begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._reading.leave()
+        source, self._source = self._source, None
+        if source is not None:
+            source.close()
+
+    def __iter__(self) -> Iterator[StreamEvent]:
+        return self
+
+    def __next__(self) -> StreamEvent:
+        if not self._reading.goes_on() or self._source is None:
+            raise StopIteration
+        try:
+            event = next(self._source)
+        except BaseException as error:
+            self._reading.failed(error)
+            raise
+        self._reading.saw(event)
+        return event

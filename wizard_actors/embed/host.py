@@ -1,0 +1,58 @@
+"""How callers reach what runs under Trio, whatever they run under themselves: the seam, and the plainest host."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from wizard_actors.embed.errands import AT_HOME, Home
+from wizard_actors.response_stream import Source
+
+__all__ = ["Here", "Host"]
+
+T = TypeVar("T")
+
+
+class Host(Protocol):
+    """Runs functions where the resource lives, for callers under Trio or asyncio."""
+
+    async def run(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Return what `work` awaits to. Cancelled, it returns once `work` has ended, and given everything back."""
+
+    async def run_for(self, work: Callable[[Home], Awaitable[T]]) -> T:
+        """Return what `work` awaits to, which may use its caller's home meanwhile. Cancelled like `run`."""
+
+    def look(self, function: Callable[[], T]) -> T:
+        """Return what `function` returns, which waits for nothing."""
+
+    def source(self, begin: Callable[[], Source], *, patience: float) -> Source:
+        """Return the events of the stream that `begin` begins, to be read here; it begins with the first read.
+
+        `patience` is after how many seconds a stream that nobody reads is lost.
+        """
+
+
+class Here:
+    """For callers in the very event loop in which the resource lives: nothing is between them.
+
+    `block` is what the resource lives in, which must not be collected before its clients are.
+    """
+
+    def __init__(self, block: object) -> None:
+        self._block = block
+
+    async def run(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Return what `work` awaits to."""
+        return await work()
+
+    async def run_for(self, work: Callable[[Home], Awaitable[T]]) -> T:
+        """Return what `work` awaits to."""
+        return await work(AT_HOME)
+
+    def look(self, function: Callable[[], T]) -> T:
+        """Return what `function` returns."""
+        return function()
+
+    def source(self, begin: Callable[[], Source], *, patience: float) -> Source:
+        """Return the stream's own source, which watches over itself."""
+        return begin()

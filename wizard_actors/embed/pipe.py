@@ -1,0 +1,73 @@
+"""A stream's events on their way from Trio's thread to a reader in another one.
+
+The reader's pace is the stream's: at most `WINDOW` events stand unread, then nobody reads the model's socket. Neither
+side wakes the other for each event: the writer rings where the reader waits, the reader where half the window is free.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import trio
+
+from wizard_actors.bells import Bell, TrioBell
+from wizard_actors.response_stream import Source
+from wizard_actors.types import StreamEvent
+
+__all__ = ["Pipe"]
+
+WINDOW: Final = 16
+
+GRACE: Final = 1.0
+"""Seconds that a full pipe is waited for beyond the time in which a stream that nobody reads is lost."""
+
+
+class Pipe:
+    """The events between one source and one reader, whom `bell` wakes; `patience` is the stream's `consumer_idle`."""
+
+    def __init__(self, bell: Bell, *, patience: float) -> None:
+        self._bell = bell
+        self._patience = patience
+        self._events: deque[StreamEvent] = deque()
+        # Each flag is raised before the last look at the events, by the side that then waits; the other side looks at
+        # it after it has changed them: so one of the two sees what the other has done.
+        self._reader_waits = False
+        self._writer_waits = False
+        self._room: TrioBell
+
+    async def pump(self, source: Source) -> None:
+        """Read `source` to its end, in Trio's thread. Cancelled, or where no reader is left, close it."""
+        self._room = TrioBell()
+        try:
+            async for event in source:
+                self._events.append(event)
+                if self._reader_waits:
+                    self._reader_waits = False
+                    if not self._bell.ring():
+                        return
+                await self._until_room()
+        finally:
+            await source.aclose()  # noqa: ASYNC102 - as its own block does: quick, and where cancelled, at once
+
+    async def _until_room(self) -> None:
+        """Wait while the pipe is full, no longer than it takes to lose the stream: reading on then says so."""
+        if len(self._events) < WINDOW:
+            return
+        with trio.move_on_after(self._patience + GRACE):
+            while len(self._events) >= WINDOW:
+                self._writer_waits = True
+                if len(self._events) >= WINDOW:
+                    await self._room.heard()
+
+    def take(self) -> StreamEvent | None:
+        """Return the next event; None: there is none yet, and the bell rings when there is."""
+        if not self._events:
+            self._reader_waits = True
+            if not self._events:
+                return None
+        event = self._events.popleft()
+        if self._writer_waits and len(self._events) <= WINDOW // 2:
+            self._writer_waits = False
+            self._room.ring()
+        return event

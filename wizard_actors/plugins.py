@@ -1,0 +1,97 @@
+"""What other packages offer: objects named in entry points, found and loaded when a configuration asks for one.
+
+A package says in its own `pyproject.toml`
+
+    [project.entry-points."wizard_actors.providers"]
+    acme = "acme_wizard:make_provider"
+
+and `provider = "acme"` is a provider from then on. Nothing is looked for, let alone imported, until a configuration
+holds a name that is not built in: every look goes through all installed packages, which takes some milliseconds.
+Built-in names are never looked up here, so that no package can take one over.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final
+
+from attrs import frozen
+
+from wizard_actors.errors import ConfigError, ConfigProblem
+
+__all__ = ["PROVIDERS", "STRATEGIES", "Offer", "find", "load", "names"]
+
+PROVIDERS: Final = "wizard_actors.providers"
+"""The group of what makes providers: each is a `wizard_actors.providers.base.ProviderFactory`."""
+
+STRATEGIES: Final = "wizard_actors.strategies"
+"""The group of strategies of routes."""
+
+
+@frozen
+class Offer:
+    """One entry point: what `package` offers in `group` under `name`, at `target` ("module:attribute")."""
+
+    group: str
+    name: str
+    package: str
+    target: str
+
+    def __str__(self) -> str:
+        return f"the entry point {self.name} = {self.target!r} of the package {self.package}"
+
+
+def names(group: str) -> tuple[str, ...]:
+    """Return the names that installed packages offer in `group`, sorted, each once; nothing is imported."""
+    return tuple(sorted({each.name for each in entry_points(group=group)}))
+
+
+def find(group: str, name: str, *, key: str = "") -> Offer:
+    """Return the one offer of `name` in `group`; nothing is imported.
+
+    Raises `ConfigError`, about the setting `key`, where no package offers the name, or several do.
+    """
+    return _offer(_found(group, name, key))
+
+
+def load(group: str, name: str, *, key: str = "") -> object:
+    """Import what is offered in `group` as `name`, and return it.
+
+    Raises `ConfigError`, about the setting `key`: where no package offers the name; where several do, naming them,
+    for which one is meant nobody can tell; and where the import fails, chained from what it raised.
+    """
+    found = _found(group, name, key)
+    try:
+        return found.load()
+    except Exception as error:
+        raise _problem(
+            key,
+            f"names {name!r}, {_offer(found)}, which cannot be loaded: {type(error).__name__}: {error}",
+            f"repair or reinstall {_package(found)}",
+        ) from error
+
+
+def _found(group: str, name: str, key: str) -> EntryPoint:
+    """Return the entry point of that name, of the one package that has it."""
+    by_package = {_package(each): each for each in entry_points(group=group, name=name)}
+    if not by_package:
+        known = ", ".join(map(repr, names(group))) or "none"
+        raise _problem(key, f"names {name!r}, which no installed package offers in {group!r}", f"offered: {known}")
+    if len(by_package) > 1:
+        offers = " and ".join(str(_offer(each)) for _, each in sorted(by_package.items()))
+        raise _problem(
+            key, f"names {name!r}, which several packages offer in {group!r}: {offers}", "uninstall all but one"
+        )
+    return next(iter(by_package.values()))
+
+
+def _offer(found: EntryPoint) -> Offer:
+    return Offer(found.group, found.name, _package(found), found.value)
+
+
+def _package(found: EntryPoint) -> str:
+    return "of unknown name" if found.dist is None else found.dist.name
+
+
+def _problem(key: str, reason: str, hint: str) -> ConfigError:
+    return ConfigError([ConfigProblem(key, reason, hint)])

@@ -1,0 +1,234 @@
+"""A stored session as JSON and back, exactly: cattrs, made strict both ways, over msgspec's bytes.
+
+    {"schema": 1, "id": "alice", "created_at": ..., "version": 3, "state": "active", ..., "turns": [
+        {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}],
+         "at": ..., "model": "primary", "usage": {"input_tokens": 9, "output_tokens": 2}, "cost": "0.0012"}]}
+
+What is at its default is left out. The parts of a message carry their `type`, a picture's data is base64 text, a cost
+is a text, so that no digit is lost. `schema` is the version of this form: it is raised when an older reader would
+misread a newer record, and the reader here knows all versions up to its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import types
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from typing import Any, Final, TypeAlias, get_args
+
+import attrs
+import msgspec
+from cattrs import Converter
+from cattrs.cols import is_mapping, list_structure_factory
+from cattrs.errors import BaseValidationError, ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
+from cattrs.gen import make_dict_structure_fn
+
+from wizard_actors.errors import SerializationError, WizardError
+from wizard_actors.session_record import SessionRecord, SessionState
+from wizard_actors.types import Content, FinishReason, Image, Role, Text
+
+__all__ = ["SCHEMA", "decode_session", "encode_session"]
+
+SCHEMA: Final = 1
+"""The version of the JSON form that is written."""
+
+LARGEST_INTEGER: Final = 2**63
+Hook: TypeAlias = Callable[[Any, Any], Any]
+
+
+class _BadValueError(ValueError):
+    """What a value of a record is not; its text says so without repeating the value, which is somebody's content."""
+
+
+def encode_session(record: SessionRecord) -> bytes:
+    """Return a record as JSON, in UTF-8.
+
+    Raises `SerializationError`, which names the session, where the record holds what would not come back as it is.
+    """
+    try:
+        return msgspec.json.encode({"schema": SCHEMA, **CONVERTER.unstructure(record)})
+    except (_BadValueError, UnicodeEncodeError) as error:
+        reason = "is not valid Unicode" if isinstance(error, UnicodeEncodeError) else str(error)
+        raise SerializationError(f"session {record.id!r} cannot be stored: a value of it {reason}") from error
+
+
+def decode_session(data: bytes, session: str) -> SessionRecord:
+    """Return the record that `encode_session` turned into `data`; `session` is the id under which it was found.
+
+    Raises `SerializationError`, which names the session, where `data` is damaged, of another session, or was written by
+    a newer version of this package.
+    """
+    try:
+        plain = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _damaged(session, f"it is no JSON: {error}") from error
+    schema = plain.pop("schema", None) if isinstance(plain, dict) else None
+    if isinstance(schema, bool) or not isinstance(schema, int) or schema < 1:
+        raise _damaged(session, "it is no session: it has no `schema`")
+    if schema > SCHEMA:
+        raise SerializationError(
+            f"session {session!r} was stored by a newer version of wizard_actors, in schema {schema}; this one reads "
+            f"up to schema {SCHEMA}: upgrade it, or leave the session to the newer one"
+        )
+    try:
+        record = CONVERTER.structure(plain, SessionRecord)
+    except BaseValidationError as error:
+        raise _damaged(session, next(_problems(error, ""))) from error
+    if record.id != session:
+        raise _damaged(session, f"it holds the session {record.id!r}")
+    return record
+
+
+def _damaged(session: str, reason: str) -> SerializationError:
+    return SerializationError(f"what is stored of session {session!r} cannot be read: {reason}")
+
+
+def _problems(error: Exception, path: str) -> Iterator[str]:
+    """Yield what was found wrong, each with its place; values are not repeated, keys are."""
+    match error:
+        case ClassValidationError():
+            noted, bare = error.group_exceptions()
+            for cause, note in noted:
+                yield from _problems(cause, f"{path}.{note.name}" if path else note.name)
+            for cause in bare:
+                yield from _problems(cause, path)
+        case IterableValidationError():
+            for cause, item in error.group_exceptions()[0]:
+                yield from _problems(cause, f"{path}[{item.index}]")
+        case ForbiddenExtraKeysError():
+            yield f"`{path or 'the session'}` has unknown keys: {', '.join(sorted(map(repr, error.extra_fields)))}"
+        case KeyError():
+            yield f"`{path}` is missing"
+        case _BadValueError():
+            yield f"`{path}` {error}"
+        case WizardError():
+            yield f"`{path}`: {error}" if path else str(error)
+        case _:
+            yield f"`{path}` is not what it should be: {type(error).__name__}"
+
+
+# -- the hooks ---------------------------------------------------------------------------------------
+
+
+def _text(value: object, _type: object = None) -> str:
+    if not isinstance(value, str):
+        raise _BadValueError(f"must be a text, and is of type {type(value).__name__}")
+    return str.__str__(value)
+
+
+def _choice(value: object, kind: type[StrEnum]) -> StrEnum:
+    if value not in kind.__members__.values():
+        raise _BadValueError(f"must be one of {', '.join(kind)}")
+    return kind(_text(value))
+
+
+def _whole(value: object, _type: object = None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= LARGEST_INTEGER:
+        raise _BadValueError(f"must be a whole number of at most 64 bits, and is of type {type(value).__name__}")
+    return int(value)
+
+
+def _number(value: object, _type: object = None) -> float:
+    if isinstance(value, bool) or not isinstance(value, float | int):
+        raise _BadValueError(f"must be a number, and is of type {type(value).__name__}")
+    return float(value)
+
+
+def _decimal(value: object, _type: object) -> Decimal:
+    try:
+        return Decimal(_text(value))
+    except InvalidOperation:
+        raise _BadValueError("must be a decimal number") from None
+
+
+def _bytes(value: object, _type: object) -> bytes:
+    try:
+        return base64.b64decode(_text(value), validate=True)
+    except ValueError:
+        raise _BadValueError("must be base64 text") from None
+
+
+def _part(value: object, _type: object) -> Text | Image:
+    plain = _mapping(value)
+    kind = PARTS.get(_text(plain.get("type")))
+    if kind is None:
+        raise _BadValueError(f"must have one of the types {', '.join(PARTS)}")
+    part: Text | Image = CONVERTER.structure({key: item for key, item in plain.items() if key != "type"}, kind)
+    return part
+
+
+def _shown_part(part: Text | Image) -> dict[str, object]:
+    return {"type": "text" if isinstance(part, Text) else "image", **CONVERTER.unstructure(part)}
+
+
+def _content(value: object, _type: object) -> Content:
+    if not isinstance(value, list):
+        return _text(value)
+    parts: tuple[Text | Image, ...] = CONVERTER.structure(value, tuple[Text | Image, ...])
+    return parts
+
+
+def _shown_content(content: Content) -> object:
+    return _text(content) if isinstance(content, str) else [_shown_part(part) for part in content]
+
+
+def _mapping(value: object, _type: object = None) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise _BadValueError(f"must be an object, and is of type {type(value).__name__}")
+    return value
+
+
+def _is_tuple(kind: object) -> bool:
+    return isinstance(kind, types.GenericAlias) and kind.__origin__ is tuple
+
+
+def _tuple(kind: Any, converter: Converter) -> Hook:  # noqa: ANN401 - a type form, which typing cannot name yet
+    items: Any = types.GenericAlias(list, get_args(kind)[:1])
+    collect: Hook = list_structure_factory(items, converter)
+
+    def to_tuple(value: object, _type: object) -> object:
+        if not isinstance(value, list):
+            raise _BadValueError(f"must be a list, and is of type {type(value).__name__}")
+        return tuple(collect(value, items))
+
+    return to_tuple
+
+
+def _object(kind: Any, converter: Converter) -> Hook:  # noqa: ANN401 - as above
+    fill: Hook = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+    return lambda value, _type: fill(_mapping(value), kind)  # cattrs alone would take "" for an object of defaults
+
+
+def _strict_converter() -> Converter:
+    """Return a converter that takes nothing for something else, in either direction."""
+    converter = Converter(detailed_validation=True, forbid_extra_keys=True, omit_if_default=True)
+    converter.register_structure_hook(str, _text)
+    for choice in (Role, FinishReason, SessionState):  # each by its class: they are texts too
+        converter.register_structure_hook(choice, _choice)
+    converter.register_structure_hook(int, _whole)
+    converter.register_structure_hook(float, _number)
+    converter.register_structure_hook(Decimal, _decimal)
+    converter.register_structure_hook(bytes, _bytes)
+    converter.register_structure_hook_factory(is_mapping, lambda _kind: _mapping)
+    converter.register_structure_hook_factory(_is_tuple, _tuple)
+    converter.register_structure_hook_factory(attrs.has, _object)
+    converter.register_structure_hook_func(lambda kind: bool(kind == PART), _part)
+    converter.register_structure_hook_func(lambda kind: bool(kind == CONTENT), _content)
+
+    converter.register_unstructure_hook(str, _text)
+    converter.register_unstructure_hook(int, _whole)
+    converter.register_unstructure_hook(float, _number)
+    converter.register_unstructure_hook(Decimal, str)
+    converter.register_unstructure_hook(bytes, lambda data: base64.b64encode(data).decode("ascii"))
+    converter.register_unstructure_hook_factory(is_mapping, lambda _kind: _mapping)
+    converter.register_unstructure_hook_func(lambda kind: bool(kind == PART), _shown_part)
+    converter.register_unstructure_hook_func(lambda kind: bool(kind == CONTENT), _shown_content)
+    return converter
+
+
+PARTS: Final[Mapping[str, type[Text | Image]]] = types.MappingProxyType({"text": Text, "image": Image})
+PART: Final = Text | Image
+CONTENT: Final = str | tuple[Text | Image, ...]
+CONVERTER: Final = _strict_converter()

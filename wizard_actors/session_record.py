@@ -1,0 +1,256 @@
+"""A stored session: what is kept of a conversation, as frozen values. `wizard_actors.session_json` is its JSON.
+
+Times are wall-clock seconds since 1970, given by whoever makes a record: nothing here reads a clock.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from attrs import Factory, field, frozen
+
+from wizard_actors.errors import SerializationError
+from wizard_actors.types import FinishReason, Message, TokenUsage
+
+if TYPE_CHECKING:
+    from attrs import Attribute
+
+__all__ = ["MAX_DEPTH", "MAX_ID", "SessionRecord", "SessionState", "SessionSummary", "TurnRecord"]
+
+MAX_ID: Final = 200
+"""Characters of a session's id."""
+
+MAX_DEPTH: Final = 64
+"""How deep context values may nest: far from where readers of JSON give up."""
+
+LARGEST_INTEGER: Final = 2**63  # what readers of JSON agree on
+NOT_IN_AN_ID: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class SessionState(StrEnum):
+    """Where a session is in its life."""
+
+    CREATED = "created"
+    ACTIVE = "active"
+    CLOSED = "closed"
+    EXPIRED = "expired"
+
+
+# -- what a record takes -----------------------------------------------------------------------------
+
+Check: TypeAlias = "Callable[[object, Attribute[Any], object], None]"
+
+
+def _refuse(place: Attribute[Any], what: str, value: object) -> SerializationError:
+    return SerializationError(f"a session's {place.name} must be {what}, not {type(value).__name__}")
+
+
+def _is(what: str, *kinds: type) -> Check:
+    """Return a check that a value is of one of `kinds`."""
+
+    def check(_record: object, place: Attribute[Any], value: object) -> None:
+        if not isinstance(value, kinds):
+            raise _refuse(place, what, value)
+
+    return check
+
+
+def _all_are(kind: type) -> Check:
+    """Return a check that a tuple holds only objects of `kind`."""
+
+    def check(_record: object, place: Attribute[Any], value: object) -> None:
+        for item in value if isinstance(value, tuple) else ():
+            if not isinstance(item, kind):
+                raise _refuse(place, f"{kind.__name__} objects", item)
+
+    return check
+
+
+def _text(_record: object, place: Attribute[Any], value: object) -> None:
+    if not isinstance(value, str):
+        raise _refuse(place, "a text", value)
+    _encodable(value, f"a session's {place.name}")
+
+
+def _text_or_none(record: object, place: Attribute[Any], value: object) -> None:
+    if value is not None:
+        _text(record, place, value)
+
+
+def _encodable(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SerializationError(f"{what} is not valid Unicode: {error.reason} at character {error.start}") from error
+
+
+def _id(_record: object, _place: Attribute[Any], value: object) -> None:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID or NOT_IN_AN_ID.search(value):
+        given = f"{len(value)} characters" if isinstance(value, str) and len(value) > MAX_ID else repr(value)
+        raise SerializationError(
+            f"a session's id is a text of 1 to {MAX_ID} characters, no control character or half a surrogate pair "
+            f"among them; not {given}"
+        )
+
+
+def _as_time(value: float) -> float:
+    """Return a time as the float that JSON will hold, so that a record equals what is read back of it."""
+    if type(value) not in {int, float} or not abs(value) < LARGEST_INTEGER:
+        raise SerializationError(f"a session's times must be wall-clock seconds, finite numbers, not {value!r}")
+    return float(value)
+
+
+def _version(_record: object, _place: Attribute[Any], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < LARGEST_INTEGER:
+        raise SerializationError(f"a session's version must be a whole number from 1 on, not {value!r}")
+
+
+def _cost(_record: object, _place: Attribute[Any], value: object) -> None:
+    if value is not None and not (isinstance(value, Decimal) and value.is_finite()):
+        raise SerializationError(f"a turn's cost must be a finite Decimal, not {value!r}")
+
+
+def _as_context(values: Mapping[str, object]) -> Mapping[str, object]:
+    """Return a copy of context values that is JSON all through, and nobody else's."""
+    copied = _as_json(values, "context", 0)
+    if not isinstance(copied, dict):
+        raise SerializationError(f"a session's context must be a mapping, not {type(values).__name__}")
+    return copied
+
+
+def _as_json(value: object, path: str, depth: int) -> object:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        _encodable(value, f"a session's {path}")
+        return str.__str__(value)
+    if isinstance(value, int) and -LARGEST_INTEGER <= value < LARGEST_INTEGER:
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    if depth >= MAX_DEPTH:
+        raise SerializationError(f"a session's context nests deeper than {MAX_DEPTH} levels")
+    if isinstance(value, list | tuple):
+        return [_as_json(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+    if isinstance(value, Mapping):
+        return {_as_key(key, path): _as_json(item, f"{path}[{key!r}]", depth + 1) for key, item in value.items()}
+    raise SerializationError(
+        f"a session's {path} is no JSON value: it may hold texts, finite numbers of at most 64 bits, booleans, None, "
+        f"lists and mappings of them, and is of type {type(value).__name__}"
+    )
+
+
+def _as_key(key: object, path: str) -> str:
+    if not isinstance(key, str):
+        raise SerializationError(f"a session's {path} has a key of type {type(key).__name__}; JSON's keys are texts")
+    _encodable(key, f"a key of a session's {path}")
+    return str.__str__(key)
+
+
+def _as_state(value: str) -> SessionState:
+    try:
+        return SessionState(value)
+    except ValueError:
+        raise SerializationError(f"a session's state is one of {', '.join(SessionState)}, not {value!r}") from None
+
+
+def _as_messages(messages: Iterable[Message]) -> tuple[Message, ...]:
+    return tuple(messages)
+
+
+def _as_turns(turns: Iterable[TurnRecord]) -> tuple[TurnRecord, ...]:
+    return tuple(turns)
+
+
+# -- the records -------------------------------------------------------------------------------------
+
+
+@frozen
+class TurnRecord:
+    """One turn: the messages that it added, the question first and the answer last, and what the answer cost.
+
+    `at` is when it was stored. `model`, `upstream_model`, `usage`, `cost`, `finish_reason`, `reasoning` and
+    `request_id` are those of the `WizardResponse` that ended it; a turn that no model answered has no model: "".
+
+    Raises `SerializationError` for what cannot be stored.
+    """
+
+    messages: tuple[Message, ...] = field(converter=_as_messages, validator=_all_are(Message))
+    at: float = field(kw_only=True, converter=_as_time)
+    model: str = field(default="", kw_only=True, validator=_text)
+    upstream_model: str | None = field(default=None, kw_only=True, validator=_text_or_none)
+    usage: TokenUsage | None = field(default=None, kw_only=True, validator=_is("a TokenUsage", TokenUsage, type(None)))
+    cost: Decimal | None = field(default=None, kw_only=True, validator=_cost)
+    finish_reason: FinishReason = field(
+        default=FinishReason.STOP, kw_only=True, validator=_is("a FinishReason", FinishReason)
+    )
+    reasoning: str = field(default="", kw_only=True, validator=_text)
+    request_id: str = field(default="", kw_only=True, validator=_text)
+
+
+@frozen
+class SessionSummary:
+    """What a list shows of a session, without its content; `turns` is their number, the rest as in `SessionRecord`."""
+
+    id: str
+    version: int
+    state: SessionState
+    turns: int
+    created_at: float
+    updated_at: float
+    used_at: float
+
+
+@frozen
+class SessionRecord:
+    """One version of a session, whole.
+
+    `id` is a text of 1 to 200 characters without control characters; ids that differ in anything, also in case or in a
+    space, are different sessions. `version` counts from 1: each save is of the version after the one that is stored.
+    A session is known by its `id` and `created_at` together: one that was deleted and made anew is another one.
+
+    `system` is the system prompt, and belongs to no turn. `route` and `model` say whom to ask where that is not the
+    default. `context` are values of the program's own, in JSON's types; the record keeps a copy of them. `updated_at`
+    is when the record last changed, `used_at` when the session was last wanted: lists and idle expiry go by that.
+
+    Raises `SerializationError` for what cannot be stored.
+    """
+
+    id: str = field(validator=_id)
+    created_at: float = field(kw_only=True, converter=_as_time)
+    version: int = field(default=1, kw_only=True, validator=_version)
+    state: SessionState = field(default=SessionState.CREATED, kw_only=True, converter=_as_state)
+    system: str | None = field(default=None, kw_only=True, validator=_text_or_none)
+    route: str | None = field(default=None, kw_only=True, validator=_text_or_none)
+    model: str | None = field(default=None, kw_only=True, validator=_text_or_none)
+    context: Mapping[str, object] = field(factory=dict, kw_only=True, converter=_as_context)
+    turns: tuple[TurnRecord, ...] = field(default=(), kw_only=True, converter=_as_turns, validator=_all_are(TurnRecord))
+    updated_at: float = field(
+        default=Factory(lambda self: self.created_at, takes_self=True), kw_only=True, converter=_as_time
+    )
+    used_at: float = field(
+        default=Factory(lambda self: self.updated_at, takes_self=True), kw_only=True, converter=_as_time
+    )
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The messages of all turns, in order."""
+        return tuple(message for turn in self.turns for message in turn.messages)
+
+    @property
+    def summary(self) -> SessionSummary:
+        """What a list shows of it."""
+        return SessionSummary(
+            id=self.id,
+            version=self.version,
+            state=self.state,
+            turns=len(self.turns),
+            created_at=self.created_at,
+            updated_at=self.updated_at,
+            used_at=self.used_at,
+        )

@@ -1,0 +1,240 @@
+"""The promises of a storage about many sessions: lists in pages, and the removal of old ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Final
+
+import trio
+from attrs import evolve
+
+from wizard_actors.errors import SessionConflictError
+from wizard_actors.session_record import SessionRecord, SessionSummary
+from wizard_actors.storage.base import MAX_PAGE, SessionStorage, newest_first
+from wizard_actors.testing.storage_bench import NOON, StorageBench, born, keeps, later, raises
+from wizard_actors.testing.storage_saving import ALIKE
+
+__all__ = ["ListingPromises"]
+
+PAGES_AT_MOST: Final = 100
+
+
+async def _pages(storage: SessionStorage, limit: int) -> Sequence[SessionSummary]:
+    """Return all pages, joined."""
+    found: list[SessionSummary] = []
+    for _ in range(PAGES_AT_MOST):
+        page = await storage.list(limit=limit, after=found[-1] if found else None)
+        keeps(len(page) <= limit, f"a page of at most {limit} sessions has {len(page)}")
+        found += page
+        if len(page) < limit:
+            return found
+    raise AssertionError(f"after {PAGES_AT_MOST} pages there is still another one: does `list` heed `after`?")
+
+
+async def _fill(storage: SessionStorage, count: int, seed: int) -> list[SessionRecord]:
+    """Save sessions at random times, some at the same."""
+    random = Random(seed)
+    records = [born(f"s{index}", NOON + random.randrange(count // 2)) for index in range(count)]
+    for record in records:
+        await storage.save(record)
+    return records
+
+
+class ListingPromises(StorageBench):
+    """What is promised of many sessions."""
+
+    # -- lists
+
+    def test_the_newest_come_first(self) -> None:
+        """A list goes by `used_at`, and by the code points of the names where that is the same."""
+        names = [*ALIKE, "Z", "z", "_", "\uffee", "\U0001f9d9"]
+
+        async def scenario(storage: SessionStorage) -> None:
+            records = [born(name, NOON, used_at=NOON + index % 3) for index, name in enumerate(names)]
+            for record in records:
+                await storage.save(record)
+            wanted = sorted((record.summary for record in records), key=newest_first)
+            found = list(await storage.list(limit=100))
+            keeps(
+                found == wanted,
+                f"the order has to be that of `newest_first`: {[each.id for each in wanted]}, and not "
+                f"{[each.id for each in found]}",
+            )
+
+        self.in_storage(scenario)
+
+    def test_a_list_shows_the_stored_version(self) -> None:
+        """Version, state, times and the number of turns are those of the last save; a session is listed once."""
+
+        async def scenario(storage: SessionStorage) -> None:
+            record = born("alice")
+            for _ in range(3):
+                await storage.save(record)
+                found = list(await storage.list())
+                keeps(found == [record.summary], f"saved was {record.summary}, listed {found}")
+                record = later(record)
+            touched = evolve(record, used_at=NOON - 60)
+            await storage.save(touched)
+            keeps(
+                list(await storage.list()) == [touched.summary], "a list does not show when the session was used last"
+            )
+
+        self.in_storage(scenario)
+
+    def test_pages_join_to_the_whole(self) -> None:
+        """Page after page gives every session once, whatever the size of a page."""
+
+        async def scenario(storage: SessionStorage) -> None:
+            keeps(list(await storage.list()) == [], "a new storage lists sessions")
+            records = await _fill(storage, 23, seed=1)
+            wanted = sorted((record.summary for record in records), key=newest_first)
+            for limit in (1, 4, 23, MAX_PAGE):
+                found = await _pages(storage, limit)
+                keeps(
+                    list(found) == wanted,
+                    f"pages of {limit} join to {[each.id for each in found]} instead of {[each.id for each in wanted]}",
+                )
+
+        self.in_storage(scenario)
+
+    def test_pages_hold_under_change(self) -> None:
+        """While sessions are used, deleted and made, one that nobody touches is on exactly one page, none on two."""
+
+        async def scenario(storage: SessionStorage) -> None:
+            records = {record.id: record for record in await _fill(storage, 30, seed=2)}
+            touched: set[str] = set()
+            seen: list[SessionSummary] = []
+            while len(page := await storage.list(limit=4, after=seen[-1] if seen else None)):
+                seen += page
+                keeps(len(seen) <= len(records) * 2, "the pages do not end: does `list` heed `after`?")
+                for number, name in enumerate((seen[-1].id, seen[len(touched) % len(seen)].id, f"s{len(seen)}")):
+                    if name in touched:
+                        continue
+                    touched.add(name)
+                    if number == 1:
+                        await storage.save(later(records[name], at=NOON + 3600 + len(seen)))
+                    else:
+                        await storage.delete(name)
+                await storage.save(born(f"new {len(seen)}", NOON + 3600))
+            found = [summary.id for summary in seen]
+            keeps(len(set(found)) == len(found), f"a session stands on two pages: {found}")
+            missing = sorted(set(records) - touched - set(found))
+            keeps(
+                not missing,
+                f"{missing} stand on no page, though nobody touched them: a page begins after the time and the name of "
+                "the last one, not after a number of sessions, and that one may be gone",
+            )
+
+        self.in_storage(scenario)
+
+    def test_pages_have_bounds(self) -> None:
+        """A limit below 1 or above 1,000 is a ValueError, for lists and for the removal of old sessions."""
+
+        async def scenario(storage: SessionStorage) -> None:
+            for limit in (0, -1, MAX_PAGE + 1):
+                told = f"a limit of {limit} has to be a ValueError: call `check_limit`"
+                await raises(ValueError, storage.list(limit=limit), told)
+                await raises(ValueError, storage.purge(limit=limit, used_before=NOON), told)
+
+        self.in_storage(scenario)
+
+    # -- the removal of old ones
+
+    def test_old_sessions_are_removed(self) -> None:
+        """Those used before the one instant, or created before the other, go; those used just then stay."""
+
+        async def scenario(storage: SessionStorage) -> None:
+            for name, created, used in (("old", 0, 9), ("idle", 5, 5), ("edge", 5, 7), ("new", 9, 9)):
+                await storage.save(born(name, NOON + created, used_at=NOON + used))
+            removed = await storage.purge(limit=10)
+            keeps(list(removed) == [], f"without an instant nothing is to be removed, but {removed} were")
+            removed = await storage.purge(limit=10, used_before=NOON + 7)
+            keeps(list(removed) == ["idle"], f"`idle` alone was last used before the instant; removed were {removed}")
+            removed = await storage.purge(limit=10, created_before=NOON + 5)
+            keeps(list(removed) == ["old"], f"`old` alone was created before the instant; removed were {removed}")
+            left = [summary.id for summary in await storage.list()]
+            keeps(left == ["new", "edge"], f"left should be `new` and `edge`, and are {left}")
+            keeps(await storage.load("idle") is None, "a session that was removed can still be loaded")
+            removed = await storage.purge(limit=10, used_before=NOON + 8, created_before=NOON + 10)
+            keeps(sorted(removed) == ["edge", "new"], f"either instant is reason enough; removed were {removed}")
+            await raises(
+                SessionConflictError,
+                storage.save(later(born("edge", NOON + 5))),
+                "the next version of a session that was removed has to be a conflict",
+            )
+
+        self.in_storage(scenario)
+
+    def test_few_are_removed_at_a_time(self) -> None:
+        """At most `limit` go, those unused for longest first; the next call goes on."""
+
+        async def scenario(storage: SessionStorage) -> None:
+            ages = [5, 1, 8, 3, 2, 9, 4, 7, 0, 6]
+            for age in ages:
+                await storage.save(born(f"s{age}", NOON, used_at=NOON + age))
+            for wanted in ({"s0", "s1", "s2", "s3"}, {"s4", "s5", "s6", "s7"}, {"s8"}, set()):
+                removed = await storage.purge(limit=4, used_before=NOON + 9, created_before=None)
+                keeps(
+                    len(removed) == len(wanted) and set(removed) == wanted,
+                    f"the at most 4 that were unused for longest are {sorted(wanted)}; removed were {sorted(removed)}",
+                )
+            left = [summary.id for summary in await storage.list()]
+            keeps(left == ["s9"], f"left should be s9, and are {left}")
+
+        self.in_storage(scenario)
+
+    def test_busy_sessions_are_never_removed(self) -> None:
+        """A session that is busy stays, however old, and does not stand in the way of others."""
+
+        async def scenario(storage: SessionStorage) -> None:
+            for age in range(8):
+                await storage.save(born(f"s{age}", NOON, used_at=NOON + age))
+            busy = frozenset({"s0", "s1", "s2", "s3", "unheard of"})
+            removed = await storage.purge(limit=3, used_before=NOON + 100, busy=busy)
+            keeps(not busy.intersection(removed), f"{sorted(busy.intersection(removed))} were removed though busy")
+            keeps(
+                sorted(removed) == ["s4", "s5", "s6"],
+                f"the busy ones must not count towards the limit: removed should be s4, s5, s6, and are {removed}; "
+                "leave them out before the limit is applied",
+            )
+            for age in range(4):
+                keeps(await storage.load(f"s{age}") is not None, f"s{age} was removed though busy")
+
+        self.in_storage(scenario)
+
+    def test_a_session_saved_meanwhile_is_not_removed(self) -> None:
+        """Sessions that are used while old ones are removed: whoever was told that it is saved finds it again."""
+
+        async def scenario(storage: SessionStorage) -> None:
+            for round_ in range(15):
+                records = [born(f"{round_}-{index}", NOON + index) for index in range(12)]
+                for record in records:
+                    await storage.save(record)
+                saved: dict[str, SessionRecord] = {}
+                async with trio.open_nursery() as nursery:
+                    for record in records:
+                        nursery.start_soon(_use, storage, record, saved)
+                    for _ in range(4):
+                        nursery.start_soon(_purge, storage, NOON + 100)
+                for record in saved.values():
+                    keeps(
+                        await storage.load(record.id) == record,
+                        f"session {record.id} was saved with a time that keeps it, and then removed for its old one: "
+                        "look at it and remove it in one step",
+                    )
+
+        self.in_storage(scenario)
+
+
+async def _use(storage: SessionStorage, record: SessionRecord, saved: dict[str, SessionRecord]) -> None:
+    used = later(record, at=NOON + 3600)
+    try:
+        await storage.save(used)
+    except SessionConflictError:
+        return  # it was removed before
+    saved[used.id] = used
+
+
+async def _purge(storage: SessionStorage, before: float) -> None:
+    await storage.purge(limit=6, used_before=before)
