@@ -41,6 +41,7 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
+	$(BIN)/mypy docs/examples/*.py
 
 unit: $(VENV)/.dev ## the tests alone, no coverage
 	$(BIN)/pytest -q tests

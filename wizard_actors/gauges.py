@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import trio
-
 from wizard_actors.breaker_core import BreakerState
 from wizard_actors.events import EventStream
 from wizard_actors.gcra import LimiterState
@@ -16,9 +14,8 @@ from wizard_actors.supervisor import Supervisor
 __all__ = ["gauges_of"]
 
 
-def gauges_of(shared: Shared, tree: Supervisor, events: EventStream) -> Gauges:
-    """Return how the actors of `tree` stand now, and what was lost of `events`. Asks nobody, and never waits."""
-    now = trio.current_time()
+def gauges_of(shared: Shared, tree: Supervisor, events: EventStream, now: float) -> Gauges:
+    """Return how the actors of `tree` stand `now`, and what was lost of `events`. Asks nobody, and never waits."""
     cache = None if shared.cache is None else shared.cache.published
     return Gauges(
         budget=shared.budget.balance(now),

@@ -236,8 +236,8 @@ class TrioClient:
 
     def metrics(self) -> MetricsSnapshot:
         """Return what has been counted since the client was opened, and how everything stands now."""
-        gauges = gauges_of(self.shared, self.supervisor, self.events)
-        return self._metrics.snapshot(self._clock.current_time(), gauges)
+        now = self._clock.current_time()
+        return self._metrics.snapshot(now, gauges_of(self.shared, self.supervisor, self.events, now))
 
     # -- routes
 

@@ -11,7 +11,7 @@ import ssl
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from types import MappingProxyType
-from typing import Final, TypeAlias, cast
+from typing import Final, Self, TypeAlias, cast
 
 import httpcore
 import httpx
@@ -80,7 +80,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             request.method,
             target,
             headers=request.headers.raw,
-            content=cast("AsyncIterable[bytes]", request.stream),
+            content=_sent(request),
             extensions=request.extensions,
         )
         connection = await self._take((url.raw_scheme, url.raw_host, url.port), target.origin)
@@ -134,6 +134,38 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             connection = idle.popleft()
             self._open.discard(connection)
             await connection.close()
+
+
+def _sent(request: httpx.Request) -> AsyncIterable[bytes]:
+    """Return a request's body, to be sent."""
+    if isinstance(request.stream, httpx.ByteStream):
+        return _Sent(request.content)
+    return cast("AsyncIterable[bytes]", request.stream)  # what a provider of one's own streams
+
+
+class _Sent:
+    """A body of bytes. No generator, as httpx's own is: a call cancelled while it is sent would leave that to be
+    collected, with a warning.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Once(self._body)
+
+
+class _Once:
+    def __init__(self, piece: bytes) -> None:
+        self._left = [piece]
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
 
 
 class _Body(httpx.AsyncByteStream):
