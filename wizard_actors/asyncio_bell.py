@@ -35,7 +35,12 @@ class AsyncioBell:
         return True
 
     async def heard(self) -> None:
-        """Wait until it has been rung since the last time. Cancelling is safe."""
+        """Wait until it has been rung since the last time. Cancelling is safe.
+
+        Raises `RuntimeError` where another task waits already: it would never be woken.
+        """
+        if self._waiter is not None:
+            raise RuntimeError("another task waits for this already: a stream is read by one task at a time")
         if not self._rung:
             self._waiter = self._loop.create_future()
             try:

@@ -57,7 +57,8 @@ async def run_batch(
         await done(index, item, outcome)
         places.release()
 
-    count, failures = 0, None
+    count = 0
+    failures: BaseExceptionGroup | None = None
     try:
         async with trio.open_nursery() as nursery:
             await places.acquire()
@@ -65,7 +66,7 @@ async def run_batch(
                 nursery.start_soon(one, count, item)
                 count += 1
                 await places.acquire()
-    except ExceptionGroup as group:
+    except BaseExceptionGroup as group:
         failures = group
     if failures is not None:  # raised out here, where nothing is under way that would become its context
         raise failures.exceptions[0] if len(failures.exceptions) == 1 else failures

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from random import Random
 from types import TracebackType
@@ -14,7 +14,7 @@ from wizard_actors.client_builder import ClientBuilder
 from wizard_actors.config import WizardConfig
 from wizard_actors.embed.blocking_host import BlockingHost, BlockingSource
 from wizard_actors.embed.place import place_outside
-from wizard_actors.errors import WizardError
+from wizard_actors.errors import InvalidPromptError, WizardError
 from wizard_actors.events import EventStream
 from wizard_actors.metrics import MetricsSnapshot
 from wizard_actors.providers.base import Provider
@@ -136,7 +136,7 @@ class BlockingClient:
         As `ResilientClient.generate_batch`. `prompts` are taken, and `on_progress` is called, in the caller's thread.
         """
         batch = partial(self._inside.generate_batch, max_concurrency=max_concurrency, on_progress=on_progress)
-        return self._host.run_for(lambda home: batch(prompts, home, **options))
+        return self._host.run_for(lambda home: batch(_plain(prompts), home, **options))
 
     def run(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `function`, an async function for Trio, returns where the supervision tree runs."""
@@ -154,7 +154,7 @@ class BlockingClient:
     ) -> Warmed:
         """Ask what is not in the cache yet, so that it is; as `ResilientClient.warm`."""
         warm = partial(self._inside.warm, max_concurrency=max_concurrency, on_progress=on_progress)
-        return self._host.run_for(lambda home: warm(prompts, home, **options))
+        return self._host.run_for(lambda home: warm(_plain(prompts), home, **options))
 
     def invalidate(self, model: str = "*", text: str = "*") -> int:
         """Drop every cached answer that matches, and return how many; as `ResilientClient.invalidate`."""
@@ -174,6 +174,12 @@ class BlockingClient:
     def cache(self) -> CacheState | None:
         """What the cache holds and has done; None where it is off, or has not started."""
         return self._inside.cache
+
+
+def _plain(prompts: Prompts) -> Prompts:
+    if isinstance(prompts, AsyncIterable):
+        raise InvalidPromptError("an async iterable of prompts waits on an event loop, and there is none here")
+    return prompts
 
 
 class BlockingStream:

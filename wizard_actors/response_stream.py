@@ -59,6 +59,7 @@ class IdleWatch:
             nursery.start_soon(self._watch, nursery)
             yield
         finally:
+            nursery.cancel_scope.shield = True  # else a block that is cancelled too would lose its own error here
             nursery.cancel_scope.cancel()
             sole: BaseException | None = None
             try:

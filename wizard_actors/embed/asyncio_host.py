@@ -71,6 +71,7 @@ class AsyncioHost(Generic[R]):
         self._thread.stop()
         if not isinstance(why, GeneratorExit):  # a coroutine that is thrown away cannot wait
             await bell.outlast(lambda: self._thread.over)
+            self._thread.join(1.0)  # its last steps
         self._finalizer.detach()
 
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:

@@ -65,6 +65,7 @@ class BlockingHost(Generic[R]):
         self._thread.stop()
         while not self._thread.over:
             bell.heard()
+        self._thread.join(1.0)  # its last steps
         self._finalizer.detach()
 
     def run(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -107,10 +108,11 @@ class BlockingHost(Generic[R]):
 
     def cancel(self, call: Call[T], bell: ThreadBell) -> None:
         """Cancel a call, and wait for its end; interrupted, no longer."""
-        if not call.over:
-            self._thread.cancel(call)
-            while not call.over:
-                bell.heard()
+        self._thread.cancel(call)
+        if self._thread.here():
+            return  # it would wait for itself
+        while not call.over:
+            bell.heard()
 
     def _refuse_own_thread(self) -> None:
         if self._thread.here():

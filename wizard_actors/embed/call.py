@@ -54,6 +54,11 @@ class Call(Generic[T]):
         except trio.Cancelled:
             error = stopped()
             raise
+        except BaseExceptionGroup as group:  # of a nursery's tasks: more than one were cut off
+            if (cut := group.subgroup(trio.Cancelled)) is not None:
+                error = stopped()
+                raise cut from None
+            error = group
         except BaseException as raised:  # noqa: BLE001 - the caller's to see, whatever it is
             error = raised
         finally:

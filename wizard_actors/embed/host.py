@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
+import trio
+
 from wizard_actors.embed.errands import AT_HOME, Home
+from wizard_actors.errors import UnsupportedError
 from wizard_actors.response_stream import Source
 
 __all__ = ["Here", "Host"]
@@ -40,13 +43,16 @@ class Here:
 
     def __init__(self, block: object) -> None:
         self._block = block
+        self._home = trio.lowlevel.current_trio_token()
 
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Return what `work` awaits to."""
+        """Return what `work` awaits to. Raises `UnsupportedError` in another event loop."""
+        self._refuse_other_loops()
         return await work()
 
     async def run_for(self, work: Callable[[Home], Awaitable[T]]) -> T:
-        """Return what `work` awaits to."""
+        """Return what `work` awaits to. Raises `UnsupportedError` in another event loop."""
+        self._refuse_other_loops()
         return await work(AT_HOME)
 
     def look(self, function: Callable[[], T]) -> T:
@@ -54,5 +60,13 @@ class Here:
         return function()
 
     def source(self, begin: Callable[[], Source], *, patience: float) -> Source:
-        """Return the stream's own source, which watches over itself."""
+        """Return the stream's own source, which watches over itself. Raises `UnsupportedError` as `run`."""
+        self._refuse_other_loops()
         return begin()
+
+    def _refuse_other_loops(self) -> None:
+        if not trio.lowlevel.in_trio_run() or trio.lowlevel.current_trio_token() is not self._home:
+            raise UnsupportedError(
+                "the client was opened in another run of Trio, and works there only: open one here",
+                feature="event loop",
+            )

@@ -7,6 +7,7 @@ side wakes the other for each event: the writer rings where the reader waits, th
 from __future__ import annotations
 
 from collections import deque
+from time import monotonic
 from typing import Final
 
 import trio
@@ -18,6 +19,9 @@ from wizard_actors.types import StreamEvent
 __all__ = ["Pipe"]
 
 WINDOW: Final = 16
+
+SLOW: Final = 0.05
+"""Seconds after which a writer that waits is woken by each read: a stream whose reader is slow is not idle."""
 
 GRACE: Final = 1.0
 """Seconds that a full pipe is waited for beyond the time in which a stream that nobody reads is lost."""
@@ -35,6 +39,8 @@ class Pipe:
         self._reader_waits = False
         self._writer_waits = False
         self._room: TrioBell
+        self._waits_since = 0.0
+        self._slow = min(SLOW, patience / 4)
 
     async def pump(self, source: Source) -> None:
         """Read `source` to its end, in Trio's thread. Cancelled, or where no reader is left, close it."""
@@ -54,6 +60,7 @@ class Pipe:
         """Wait while the pipe is full, no longer than it takes to lose the stream: reading on then says so."""
         if len(self._events) < WINDOW:
             return
+        self._waits_since = monotonic()
         with trio.move_on_after(self._patience + GRACE):
             while len(self._events) >= WINDOW:
                 self._writer_waits = True
@@ -67,7 +74,7 @@ class Pipe:
             if not self._events:
                 return None
         event = self._events.popleft()
-        if self._writer_waits and len(self._events) <= WINDOW // 2:
+        if self._writer_waits and (len(self._events) <= WINDOW // 2 or monotonic() - self._waits_since > self._slow):
             self._writer_waits = False
             self._room.ring()
         return event

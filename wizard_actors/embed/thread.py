@@ -159,7 +159,8 @@ class TrioThread(Generic[R]):
 
     def join(self, seconds: float) -> None:
         """Wait for its end for so many seconds at most."""
-        self._thread.join(seconds)
+        if self._thread.is_alive():
+            self._thread.join(seconds)
 
     # -- in the thread
 
