@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 
 import anyio
 
@@ -11,42 +12,44 @@ __all__ = ["AsyncioBell"]
 
 
 class AsyncioBell:
-    """A bell for one task under asyncio, or uvloop. Raises `RuntimeError` where no event loop runs."""
+    """A bell for tasks of one loop of asyncio, or uvloop. Raises `RuntimeError` where no event loop runs."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._waiter: asyncio.Future[None] | None = None
+        self.loop = asyncio.get_running_loop()
+        self._waiters: set[asyncio.Future[None]] = set()
         self._rung = False
+        self._on_its_way = False
+        """A ring has been sent to the loop and has not arrived: a loop that stands still is sent no second one."""
 
     def ring(self) -> bool:
-        """Wake the task; False where its loop is closed."""
+        """Wake whoever waits; False where the loop is closed."""
+        if self._on_its_way:
+            return True
+        self._on_its_way = True
         try:
-            self._loop.call_soon_threadsafe(self._wake)
+            self.loop.call_soon_threadsafe(self._wake)
         except RuntimeError:
+            self._on_its_way = False
             return False
         return True
 
-    def call(self, callback: Callable[[], None]) -> bool:
+    def call(self, callback: Callable[[], object], context: Context | None = None) -> bool:
         """Call `callback` in the loop's thread soon; False where the loop is closed."""
         try:
-            self._loop.call_soon_threadsafe(callback)
+            self.loop.call_soon_threadsafe(callback, context=context)
         except RuntimeError:
             return False
         return True
 
     async def heard(self) -> None:
-        """Wait until it has been rung since the last time. Cancelling is safe.
-
-        Raises `RuntimeError` where another task waits already: it would never be woken.
-        """
-        if self._waiter is not None:
-            raise RuntimeError("another task waits for this already: a stream is read by one task at a time")
+        """Wait until it has been rung since the last time. Cancelling is safe."""
         if not self._rung:
-            self._waiter = self._loop.create_future()
+            waiter = self.loop.create_future()
+            self._waiters.add(waiter)
             try:
-                await self._waiter
+                await waiter
             finally:
-                self._waiter = None
+                self._waiters.discard(waiter)
         self._rung = False
 
     async def outlast(self, over: Callable[[], bool]) -> None:
@@ -62,6 +65,8 @@ class AsyncioBell:
                     continue  # noqa: ASYNC104 - see above
 
     def _wake(self) -> None:
+        self._on_its_way = False
         self._rung = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)

@@ -42,8 +42,8 @@ class TrioBell:
             self._rung.set()
             return True
         try:
-            self._token.run_sync_soon(self._rung.set)
-        except trio.RunFinishedError:
+            self._token.run_sync_soon(self._rung.set, idempotent=True)
+        except (trio.RunFinishedError, OSError):  # OSError: Trio itself broke down, and its socket is closed
             return False
         return True
 

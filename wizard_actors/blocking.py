@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from random import Random
 from types import TracebackType
-from typing import Literal, ParamSpec, Self, TypeVar, Unpack
+from typing import Literal, NoReturn, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
 from wizard_actors.ask_options import AskOptions, delivery_of
 from wizard_actors.cache import CacheState
 from wizard_actors.client_builder import ClientBuilder
 from wizard_actors.config import WizardConfig
 from wizard_actors.embed.blocking_host import BlockingHost, BlockingSource
+from wizard_actors.embed.host import working
 from wizard_actors.embed.place import place_outside
 from wizard_actors.errors import InvalidPromptError, WizardError
 from wizard_actors.events import EventStream
@@ -42,13 +43,18 @@ class BlockingClient:
     everything back; a second one is raised at once.
     """
 
-    def __init__(self, inside: TrioClient, host: BlockingHost[TrioClient]) -> None:
+    def __init__(self, inside: TrioClient, host: BlockingHost[TrioClient] | None = None) -> None:
+        if host is None or not isinstance(cast("object", inside), TrioClient):
+            raise TypeError(f"a client is opened: with {type(self).__name__}.open({inside!r}) as client")
         self.config: WizardConfig = inside.config
         self.events: EventStream = inside.events
         self.supervisor: Supervisor = inside.supervisor
         """The tree that the client runs in. Its actors are asked, and it is changed, under Trio: see `run`."""
         self._inside = inside
         self._host = host
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(model.name for model in self.config.models)})"
 
     @classmethod
     def open(
@@ -84,6 +90,13 @@ class BlockingClient:
         Closing twice is closing once. A Ctrl-C ends the wait; the rest is done without anybody waiting.
         """
         self._host.close()
+
+    async def __aenter__(self) -> NoReturn:
+        self.close()
+        raise TypeError("a BlockingClient's block is a plain one: with BlockingClient.open(...) as client")
+
+    async def __aexit__(self, *error: object) -> None:
+        """Never: it is not entered."""
 
     def __enter__(self) -> Self:
         return self
@@ -125,7 +138,7 @@ class BlockingClient:
 
     def generate_batch(
         self,
-        prompts: Prompts,
+        prompts: Iterable[str | Prompt],
         *,
         max_concurrency: int | None = None,
         on_progress: Progress | None = None,
@@ -138,15 +151,24 @@ class BlockingClient:
         batch = partial(self._inside.generate_batch, max_concurrency=max_concurrency, on_progress=on_progress)
         return self._host.run_for(lambda home: batch(_plain(prompts), home, **options))
 
-    def run(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what `function`, an async function for Trio, returns where the supervision tree runs."""
-        return self._host.run(partial(function, *args, **kwargs))
+    @overload
+    def run(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    @overload
+    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    def run(self, function: Callable[..., object], *args: object, **kwargs: object) -> object:
+        """Return what `function` returns where the supervision tree runs: an async function for Trio, or a plain one.
+
+        As `ResilientClient.run`.
+        """
+        return self._host.run(working(function, *args, **kwargs))
 
     # -- the cache
 
     def warm(
         self,
-        prompts: Prompts,
+        prompts: Iterable[str | Prompt],
         *,
         max_concurrency: int | None = None,
         on_progress: Progress | None = None,
@@ -176,8 +198,8 @@ class BlockingClient:
         return self._inside.cache
 
 
-def _plain(prompts: Prompts) -> Prompts:
-    if isinstance(prompts, AsyncIterable):
+def _plain(prompts: Iterable[str | Prompt]) -> Prompts:
+    if isinstance(prompts, AsyncIterable) and not isinstance(prompts, Iterable):
         raise InvalidPromptError("an async iterable of prompts waits on an event loop, and there is none here")
     return prompts
 
@@ -232,6 +254,7 @@ class BlockingStream:
     def __next__(self) -> StreamEvent:
         if not self._reading.goes_on() or self._source is None:
             raise StopIteration
+        self._reading.begin()
         try:
             event = next(self._source)
         except BaseException as error:

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from random import Random
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Literal, ParamSpec, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Final, Generic, Literal, NoReturn, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
 import trio
 
@@ -16,7 +16,7 @@ from wizard_actors.bells import under_asyncio
 from wizard_actors.cache import CacheState
 from wizard_actors.client_builder import ClientBuilder
 from wizard_actors.config import WizardConfig
-from wizard_actors.embed.host import Here, Host
+from wizard_actors.embed.host import Here, Host, working
 from wizard_actors.embed.place import Place, place_outside
 from wizard_actors.errors import InvalidStateTransitionError, UnsupportedError, WizardError
 from wizard_actors.events import EventStream
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ResilientClient"]
 
+USE: Final = "async with ResilientClient.open(...) as client"
+
 T = TypeVar("T")
 C = TypeVar("C")
 P = ParamSpec("P")
@@ -50,13 +52,18 @@ class ResilientClient:
     programs use a `BlockingClient`.
     """
 
-    def __init__(self, inside: TrioClient, host: Host) -> None:
+    def __init__(self, inside: TrioClient, host: Host | None = None) -> None:
+        if host is None or not isinstance(cast("object", inside), TrioClient):
+            raise TypeError(f"a client is opened: async with {type(self).__name__}.open({inside!r}) as client")
         self.config: WizardConfig = inside.config
         self.events: EventStream = inside.events
         self.supervisor: Supervisor = inside.supervisor
         """The tree that the client runs in. Its actors are asked, and it is changed, under Trio: see `run`."""
         self._inside = inside
         self._host = host
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(model.name for model in self.config.models)})"
 
     @classmethod
     def open(
@@ -84,7 +91,7 @@ class ResilientClient:
         under Trio the block is cancelled.
         """
         opening = partial(TrioClient.open, config, rng=rng, events=events, providers=providers, strategies=strategies)
-        return _Block(cls, opening, place_outside())
+        return ClientBlock(cls, opening, place_outside())
 
     @classmethod
     def builder(cls) -> ClientBuilder[AbstractAsyncContextManager[Self]]:
@@ -149,14 +156,21 @@ class ResilientClient:
         batch = partial(self._inside.generate_batch, max_concurrency=max_concurrency, on_progress=on_progress)
         return await self._host.run_for(lambda home: batch(prompts, home, **options))
 
-    async def run(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what `function`, an async function for Trio, returns where the supervision tree runs.
+    @overload
+    async def run(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    @overload
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    async def run(self, function: Callable[..., object], *args: object, **kwargs: object) -> object:
+        """Return what `function` returns where the supervision tree runs: an async function for Trio, or a plain one.
 
         For actors of one's own beside ours, from whatever event loop: `await client.run(ref.ask, message)`,
-        `await client.run(client.supervisor.add, spec)`. Raises what `function` raises. Cancelled, it returns once
-        `function` has ended.
+        `await client.run(client.supervisor.add, spec)`. Raises what `function` raises, `TypeError` for what is no
+        function. Cancelled, it returns once `function` has ended, and what that has returned meanwhile is lost: ask for
+        a grant, use it and give it back within one function.
         """
-        return await self._host.run(partial(function, *args, **kwargs))
+        return await self._host.run(working(function, *args, **kwargs))
 
     # -- the cache
 
@@ -202,7 +216,7 @@ class ResilientClient:
         return self._inside.cache
 
 
-class _Block(AbstractAsyncContextManager[C], Generic[C]):
+class ClientBlock(AbstractAsyncContextManager[C], Generic[C]):
     """Opens a client where its program lives, and closes it; for one `async with`."""
 
     def __init__(
@@ -217,6 +231,18 @@ class _Block(AbstractAsyncContextManager[C], Generic[C]):
         self._entered = False
         self._native: AbstractAsyncContextManager[TrioClient] | None = None
         self._hosted: AsyncioHost[TrioClient] | None = None
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a client is opened by its block, and then has {name!r}: {USE}")
+
+    def __await__(self) -> NoReturn:
+        raise TypeError(f"a client is opened by its block, not awaited: {USE}")
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError(f"a ResilientClient's block is asynchronous: {USE}; without an event loop use a BlockingClient")
+
+    def __exit__(self, *error: object) -> None:
+        """Never: it is not entered."""
 
     async def __aenter__(self) -> C:
         if self._entered:

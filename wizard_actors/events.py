@@ -264,9 +264,6 @@ class BreakerChanged(Event):
     retry_at: float
 
 
-# -- the stream --------------------------------------------------------------------------------------
-
-
 class _Listener:
     __slots__ = ("callback", "failures")
 
@@ -352,8 +349,9 @@ class EventStream:
                 try:
                     listener.callback(event)
                 except Exception:
-                    self._failures += 1
-                    listener.failures += 1
+                    with self._changing:
+                        self._failures += 1
+                        listener.failures += 1
                     if listener.failures == 1:
                         log.exception(
                             "the listener %r failed on %s; it stays, and further failures of it are only counted",
@@ -399,8 +397,9 @@ class Subscription:
 
     def drain(self) -> list[Event]:
         """Return the unread events without waiting."""
-        events = list(self._events)
-        self._events.clear()
+        events: list[Event] = []
+        with suppress(IndexError):  # another thread may append meanwhile, or read
+            events.extend(self._events.popleft() for _ in range(len(self._events)))
         return events
 
     def __enter__(self) -> Self:
@@ -414,9 +413,10 @@ class Subscription:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._state = "left"
-        self._stream._leave(self)  # noqa: SLF001 - one thing in two classes
-        self._ring()
+        if self._state == "entered":
+            self._state = "left"
+            self._stream._leave(self)  # noqa: SLF001 - one thing in two classes
+            self._ring()
 
     def __aiter__(self) -> Self:
         return self
@@ -425,8 +425,9 @@ class Subscription:
         while True:
             if self._state == "new":
                 raise RuntimeError("enter the subscription first: `with stream.subscribe() as events:`")
+            left = self._state == "left"  # looked at first: what has been left gets no more events
             if not self._events:
-                if self._state == "left":
+                if left:
                     raise StopAsyncIteration
                 await self._news()
             await anyio.lowlevel.checkpoint_if_cancelled()

@@ -148,6 +148,7 @@ class Reading:
 
     def __init__(self) -> None:
         self._state: Literal["created", "streaming", "left"] = "created"
+        self._busy = False
         self._failure: WizardError | None = None
         self._response: WizardResponse | None = None
 
@@ -188,10 +189,17 @@ class Reading:
             )
         return self._response is None
 
+    def begin(self) -> None:
+        """Begin to read one event. Raises `RuntimeError` while another task or thread reads: each would get a part."""
+        if self._busy:
+            raise RuntimeError("another task or thread reads this stream already: one at a time")
+        self._busy = True
+
     def failed(self, error: BaseException) -> None:
         """Note that a read failed, or was cancelled. The stream is over, and whoever reads on learns so: an iteration
         that just ended would pass a part of an answer for the whole.
         """
+        self._busy = False
         if isinstance(error, WizardError):
             self._failure = error
         else:
@@ -199,6 +207,7 @@ class Reading:
 
     def saw(self, event: StreamEvent) -> None:
         """Note what was read."""
+        self._busy = False
         if isinstance(event, End):
             self._response = event.response
 
@@ -254,6 +263,7 @@ class ResponseStream:
     async def __anext__(self) -> StreamEvent:
         if not self._reading.goes_on() or self._source is None:
             raise StopAsyncIteration
+        self._reading.begin()
         try:
             event = await anext(self._source)
         except BaseException as error:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sized
 from contextlib import asynccontextmanager
 from functools import partial
+from inspect import iscoroutinefunction
 from random import Random
 from typing import Self, TypeAlias, Unpack
 
@@ -159,7 +160,7 @@ class TrioClient:
         """Return one outcome for each prompt, in their order; see `ResilientClient.generate_batch`."""
         at_once = self._checked(prompts, max_concurrency, options)
         total = len(prompts) if isinstance(prompts, Sized) else None
-        tell = None if on_progress is None else home.told(on_progress)
+        tell = _told(on_progress, home)
 
         async def progress(done: int) -> None:
             if tell is not None:
@@ -182,7 +183,7 @@ class TrioClient:
             raise ConfigError([ConfigProblem("cache", "is off", "set cache.max_entries")])
         at_once = self._checked(prompts, max_concurrency, options)
         total = len(prompts) if isinstance(prompts, Sized) else None
-        tell = None if on_progress is None else home.told(on_progress)
+        tell = _told(on_progress, home)
         ended = stored = already = 0
         failed: dict[int, WizardError] = {}
 
@@ -252,3 +253,9 @@ class TrioClient:
                 route = evolve(route, chain=(model,))
             self._routes[key] = route if strategy is None else evolve(route, strategy=strategy)
         return self._routes[key]
+
+
+def _told(on_progress: Progress | None, home: Home) -> Callable[[int, int | None], Awaitable[None]] | None:
+    if iscoroutinefunction(on_progress):
+        raise TypeError(f"on_progress is a plain function, which is called after each prompt, not {on_progress!r}")
+    return None if on_progress is None else home.told(on_progress)

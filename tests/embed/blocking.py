@@ -5,9 +5,9 @@ None of these coroutines ever suspends: `drive` runs a whole program of them in 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
-from typing import ParamSpec, Self, TypeVar, Unpack
+from typing import ParamSpec, Self, TypeVar, Unpack, cast
 
 from wizard_actors import BlockingClient, Prompt, StreamEvent, WizardError, WizardResponse
 from wizard_actors.ask_options import AskOptions
@@ -54,7 +54,7 @@ class Awaited:
         **options: Unpack[AskOptions],
     ) -> list[WizardResponse | WizardError]:
         return self.blocking.generate_batch(
-            prompts, max_concurrency=max_concurrency, on_progress=on_progress, **options
+            cast("Iterable[str | Prompt]", prompts), max_concurrency=max_concurrency, on_progress=on_progress, **options
         )
 
     async def run(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -68,7 +68,8 @@ class Awaited:
         on_progress: Progress | None = None,
         **options: Unpack[AskOptions],
     ) -> Warmed:
-        return self.blocking.warm(prompts, max_concurrency=max_concurrency, on_progress=on_progress, **options)
+        plain = cast("Iterable[str | Prompt]", prompts)  # what is not is refused, which is tested
+        return self.blocking.warm(plain, max_concurrency=max_concurrency, on_progress=on_progress, **options)
 
     async def invalidate(self, model: str = "*", text: str = "*") -> int:
         return self.blocking.invalidate(model, text)

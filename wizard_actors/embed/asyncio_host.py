@@ -7,13 +7,13 @@ task, so that none is lost by that.
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from contextvars import copy_context
 from functools import partial
 from typing import Generic, Self, TypeVar
-
-import anyio
 
 from wizard_actors.asyncio_bell import AsyncioBell
 from wizard_actors.embed.call import Call
@@ -134,13 +134,18 @@ class AsyncioHost(Generic[R]):
             await self.cancel(call, bell, error)  # noqa: ASYNC102 - it outlasts any cancel
             raise
 
+    def refuse_fork(self) -> None:
+        """Raise where this is another process than the one that has the thread."""
+        self._thread.refuse_fork()
+
     def _bell(self) -> AsyncioBell:
+        self._thread.refuse_fork()
         try:
             return AsyncioBell()
         except RuntimeError:
             raise UnsupportedError(
-                f"the client opened at {self._thread.where} is called from asyncio, as it was opened; in Trio open one "
-                "under Trio, in a plain thread use a BlockingClient",
+                f"the client opened at {self._thread.where} under asyncio can only be called from asyncio; under Trio "
+                "open another one there, in a plain thread use a BlockingClient",
                 feature="event loop",
             ) from None
 
@@ -161,6 +166,7 @@ class _Source:
 
     async def __anext__(self) -> StreamEvent:
         call = self._call or self._begun()
+        self._host.refuse_fork()
         while True:
             over = call.over  # looked at before the pipe: what is over writes nothing any more
             event = self._pipe.take()
@@ -182,43 +188,80 @@ class _Source:
 
     def _begun(self) -> Call[None]:
         self._bell = self._host._bell()  # noqa: SLF001 - one thing in two classes
-        pipe = self._pipe = Pipe(self._bell, patience=self._patience)
-        self._call = self._host.begin(lambda: pipe.pump(self._source()), self._bell)
+        pipe, begin = Pipe(self._bell, patience=self._patience), self._source
+        self._pipe, self._call = pipe, self._host.begin(lambda: pipe.pump(begin()), self._bell)
         return self._call
 
 
 class _Errands(Errands):
-    """Errands of a call from asyncio. What waits for nothing is done beside what the caller's task waits for."""
+    """Errands of a call from asyncio. What waits for nothing is done beside what the caller's task waits for, in a copy
+    of its context.
+    """
+
+    awaits = True
 
     def __init__(self, bell: AsyncioBell) -> None:
         super().__init__(bell)
         self._loop_bell = bell
+        self._context = copy_context()
 
     async def call(self, job: Callable[[], object]) -> object:
         """Have `job` done in the loop's thread."""
-        errand = Errand(job)
-        return await self._told(errand, heard=self._loop_bell.call(partial(_do_at_once, errand)))
+        errand = Errand(job, awaited=False)
+        return await self._told(errand, heard=self._loop_bell.call(partial(_do_at_once, errand), self._context))
 
 
 def _do_at_once(errand: Errand) -> None:
-    if not errand.abandoned:
-        try:
-            errand.ended(errand.job(), None)
-        except Exception as error:  # noqa: BLE001 - raised where the call waits for it
-            errand.ended(None, error)
+    if errand.abandoned:
+        return
+    try:
+        value = errand.job()
+    except (KeyboardInterrupt, SystemExit) as error:  # meant for the whole program
+        errand.ended(None, error)
+        raise
+    except BaseException as error:  # noqa: ASYNC103, BLE001 - raised where the call waits for it
+        errand.ended(None, error)
+    else:
+        errand.ended(value, None)
+
+
+class _Cut:
+    """Ends an errand that nobody wants any more: cancels the caller's task, and takes that back."""
+
+    def __init__(self, errand: Errand, bell: AsyncioBell) -> None:
+        self._task = asyncio.current_task()
+        self._before = 0 if self._task is None else self._task.cancelling()
+        self._made = self._over = False
+        errand.cancel = partial(bell.call, self._cut)
+
+    def taken_back(self) -> bool:
+        """Say whether the task was cancelled for this alone."""
+        self._over = True
+        return self._made and self._task is not None and self._task.uncancel() <= self._before
+
+    def _cut(self) -> None:
+        if not self._over and self._task is not None:
+            self._made = self._task.cancel()
 
 
 async def _do(errand: Errand, bell: AsyncioBell) -> None:
-    """Do an errand in the caller's own task, until the call wants it no more."""
-    with anyio.CancelScope() as scope:
-        errand.cancel = partial(bell.call, scope.cancel)
-        if errand.abandoned:  # since before it could be cancelled
-            return
-        try:
-            value = errand.job()
-            if isinstance(value, Awaitable):
-                value = await value
-        except Exception as error:  # noqa: BLE001 - raised where the call waits for it
-            errand.ended(None, error)
-        else:
-            errand.ended(value, None)
+    """Do an errand in the caller's own task, until the call wants it no more.
+
+    Without a scope round it: what an iterable opens between two items may stay open.
+    """
+    cut = _Cut(errand, bell)
+    if errand.abandoned:  # since before it could be cancelled
+        return
+    try:
+        value = errand.job()
+        if errand.awaited and isinstance(value, Awaitable):
+            value = await value
+    except asyncio.CancelledError:  # noqa: ASYNC103 - its own is taken back
+        if not cut.taken_back():
+            raise
+    except Exception as error:  # noqa: BLE001 - raised where the call waits for it
+        cut.taken_back()
+        errand.ended(None, error)
+    else:
+        cut.taken_back()
+        errand.ended(value, None)

@@ -54,15 +54,11 @@ class BlockingHost(Generic[R]):
     def close(self) -> None:
         """Stop the thread in order, and raise why it ended by itself, where it did. Closing twice is closing once."""
         self._refuse_own_thread()
-        bell = ThreadBell()
-        try:
-            self._thread.stop(bell)
-        finally:
-            self._stopped(bell)
+        self._stopped(ThreadBell())
         self._thread.ended()
 
     def _stopped(self, bell: ThreadBell) -> None:
-        self._thread.stop()
+        self._thread.stop(bell)
         while not self._thread.over:
             bell.heard()
         self._thread.join(1.0)  # its last steps
@@ -87,7 +83,10 @@ class BlockingHost(Generic[R]):
                 else:
                     _do(errand)
         except BaseException:
-            self.cancel(call, bell)
+            try:
+                self.cancel(call, bell)
+            finally:
+                self._thread.cancel(call)  # also where a second Ctrl-C came before the first was passed on
             raise
         return call.result()
 
@@ -113,6 +112,11 @@ class BlockingHost(Generic[R]):
             return  # it would wait for itself
         while not call.over:
             bell.heard()
+        bell.ring()  # another thread may wait for the same
+
+    def refuse_fork(self) -> None:
+        """Raise where this is another process than the one that has the thread."""
+        self._thread.refuse_fork()
 
     def _refuse_own_thread(self) -> None:
         if self._thread.here():
@@ -139,14 +143,17 @@ class BlockingSource:
     def __next__(self) -> StreamEvent:
         call = self._call
         if call is None:
-            call = self._call = Call(lambda: self._pipe.pump(self._source()), self._bell)
+            pipe, begin = self._pipe, self._source
+            call = self._call = Call(lambda: pipe.pump(begin()), self._bell)
             self._host.begin(call)
+        self._host.refuse_fork()
         while True:
             over = call.over  # looked at before the pipe: what is over writes nothing any more
             event = self._pipe.take()
             if event is not None:
                 return event
             if over:
+                self._bell.ring()  # another thread may wait for the same
                 call.result()
                 raise StopIteration
             try:

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 import trio
 
 from wizard_actors.bells import Bell
+from wizard_actors.errors import ActorStoppedError
 
 __all__ = ["Call"]
 
@@ -24,7 +25,8 @@ class Call(Generic[T]):
     def __init__(self, work: Callable[[], Awaitable[T]], bell: Bell) -> None:
         self.context = copy_context()
         self.begun = self.over = False
-        self._work = work
+        self._told = True
+        self._work: Callable[[], Awaitable[T]] | None = work
         self._bell = bell
         self._scope = trio.CancelScope()
         self._value: list[T] = []
@@ -48,25 +50,36 @@ class Call(Generic[T]):
     async def serve(self, stopped: Callable[[], Exception]) -> None:
         """Do the work; `stopped` makes the error of a call that is cut off because its thread stops."""
         error: BaseException | None = None
+        work = self._work
+        if work is None:
+            return
         try:
             with self._scope:
-                self._value.append(await self._work())
+                self._value.append(await work())
+            if not self._value:
+                error = ActorStoppedError("the call was cancelled, by another task or thread", actor="wizard")
         except trio.Cancelled:
             error = stopped()
             raise
         except BaseExceptionGroup as group:  # of a nursery's tasks: more than one were cut off
-            if (cut := group.subgroup(trio.Cancelled)) is not None:
-                error = stopped()
+            cut, rest = group.split(trio.Cancelled)
+            error = group if cut is None else rest or stopped()
+            if cut is not None:
                 raise cut from None
-            error = group
         except BaseException as raised:  # noqa: BLE001 - the caller's to see, whatever it is
             error = raised
         finally:
-            self.finish(error if error is not None or self._value else stopped())
+            self.finish(error)
 
     def finish(self, error: BaseException | None) -> None:
         """Be over, with `error` or the value of the work. Only the first time counts."""
         if not self.over:
             self._error = error
+            self._work = None  # a stream's holds the stream, which holds this call
             self.over = True
-            self._bell.ring()
+            if self._told:
+                self._bell.ring()
+
+    def mute(self) -> None:
+        """Tell nobody of its end: whoever still waits is a daemon thread, which the program's end stops where it is."""
+        self._told = False

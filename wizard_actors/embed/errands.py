@@ -46,10 +46,13 @@ AT_HOME: Home = _AtHome()
 
 
 class Errand:
-    """One thing to do at home. `abandoned`: nobody waits for it any more; `cancel` is set by whoever can end it."""
+    """One thing to do at home; `awaited`: `job` returns an awaitable. `abandoned`: nobody waits for it any more;
+    `cancel` is set by whoever can end it.
+    """
 
-    def __init__(self, job: Callable[[], object]) -> None:
+    def __init__(self, job: Callable[[], object], *, awaited: bool) -> None:
         self.job = job
+        self.awaited = awaited
         self.abandoned = False
         self.cancel: Callable[[], object] | None = None
         self._ended = TrioBell()
@@ -67,8 +70,12 @@ class Errand:
                 self.abandoned = True
                 if self.cancel is not None:
                     self.cancel()
-        if self._error is not None:
-            raise self._error
+        error, self._error = self._error, None  # its traceback holds this frame
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
         return self._value
 
     def ended(self, value: object, error: BaseException | None) -> None:
@@ -79,7 +86,12 @@ class Errand:
 
 
 class Errands:
-    """The errands of one call, for the caller whom `bell` wakes; a `Home` in another thread."""
+    """The errands of one call, for the caller whom `bell` wakes; a `Home` in another thread.
+
+    `awaits`: the caller can read asynchronous iterables.
+    """
+
+    awaits = False
 
     def __init__(self, bell: Bell) -> None:
         self._bell = bell
@@ -95,7 +107,7 @@ class Errands:
 
     def items(self, items: Iterable[T] | AsyncIterable[T]) -> AsyncIterable[T]:
         """Return `items`, read one by one at home."""
-        return _Items(self, items)
+        return _Items(self, NextItem(items, awaits=self.awaits))
 
     def told(self, callback: Callable[P, None]) -> Callable[P, Awaitable[None]]:
         """Return `callback`, called at home."""
@@ -105,9 +117,9 @@ class Errands:
 
         return call
 
-    async def run(self, job: Callable[[], object]) -> object:
-        """Have `job` done at home, one after the other, and return what it returns, or what it awaits to."""
-        errand = Errand(job)
+    async def run(self, job: Callable[[], object], *, awaited: bool = False) -> object:
+        """Have `job` done at home, one after the other, and return what it returns, or, `awaited`, what that is."""
+        errand = Errand(job, awaited=awaited)
         self._waiting.append(errand)
         return await self._told(errand, heard=self._bell.ring())
 
@@ -126,34 +138,37 @@ class _End:
 
 
 class NextItem(Generic[T]):
-    """Takes the next item of an iterable of either kind: a value of its own, or an awaitable one."""
+    """Takes the next item of an iterable: one to be `awaited` where that is asynchronous, and the caller `awaits`."""
 
-    def __init__(self, items: Iterable[T] | AsyncIterable[T]) -> None:
+    def __init__(self, items: Iterable[T] | AsyncIterable[T], *, awaits: bool) -> None:
         self._items = items
-        self._iterator: Iterator[T] | AsyncIterator[T] | None = None
+        self.awaited = isinstance(items, AsyncIterable) and (awaits or not isinstance(items, Iterable))
+        self._plain: Iterator[T] | None = None
+        self._async: AsyncIterator[T] | None = None
 
     def __call__(self) -> T | type[_End] | Awaitable[T | type[_End]]:
         """Return the next item, or an awaitable of it, or what stands for the end."""
-        if self._iterator is None:
-            self._iterator = aiter(self._items) if isinstance(self._items, AsyncIterable) else iter(self._items)
-        if isinstance(self._iterator, AsyncIterator):
-            return self._wait(self._iterator)
-        return next(self._iterator, _End)
+        if isinstance(self._items, AsyncIterable) and self.awaited:
+            self._async = self._async or aiter(self._items)
+            return self._wait(self._async)
+        if isinstance(self._items, Iterable) and self._plain is None:
+            self._plain = iter(self._items)
+        return _End if self._plain is None else next(self._plain, _End)
 
     async def _wait(self, iterator: AsyncIterator[T]) -> T | type[_End]:
         return await anext(iterator, _End)
 
 
 class _Items(Generic[T]):
-    def __init__(self, errands: Errands, items: Iterable[T] | AsyncIterable[T]) -> None:
+    def __init__(self, errands: Errands, next_item: NextItem[T]) -> None:
         self._errands = errands
-        self._next = NextItem(items)
+        self._next = next_item
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
 
     async def __anext__(self) -> T:
-        item = await self._errands.run(self._next)
+        item = await self._errands.run(self._next, awaited=self._next.awaited)
         if item is _End:
             raise StopAsyncIteration
         return item  # type: ignore[return-value]  # what `NextItem[T]` takes is a T, on its way through `object`

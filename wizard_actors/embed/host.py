@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from typing import Protocol, TypeVar
 
 import trio
@@ -11,9 +13,23 @@ from wizard_actors.embed.errands import AT_HOME, Home
 from wizard_actors.errors import UnsupportedError
 from wizard_actors.response_stream import Source
 
-__all__ = ["Here", "Host"]
+__all__ = ["Here", "Host", "working"]
 
 T = TypeVar("T")
+
+
+def working(function: Callable[..., object], *args: object, **kwargs: object) -> Callable[[], Awaitable[object]]:
+    """Return the work of calling `function`, async or plain. Raises `TypeError` for what is no function."""
+    if not callable(function):
+        raise TypeError(
+            f"run() takes a function and its arguments, and calls it in the client's Trio thread; it got {function!r}"
+        )
+
+    async def work() -> object:
+        value = function(*args, **kwargs)
+        return await value if isawaitable(value) else value
+
+    return work
 
 
 class Host(Protocol):
@@ -44,6 +60,7 @@ class Here:
     def __init__(self, block: object) -> None:
         self._block = block
         self._home = trio.lowlevel.current_trio_token()
+        self._process = os.getpid()
 
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Return what `work` awaits to. Raises `UnsupportedError` in another event loop."""
@@ -65,6 +82,12 @@ class Here:
         return begin()
 
     def _refuse_other_loops(self) -> None:
+        if self._process != os.getpid():
+            raise UnsupportedError(
+                "the client was opened before this process was forked off, and works in its parent only: open one in "
+                "each process",
+                feature="fork",
+            )
         if not trio.lowlevel.in_trio_run() or trio.lowlevel.current_trio_token() is not self._home:
             raise UnsupportedError(
                 "the client was opened in another run of Trio, and works there only: open one here",

@@ -10,7 +10,7 @@ from attrs import frozen
 
 __all__ = ["Place", "place_outside"]
 
-OURS: Final = frozenset({"wizard_actors", "contextlib"})
+OURS: Final = frozenset({"wizard_actors", "contextlib", "functools"})
 
 
 @frozen

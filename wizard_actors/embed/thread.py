@@ -35,8 +35,8 @@ FAREWELL: Final = 0.8
 FORGOTTEN: Final = "the client that was opened here was never closed: use it in a `with` block, or close it"
 
 numbers = count(1)
-running: set[TrioThread[object]] = set()
-"""Every thread that has been started and is not over, of this process."""
+running: dict[TrioThread[object], None] = {}
+"""Every thread that runs, of this process, in the order of their beginning."""
 
 
 class TrioThread(Generic[R]):
@@ -69,20 +69,15 @@ class TrioThread(Generic[R]):
     def start(self, bell: Bell) -> None:
         """Begin; `bell` rings when it is open, or over."""
         self._bells.append(bell)
-        running.add(self)  # type: ignore[arg-type]  # whatever is in it: it is only stopped
-        self._started = True
-        try:
-            self._thread.start()
-        except RuntimeError:  # this system has no more threads, or the interpreter is ending
-            self.over = True
-            running.discard(self)
-            raise
+        self._thread.start()
+        self._started = True  # interrupted before this, nobody waits for the thread; should it run, it sees `_stopping`
 
     def opened(self) -> R:
         """Return what was opened, or raise why it could not be."""
+        self._bells.clear()
         if self.is_open:
             return self._opened[0]
-        raise self._failure or ActorStoppedError("it was stopped before it was open", actor="wizard")
+        raise self._why() or ActorStoppedError("it was stopped before it was open", actor="wizard")
 
     def begin(self, call: Call[T]) -> None:
         """Let `call` begin. Where it cannot, it is over at once, with the error that says why."""
@@ -95,13 +90,14 @@ class TrioThread(Generic[R]):
 
     def cancel(self, call: Call[T]) -> None:
         """Cancel `call`, which is over once it has given everything back, or at once where it has not begun."""
+        if self._process != os.getpid():
+            call.finish(forked(self.where))
         if not self._soon(lambda: self._cancel(call)):
             self._ended(call)
 
     def look(self, function: Callable[[], T]) -> T:
         """Return what `function`, which waits for nothing, returns in Trio's thread; here, where that is over."""
-        if self._process != os.getpid():
-            raise forked(self.where)
+        self.refuse_fork()
         seen: SimpleQueue[tuple[T | None, Exception | None]] = SimpleQueue()
 
         def see() -> None:
@@ -123,9 +119,14 @@ class TrioThread(Generic[R]):
                     raise error
                 return value  # type: ignore[return-value]  # no error: it is what `function` returned
 
+    def refuse_fork(self) -> None:
+        """Raise where this is another process than the one that has the thread."""
+        if self._process != os.getpid():
+            raise forked(self.where)
+
     def here(self) -> bool:
         """Say whether this is the thread itself."""
-        return threading.get_ident() == self._thread.ident
+        return threading.current_thread() is self._thread
 
     def stop(self, bell: Bell | None = None) -> None:
         """Stop in order: what was opened is closed, then what still runs is cancelled. `bell` rings when it is over."""
@@ -138,7 +139,7 @@ class TrioThread(Generic[R]):
 
     def abandon(self) -> bool:
         """Stop without waiting for anything that runs; return whether nobody had asked it to stop."""
-        if self._process != os.getpid() or self.over:
+        if self._process != os.getpid() or self.over or not self._started:
             return False
         forgotten = not self._stopping
         self.stop()
@@ -154,8 +155,13 @@ class TrioThread(Generic[R]):
         """Wait for the thread's last steps, once it is over, and raise why it ended by itself, where it did."""
         if self._process == os.getpid():
             self._thread.join()
-        if self._failure is not None:
-            raise self._failure
+        if (why := self._why()) is not None:
+            raise why
+
+    def mute(self) -> None:
+        """Wake nobody any more, for the program ends: a thread that failed now would only print a traceback."""
+        for call in tuple(self._pending):
+            call.mute()
 
     def join(self, seconds: float) -> None:
         """Wait for its end for so many seconds at most."""
@@ -165,13 +171,14 @@ class TrioThread(Generic[R]):
     # -- in the thread
 
     def _main(self) -> None:
+        running[self] = None  # type: ignore[index]  # whatever is in it: it is only stopped
         try:
             trio.run(self._run)
         except BaseException as error:  # noqa: ASYNC103, BLE001 - Trio has ended: whoever waits is told
             self._failed(error)
         finally:
             self.over = True
-            running.discard(self)
+            running.pop(self, None)  # type: ignore[arg-type]  # see above
             for call in tuple(self._pending):
                 self._ended(call)
             self._ring()
@@ -229,23 +236,33 @@ class TrioThread(Generic[R]):
             error = said
         self._failure = error
 
-    def _stopped(self) -> WizardError:
+    def _why(self) -> BaseException | None:
+        """Return why the thread ended by itself, None where it did not: for each caller an error of its own."""
+        failure = self._failure
+        if not isinstance(failure, WizardError):
+            return failure
+        error = failure.copy()
+        error.__cause__ = failure.__cause__
+        return error
+
+    def _stopped(self) -> Exception:
         """Return the error of a call that comes too late, or is cut off."""
-        if isinstance(self._failure, SupervisorError):
-            error: WizardError = self._failure.copy()
-            error.__cause__ = self._failure.__cause__
-            return error
+        if self._process != os.getpid():
+            return forked(self.where)
+        why = self._why()
+        if isinstance(why, SupervisorError):
+            return why
         return ActorStoppedError("the client is closed: it takes no more requests", actor="wizard")
 
     # -- both
 
     def _soon(self, callback: Callable[[], object]) -> bool:
         """Have `callback`, which must not raise, called in Trio's thread; False where that has ended."""
-        if self._token is None:
-            return False
+        if self._token is None or self.over or self._process != os.getpid():
+            return False  # in a process that was forked off a lock of Trio's may be held for ever
         try:
             self._token.run_sync_soon(callback)
-        except trio.RunFinishedError:
+        except (trio.RunFinishedError, OSError):  # OSError: Trio itself broke down, and its socket is closed
             return False
         return True
 
@@ -268,6 +285,8 @@ def stop_forgotten() -> None:
     """Stop the threads that nobody has stopped, before the interpreter ends, and say which those were."""
     until = time.monotonic() + FAREWELL
     threads = tuple(running)
+    for thread in threads:
+        thread.mute()
     forgotten = [thread for thread in threads if thread.abandon()]
     for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))
