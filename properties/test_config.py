@@ -291,6 +291,20 @@ def test_a_wrong_file_gives_a_config_or_a_config_error(file: Tables) -> None:
         assert len(set(error.problems)) == len(error.problems) > 0
 
 
+@given(st.sampled_from(["models", "defaults"]), st.sampled_from(sorted(attrs.fields_dict(ModelConfig))), JUNK)
+@example("models", "provider", ["openai"])
+@example("defaults", "provider", {"a": 1})
+def test_any_value_of_any_key_beside_options_gives_a_config_or_a_config_error(where: str, key: str, junk: Any) -> None:  # noqa: ANN401 - any at all
+    """What is judged by two keys is judged where either cannot be read."""
+    model: Tables = {"name": "a", "options": {"a": 1}}
+    file: Tables = {"defaults": {"provider": "custom", "options": {"b": 1}}, "models": [model]}
+    (model if where == "models" else file["defaults"])[key] = junk
+
+    error = wrong(written(file))
+
+    assert error is None or error.problems
+
+
 @given(leaking())
 def test_a_secret_in_the_wrong_place_is_not_repeated(file: Tables) -> None:
     """Only names are repeated in messages; any other text may be a key that slipped."""

@@ -1,11 +1,17 @@
 """One attempt: the order in which it gets leave, how it ends, and what the breaker and the limiter learn from it."""
 
-from collections.abc import Callable
+import json
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from decimal import Decimal
+from itertools import chain, repeat
+from pathlib import Path
 from random import Random
 
 import pytest
 import trio
+from attrs import evolve
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.models import (
@@ -29,8 +35,10 @@ from tests.models import (
 )
 from wizard_actors import (
     CircuitOpenError,
+    DeadlineExceededError,
     FallbackError,
     MailboxFullError,
+    ModelConfig,
     NetworkError,
     ProviderBugError,
     RateLimitError,
@@ -42,6 +50,7 @@ from wizard_actors import (
     WizardError,
 )
 from wizard_actors.actor import Reply
+from wizard_actors.attempt import Attempt
 from wizard_actors.breaker_core import BreakerState, Circuit, Permit
 from wizard_actors.breaker_core import Turn as CircuitTurn
 from wizard_actors.circuit_breaker import Admit, CircuitBreaker
@@ -54,7 +63,19 @@ from wizard_actors.config import (
     SupervisionConfig,
     TimeoutsConfig,
 )
-from wizard_actors.types import Finished, FinishReason, LimitHeaders, LimitWindow, UsageUpdate
+from wizard_actors.events import Event, EventStream
+from wizard_actors.providers.base import Answer, Call
+from wizard_actors.types import (
+    Finished,
+    FinishReason,
+    LimitHeaders,
+    LimitWindow,
+    ModelEvent,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    UsageUpdate,
+)
 
 ONCE = RetryConfig(max_attempts=1)
 BROKEN = NetworkError("the connection broke", model="a")
@@ -579,6 +600,241 @@ async def test_a_provider_sees_the_error_that_ends_its_exchange(autojump_clock: 
         await client.generate("Why?")
 
         assert [call.left_with for call in a.calls] == [NetworkError, None]
+
+
+# -- a provider that returns anything at all ---------------------------------------------------------------------------
+
+
+class Returns:
+    """A model whose reads return `values`, whatever they are, or raise them, and never wait; then it ends."""
+
+    streams = True
+    limits = upstream_model = upstream_id = None
+
+    def __init__(self, *values: object, on_read: Callable[[], object] = int) -> None:
+        self.values: Iterable[object] = values
+        self.on_read = on_read
+        self.reads = 0
+
+    @asynccontextmanager
+    async def open(self, call: Call) -> AsyncIterator[Answer]:
+        self.left = iter(self.values)
+        yield self
+
+    async def read(self) -> Sequence[ModelEvent] | None:
+        self.reads += 1
+        self.on_read()
+        value = next(self.left, None)
+        if isinstance(value, Exception):
+            raise value
+        return value  # type: ignore[return-value]  # the mistake
+
+
+def counted(*counts: object) -> tuple[object, ...]:
+    """Return the events of an answer that states this usage."""
+    return (TextDelta("mine"), UsageUpdate(TokenUsage(*counts)), DONE)  # type: ignore[arg-type]  # the mistake
+
+
+WRONG: dict[str, object] = {
+    "a number": 5,
+    "a text": "mine",
+    "an iterator": iter([TextDelta("mine"), DONE]),
+    "an event by itself": TextDelta("mine"),
+    "texts": ["mine", DONE],
+    "a text that is None": [TextDelta(None), DONE],  # type: ignore[arg-type]  # the mistake, as below
+    "a thought in bytes": [ReasoningDelta(b"mine"), DONE],  # type: ignore[arg-type]
+    "a call with a text for an index": [ToolCallDelta("0"), DONE],  # type: ignore[arg-type]
+    "a call without arguments": [ToolCallDelta(0, "id", "name", None), DONE],  # type: ignore[arg-type]
+    "an end for a text's reason": [TextDelta("mine"), Finished("stop")],  # type: ignore[arg-type]
+    "a usage of texts": counted("12", "3"),
+    "a usage of None": counted(None, 2),
+    "a usage of fractions": counted(1.5, 2),
+    "a usage of truths": counted(1, True),
+    "a usage beyond all numbers": counted(10**400, 2),
+    "a usage that is a dict": [UsageUpdate({"input_tokens": 1}), DONE],  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("value", WRONG.values(), ids=WRONG)
+async def test_what_is_no_event_is_that_requests_bug(autojump_clock: MockClock, value: object) -> None:
+    """The next model answers; no actor crashes over it, and no grant is lost."""
+    price = PriceConfig(input=Decimal(1), output=Decimal(1))
+    limit = RateLimitConfig(tokens_per_minute=1_000_000)
+    models = [model("a", price=price, limit=limit, retry=ONCE), model("b")]
+    async with client_of({"a": Returns(value), "b": Scripted(says("sound"))}, *models) as client:
+        for _ in range(3):
+            answer = await client.generate("Why?")
+            assert (answer.model, answer.text) == ("b", "sound")
+            assert isinstance(answer.attempts[0].error, ProviderBugError)
+            assert "TypeError" in str(answer.attempts[0].error)
+
+        await assert_nothing_held(client)
+        assert all(found.restarts == 0 for found in client.tree().walk())
+
+
+async def test_a_wrong_usage_after_the_end_takes_nothing_from_the_answer(autojump_clock: MockClock) -> None:
+    """It was complete before."""
+    a = Returns([TextDelta("whole"), DONE], [UsageUpdate(TokenUsage("12", "3"))])  # type: ignore[arg-type]  # the mistake
+    async with client_of(a) as client:
+        answer = await client.generate("Why?")
+
+        assert (answer.text, answer.usage) == ("whole", None)
+        await assert_nothing_held(client)
+
+
+async def test_no_grant_is_lost_over_the_books(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong in reckoning up what was used."""
+
+    def planted(self: Attempt, error: WizardError | None) -> int:
+        raise KeyError("planted")
+
+    monkeypatch.setattr(Attempt, "_used", planted)
+    a = Scripted(says("fine"), fails(BROKEN))
+    async with client_of(a, model(retry=ONCE)) as client:
+        for _ in range(2):
+            with pytest.raises(KeyError, match="planted"):
+                await client.generate("Why?")
+
+        assert client.supervisor.outstanding == {}
+
+
+ENDLESS: dict[str, tuple[ModelEvent, ...]] = {"nothing": (), "texts": (TextDelta("and "),)}
+
+
+@pytest.mark.parametrize("events", ENDLESS.values(), ids=ENDLESS)
+async def test_reads_that_never_wait_leave_others_their_turn(
+    autojump_clock: MockClock, events: tuple[ModelEvent, ...]
+) -> None:
+    """One provider that spins does not stop the program."""
+    most = 20_000
+    a = Returns()
+    a.values = chain(repeat(events, most), [(DONE,)])
+    async with client_of(a) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(Calls().generate, client)
+        for _ in range(30):
+            await trio.lowlevel.checkpoint()
+        assert 0 < a.reads < most
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("events", ENDLESS.values(), ids=ENDLESS)
+async def test_reads_that_never_wait_meet_the_deadline(
+    autojump_clock: MockClock, events: tuple[ModelEvent, ...]
+) -> None:
+    """Soon after it has passed, and everything is given back."""
+    a = Returns(on_read=lambda: autojump_clock.jump(0.001))
+    a.values = chain(repeat(events, 20_000), [(DONE,)])
+    async with client_of(a) as client:
+        with pytest.raises(DeadlineExceededError):
+            await client.generate("Why?", deadline=5.0)
+
+        assert 5.0 <= trio.current_time() < 6.0
+        await assert_nothing_held(client)
+
+
+async def test_a_chunk_costs_no_checkpoint_of_ours(autojump_clock: MockClock) -> None:
+    """The provider's own waits are enough: giving way once in many reads is for those that have none."""
+    a = Returns(*[[TextDelta("word ")]] * 50, [DONE])
+    steps = 0
+
+    async def count() -> None:
+        nonlocal steps
+        while True:
+            await trio.lowlevel.checkpoint()
+            steps += 1
+
+    async with client_of(a) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        await client.generate("Why?")
+        assert steps < 50
+        nursery.cancel_scope.cancel()
+
+
+# -- the key, in what a provider raises unforeseen ---------------------------------------------------------------------
+
+KEY = "sk-it's-a-key+that/nobody=sees"
+
+
+def keyed(**settings: object) -> ModelConfig:
+    """Return a model with a key in its environment."""
+    given = ModelConfig(name="a", provider="custom", retry=ONCE, **settings)  # type: ignore[arg-type]  # of any setting
+    return evolve(given, environ={"K": KEY})
+
+
+async def raised_by(provider: Scripted | Returns, config: ModelConfig) -> tuple[ProviderBugError, str]:
+    """Return the error that comes of it, and all that anybody is shown of it."""
+    told: list[Event] = []
+    events = EventStream()
+    async with client_of({"a": provider}, config, events=events) as client:
+        client.events.listen(told.append)
+        with pytest.raises(ProviderBugError) as caught:
+            await client.generate("Why?")
+        await wait_all_tasks_blocked()
+    error = caught.value
+    assert told
+    shown = [str(error), repr(error), json.dumps(error.to_dict()), repr(error.attempts), repr(told)]
+    return error, "".join([*shown, *traceback.format_exception(error)])
+
+
+REPEATS: dict[str, Exception] = {
+    "as it is": ValueError(f"Illegal header value b'Bearer {KEY}'"),
+    "quoted": KeyError(KEY),
+    "in an address": ValueError("http://up.test/?key=sk-it%27s-a-key%2Bthat%2Fnobody%3Dsees"),
+    "in a note": ValueError("oops"),
+    "behind it": ValueError("oops"),
+}
+REPEATS["in a note"].add_note(f"sent with {KEY}")
+REPEATS["behind it"].__cause__ = ValueError(f"sent with {KEY}")
+
+
+@pytest.mark.parametrize("where", ["head", "body"])
+@pytest.mark.parametrize("error", REPEATS.values(), ids=REPEATS)
+async def test_a_key_in_a_providers_bug_is_shown_nowhere(
+    autojump_clock: MockClock, error: Exception, where: str
+) -> None:
+    """Not in the error, its record, its events and its traceback; what repeats the key is no cause."""
+    turn = Turn(head=error) if where == "head" else Turn((error,))
+    found, shown = await raised_by(Scripted(turn), keyed(api_key_env="K"))
+
+    assert found.__cause__ is None
+    assert type(error).__name__ in shown
+    for form in ("nobody=sees", "nobody%3Dsees"):
+        assert form not in shown
+
+
+async def test_a_header_in_a_providers_bug_is_shown_nowhere(autojump_clock: MockClock) -> None:
+    """Its value may be a key, too."""
+    found, shown = await raised_by(Returns(ValueError(f"cannot send {KEY}")), keyed(headers={"x-team": KEY}))
+
+    assert "ValueError: cannot send ***" in str(found)
+    assert KEY not in shown
+
+
+async def test_a_bug_that_repeats_no_key_keeps_its_cause(autojump_clock: MockClock) -> None:
+    """Nothing else shows where it is."""
+    found, shown = await raised_by(Returns(ValueError("oops")), keyed(api_key_env="K"))
+
+    assert isinstance(found.__cause__, ValueError)
+    assert "in read" in shown
+
+
+async def test_a_key_that_cannot_be_read_hides_no_bug(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """Its file may be gone by then."""
+    found, _shown = await raised_by(Returns(ValueError("oops")), keyed(api_key_file=tmp_path / "gone"))
+
+    assert "ValueError: oops" in str(found)
+
+
+async def test_an_error_without_a_text_is_a_bug_like_others(autojump_clock: MockClock) -> None:
+    """An error of somebody else's may fail to say what it is."""
+
+    class SpeechlessError(Exception):
+        def __str__(self) -> str:
+            raise KeyError("planted")
+
+    found, _shown = await raised_by(Returns(SpeechlessError()), keyed())
+
+    assert "SpeechlessError" in str(found)
 
 
 async def test_no_call_begins_while_the_circuit_is_open(autojump_clock: MockClock) -> None:

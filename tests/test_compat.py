@@ -242,6 +242,18 @@ def test_settings_of_the_environment_hold() -> None:
     assert client("gpt-4", keys).config.model("gpt-4").retry.max_attempts == 7
 
 
+@pytest.mark.parametrize("strategy", ["hedged", "parallel", "adaptive"])
+def test_how_models_take_turns_is_no_matter_of_one(strategy: str) -> None:
+    """An environment that is meant for several models serves a client of one too; its static answer holds."""
+    keys = {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k", "WIZARD_FALLBACK_STRATEGY": strategy}
+
+    config = client("gpt-4", keys | {"WIZARD_FALLBACK_STATIC_ANSWER": "Later."}).config
+
+    assert [model.name for model in config.models] == ["gpt-4"]
+    assert (config.fallback.name, config.fallback.chain) == ("wizard", ("gpt-4",))
+    assert (config.fallback.strategy, config.fallback.static_answer) == ("sequential", "Later.")
+
+
 def test_an_unknown_model_is_refused_by_name() -> None:
     """No guess is made about who might have it."""
     with (

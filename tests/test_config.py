@@ -3,10 +3,10 @@
 import copy
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import attrs
 import pytest
@@ -537,6 +537,84 @@ def test_a_secret_shows_itself_nowhere() -> None:
     assert hash(secret) == hash(Secret(CANARY))
     assert secret != CANARY
     assert secret.reveal() == CANARY
+
+
+OPTIONS = {"voice": "calm", "tags": ["a", {"b": 1}]}
+
+
+@pytest.mark.parametrize("options", [{}, OPTIONS])
+def test_a_configuration_is_copied_and_pickled(options: dict[str, object]) -> None:
+    """With options and without, from code and from a file; what was frozen stays so."""
+    made = WizardConfig(
+        models=[
+            ModelConfig(
+                name="a", provider="custom", options=options, extra=OPTIONS, retry=RetryConfig(errors={"timeout": {}})
+            )
+        ]
+    )
+    loaded = WizardConfig.from_toml('[[models]]\nname = "a"\nprovider = "custom"\noptions = { tags = [1] }\n', env={})
+
+    for config in (made, loaded):
+        for copied in (copy.copy(config), copy.deepcopy(config), pickle.loads(pickle.dumps(config))):  # noqa: S301
+            assert copied == config
+            assert repr(copied) == repr(config)
+            with pytest.raises(TypeError, match="cannot be changed"):
+                copied.models[0].options["x"] = 1  # type: ignore[index]  # the mistake
+
+
+def test_tables_of_a_model_cannot_be_changed() -> None:
+    """Neither by who gave them nor by who got them, at no depth; they are equal to what was given."""
+    given: dict[str, Any] = {"voice": "calm", "tags": ["a", {"b": 1}]}
+    model: Any = ModelConfig(
+        name="a",
+        provider="custom",
+        options=given,
+        extra=given,
+        headers={"X": "y"},
+        retry=RetryConfig(errors={"timeout": {}}),
+    )
+    given["tags"][1]["b"] = 2
+    given["voice"] = "loud"
+
+    assert model.options == model.extra == OPTIONS
+    changes: list[Callable[[], object]] = [
+        lambda: model.options.update(voice="loud"),
+        lambda: model.options["tags"].append("c"),
+        model.extra["tags"][1].clear,
+        lambda: model.headers.pop("X"),
+        model.retry.errors.clear,
+    ]
+    for change in changes:
+        with pytest.raises(TypeError, match="cannot be changed"):
+            change()
+
+
+LOOP: dict[str, object] = {}
+LOOP["a"] = LOOP
+
+
+@pytest.mark.parametrize("table", ["options", "extra"])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"n": {1: 2}}, r"\.n` has a key of type int; JSON's keys are texts"),
+        ({"n": [{("a",): 2}]}, r"\.n` has a key of type tuple.*, at \[0\] in it"),
+        (LOOP, r"\.a` nests deeper than 64 levels"),
+        ({"n": "\ud800"}, r"\.n` is not valid Unicode"),
+        ({"n": {"\ud800": 1}}, r"\.n` has a key that is not valid Unicode"),
+        ({"\ud800": 1}, "` must be valid Unicode|` is not valid Unicode"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused_in_code(table: str, value: dict[str, object], reason: str) -> None:
+    """A file cannot say it; code is told the same way, and not by a crash."""
+    with pytest.raises(ConfigError, match=reason):
+        ModelConfig(name="a", provider="custom", **{table: value})  # type: ignore[arg-type]  # the mistake
+
+
+def test_half_of_a_surrogate_pair_is_no_text() -> None:
+    """It could be written nowhere."""
+    with pytest.raises(ConfigError, match="`static_answer` must be valid Unicode"):
+        RouteConfig(name="a", static_answer="sorry \ud83d")
 
 
 def test_no_secret_shows_in_a_configuration(tmp_path: Path) -> None:

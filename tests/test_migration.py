@@ -202,6 +202,56 @@ async def test_the_model_for_langchain_calls_tools_and_has_an_asyncio_form(
     assert printed == f"{{'city': 'Rome'}} 21 C in Rome\nMild.\nMild.\n{SENTENCE}\n{SENTENCE}\n"
 
 
+CHAT_WIZARD_STRICT = """
+from unittest.mock import patch
+from langchain_core.messages import HumanMessage, HumanMessageChunk, ToolMessageChunk
+
+def tried(function, *args, **kwargs):
+    try:
+        function(*args, **kwargs)
+    except (TypeError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+
+picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+print(tried(as_prompt, [HumanMessage([{"type": "text", "text": "What is this?"}, picture])], None))
+chunks = [HumanMessageChunk("Hi"), AIMessageChunk("Yes?"), ToolMessageChunk("21 C", tool_call_id="1")]
+print([(each.role.value, each.text) for each in as_prompt(chunks, None).messages])
+
+with BlockingClient.open("wizard.toml") as client:
+    model = ChatWizard(client=client)
+    with patch.object(client, "generate", wraps=client.generate) as generate:
+        said = model.bind(temperature=0.5, max_tokens=7, tool_choice="any", top_p=None).invoke("Why actors?")
+    asked = generate.call_args.args[0]
+    print(asked.temperature, asked.max_tokens, asked.tool_choice)
+    print(said.usage_metadata["total_tokens"], said.response_metadata)
+    with patch.object(client, "stream", wraps=client.stream) as stream:
+        chunks = list(model.stream("Why actors?", temperature=0.5))
+    used = [each.usage_metadata["total_tokens"] for each in chunks if each.usage_metadata]
+    print(stream.call_args.args[0].temperature, *used)
+    print(tried(model.bind(logprobs=True).invoke, "Why actors?"))
+    print(tried(lambda: list(model.stream("Why actors?", logprobs=True))))
+"""
+
+
+async def test_the_model_for_langchain_drops_nothing(llmock: LlmockServer, tmp_path: Path) -> None:
+    """What a message or a binding says is passed on, or raises; what was used is told; chunks are messages too."""
+    llmock.reset()
+    await llmock.script(reply(SENTENCE, times=None))
+    [langchain] = [recipe for recipe in RECIPES if recipe.heading == "From LangChain"]
+    definitions, _, _ = langchain.programs[1].text.partition("with BlockingClient.open")
+
+    printed = run(definitions + CHAT_WIZARD_STRICT, tmp_path, llmock).splitlines()
+
+    picture, chunks, bound, told, streamed, *refused = printed
+    assert picture == "ValueError: ChatWizard passes on text alone, and here is image_url"
+    assert chunks == "[('user', 'Hi'), ('assistant', 'Yes?'), ('tool', '21 C')]"
+    assert bound == "0.5 7 required"
+    assert re.fullmatch(r"[1-9]\d* \{'model_name': 'primary'.*\}", told)
+    assert re.fullmatch(r"0\.5 [1-9]\d*", streamed)
+    assert len(refused) == 2
+    assert all("TypeError" in each and "'logprobs'" in each for each in refused), refused
+
+
 def test_the_delays_of_tenacity_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """`wait_random_exponential(multiplier, max)` and `base_delay`, `max_delay` draw from the same ranges."""
     monkeypatch.setattr(random, "uniform", lambda low, high: (low, high))

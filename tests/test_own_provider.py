@@ -3,7 +3,10 @@
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,8 +16,9 @@ from attrs import evolve
 from trio.testing import MockClock
 
 from tests.models import Scripted, says
-from wizard_actors import ConfigError, ModelConfig, ResilientClient, WizardConfig, plugins
+from wizard_actors import ConfigError, ModelConfig, ProviderBugError, ResilientClient, WizardConfig, plugins
 from wizard_actors.cache_key import cache_key
+from wizard_actors.providers.base import Answer, Call
 from wizard_actors.providers.own import make_own
 from wizard_actors.types import Prompt
 
@@ -31,8 +35,18 @@ def make(config, http):
 def fails(config, http):
     raise KeyError(f"no such thing as {config.api_key().reveal()}")
 
+def breaks(config, http):
+    return config.options["voice"]
+
 async def late(config, http):
     return make(config, http)
+
+class Forgotten:
+    streams = True
+    def __init__(self, config, http):
+        pass
+    async def open(self, call):
+        pass
 
 nothing = None
 def wrong(config, http):
@@ -123,8 +137,10 @@ def test_a_provider_of_two_packages_is_no_valid_setting(install: Install) -> Non
     ("maker", "told"),
     [
         ("fails", "failed to make this model's provider: KeyError: 'no such thing as ***'"),
+        ("breaks", "failed to make this model's provider: KeyError: 'voice'"),
         ("late", "which is an async function"),
-        ("wrong", "must give a provider, with `open` and `streams`"),
+        ("wrong", "which must give a provider, with `open` and `streams`, and gave a table"),
+        ("Forgotten", "which gave a provider (Forgotten) whose `open` is an async function"),
         ("nothing", "which is no function that makes a provider"),
         ("missing", "which cannot be loaded: AttributeError"),
     ],
@@ -142,8 +158,34 @@ async def test_a_factory_that_fails_is_named_without_the_key(
 
     for part in ("models.a.provider", "acme-wizard", f"acme_wizard:{maker}", told):
         assert part in str(caught.value)
-    assert KEY not in str(caught.value)
-    assert (caught.value.__cause__ is None) == (maker in {"late", "nothing", "wrong"})
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+    assert (caught.value.__cause__ is not None) == (maker in {"breaks", "missing"})
+
+
+async def test_a_key_that_cannot_be_read_hides_no_factorys_error(install: Install) -> None:
+    """What went wrong first is what is told."""
+    install(acme="breaks")
+    model = ModelConfig(name="a", provider="acme", api_key_env="ACME_KEY")
+    async with httpx.AsyncClient() as http:
+        with pytest.raises(ConfigError, match="KeyError: 'voice'"):
+            make_own(evolve(model, environ={}), http)
+
+
+async def test_a_provider_is_looked_up_once(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every look goes through all installed packages."""
+    install(acme="make")
+    model = ModelConfig(name="a", provider="acme")
+    looks: list[object] = []
+
+    def looked(**options: str) -> object:
+        looks.append(options)
+        return entry_points(**options)
+
+    monkeypatch.setattr(plugins, "entry_points", looked)
+    async with httpx.AsyncClient() as http:
+        make_own(model, http)
+
+    assert len(looks) == 1
 
 
 async def test_a_config_error_of_a_factory_comes_out_as_it_is(install: Install, autojump_clock: MockClock) -> None:
@@ -209,6 +251,91 @@ async def test_what_is_no_provider_is_refused_at_once(autojump_clock: MockClock)
     with pytest.raises(ConfigError, match=r"`providers\['mine'\]` .* with `open` and `streams`"):
         async with ResilientClient.open(config, providers={"mine": object()}):  # type: ignore[dict-item]  # the mistake
             pass
+
+
+class Wrapper:
+    """Hands on everything that it has not itself, but for what is `hidden`."""
+
+    def __init__(self, inner: object, hidden: str = "") -> None:
+        self._inner = inner
+        self._hidden = hidden
+
+    def __getattr__(self, name: str) -> object:
+        if name == self._hidden:
+            raise KeyError(name)
+        return getattr(self._inner, name)
+
+
+async def test_a_wrapper_that_hands_on_is_a_provider(autojump_clock: MockClock) -> None:
+    """What is not found on it from outside is asked for, where it says that it answers."""
+    config = only(ModelConfig(name="mine", provider="custom"))
+    wrapped = Wrapper(Scripted(says("mine"), streams=False))
+    async with ResilientClient.open(config, providers={"mine": wrapped}) as client:  # type: ignore[dict-item]
+        assert (await client.generate("Why?")).text == "mine"
+    with pytest.raises(ConfigError, match="must give a provider"):
+        async with ResilientClient.open(
+            config,
+            providers={"mine": Wrapper(Scripted(), "open")},  # type: ignore[dict-item]  # the mistake
+        ):
+            pass
+
+
+class Late:
+    streams = True
+
+    async def open(self, call: Call) -> Answer:
+        raise NotImplementedError
+
+
+class LateStatic:
+    streams = True
+
+    @staticmethod
+    async def open(call: Call) -> Answer:
+        raise NotImplementedError
+
+
+class Bare:
+    streams = True
+
+    async def open(self, call: Call, answer: Answer | None = None) -> AsyncIterator[Answer]:
+        if answer is not None:
+            yield answer
+
+
+class Managed:
+    streams = True
+
+    @asynccontextmanager
+    async def open(self, call: Call, answer: Answer | None = None) -> AsyncIterator[Answer]:
+        if answer is None:
+            raise UnicodeError("asked")
+        yield answer
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (Scripted, "what was passed here must give a provider, and gave the class Scripted: call it"),
+        (Late(), "whose `open` is an async function"),
+        (LateStatic(), "whose `open` is an async function"),
+        (Bare(), "whose `open` is an async function"),
+    ],
+)
+async def test_what_cannot_be_entered_is_refused_at_once(autojump_clock: MockClock, given: object, told: str) -> None:
+    """The class in place of a provider, and an `open` that would have to be awaited first."""
+    config = only(ModelConfig(name="mine", provider="custom"))
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        async with ResilientClient.open(config, providers={"mine": given}):  # type: ignore[dict-item]  # the mistake
+            pass
+
+
+async def test_an_open_made_by_asynccontextmanager_is_right(autojump_clock: MockClock) -> None:
+    """The function that it makes is a plain one."""
+    config = only(ModelConfig(name="mine", provider="custom"))
+    async with ResilientClient.open(config, providers={"mine": Managed()}) as client:
+        with pytest.raises(ProviderBugError, match="UnicodeError: asked"):
+            await client.generate("Why?")
 
 
 # -- options -----------------------------------------------------------------------------------------

@@ -94,6 +94,36 @@ def test_a_name_that_two_packages_offer_is_an_error_that_names_both(install: Ins
     assert callable(plugins.load(GROUP, "other"))
 
 
+@pytest.mark.parametrize("look", [plugins.names, lambda group: plugins.load(group, "acme", key="models.a.provider")])
+def test_a_package_whose_entry_points_cannot_be_read_is_named(
+    install: Install, tmp_path: Path, look: Callable[[str], object]
+) -> None:
+    """All packages are read to find one: what is wrong is not what was asked for, and the error says whose it is."""
+    install("acme-wizard", "make = 1", acme="make")
+    install("broken", "")
+    (tmp_path / "broken-1.0.dist-info" / "entry_points.txt").write_text("[console_scripts]\nno value\n")
+
+    with pytest.raises(
+        ConfigError, match=r"the package broken, in .*cannot be read: .*; repair or uninstall"
+    ) as caught:
+        look(GROUP)
+
+    [problem] = caught.value.problems
+    assert problem.key in {GROUP, "models.a.provider"}
+    assert str(tmp_path) in problem.reason
+    assert caught.value.__cause__ is not None
+
+
+def test_a_package_without_a_name_is_told_apart(install: Install, tmp_path: Path) -> None:
+    """One that offers what another offers too; some versions of Python refuse to read such a package at all."""
+    install("acme-wizard", "make = 1", acme="make")
+    install("nameless", "make = 2", acme="make")
+    (tmp_path / "nameless-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nVersion: 1.0\n")
+
+    with pytest.raises(ConfigError, match="the package of unknown name"):
+        plugins.load(GROUP, "acme")
+
+
 def test_a_package_installed_later_is_found(install: Install) -> None:
     """Nothing is remembered: a notebook that installs a package need not be restarted."""
     before = plugins.names(GROUP)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from attrs import evolve
+from attrs import evolve, frozen
 from attrs.exceptions import FrozenInstanceError
 
 from wizard_actors.errors import SerializationError
-from wizard_actors.session_record import MAX_DEPTH, MAX_ID, SessionRecord, SessionState, SessionSummary, TurnRecord
-from wizard_actors.types import Message, Role
+from wizard_actors.frozen_json import MAX_DEPTH, MAX_VALUES
+from wizard_actors.session_record import MAX_ID, SessionRecord, SessionState, SessionSummary, TurnRecord
+from wizard_actors.types import Message, Role, TokenUsage
 
 
 def record(**changes: Any) -> SessionRecord:  # noqa: ANN401 - of any field
@@ -58,6 +61,61 @@ def test_context_is_a_copy() -> None:
     assert made.context == {"tags": ["a"], "pair": [1, 2]}
 
 
+def test_context_cannot_be_changed() -> None:
+    """At no depth: what was not checked would be stored as something else, or never be read again."""
+    made: Any = record(context={"tags": ["a"], "user": {"id": 1}})
+
+    changes: list[Callable[[], object]] = [
+        lambda: made.context.update(score=math.nan),
+        lambda: made.context["tags"].append({1, 2}),
+        lambda: made.context["user"].pop("id"),
+    ]
+    for change in changes:
+        with pytest.raises(TypeError, match="cannot be changed"):
+            change()
+
+    assert made.context == {"tags": ["a"], "user": {"id": 1}}
+
+
+def test_a_record_is_copied_and_pickled() -> None:
+    """With its context, which stays frozen."""
+    made = record(context={"tags": ["a"]}, turns=[TurnRecord([Message(Role.USER, "?")], at=1, cost=Decimal("0.10"))])
+
+    for copied in (copy.copy(made), copy.deepcopy(made), pickle.loads(pickle.dumps(made))):  # noqa: S301
+        assert copied == made
+        with pytest.raises(TypeError, match="cannot be changed"):
+            copied.context["x"] = 1  # type: ignore[index]  # the mistake
+
+
+def test_context_has_a_bound() -> None:
+    """A value that is shared again and again is refused after 100,000, before it is two to the power of fifty."""
+    shared: object = 1
+    for _ in range(50):
+        shared = [shared, shared]
+
+    with pytest.raises(SerializationError, match="a session's context holds more than 100,000 values"):
+        record(context={"shared": shared})
+    assert MAX_VALUES == 100_000
+
+
+@frozen
+class MarkedMessage(Message):
+    mark: str = "lost"
+
+
+@frozen
+class CountedUsage(TokenUsage):
+    calls: int = 1
+
+
+def test_a_subclass_is_refused() -> None:
+    """Its own fields would be lost without a word."""
+    with pytest.raises(SerializationError, match="messages must be Message objects, not MarkedMessage"):
+        TurnRecord([MarkedMessage(Role.USER, "?")], at=1)
+    with pytest.raises(SerializationError, match="usage must be a TokenUsage, not CountedUsage"):
+        TurnRecord([], at=1, usage=CountedUsage(1, 2))
+
+
 @pytest.mark.parametrize("name", ["a", "a/b", "..", " ", "\u202e", "\U0001f9d9" * MAX_ID, "x" * MAX_ID])
 def test_names_may_be_odd(name: str) -> None:
     """Up to 200 characters of any script."""
@@ -86,7 +144,7 @@ def test_names_without_use_are_refused(name: object) -> None:
         (lambda: record(turns=["Why?"]), "turns must be TurnRecord objects, not str"),
         (lambda: record(context=[1]), "context must be a mapping, not list"),
         (lambda: record(context={1: 2}), "context has a key of type int; JSON's keys are texts"),
-        (lambda: record(context={"\ud800": 2}), "a key of a session's context is not valid Unicode"),
+        (lambda: record(context={"\ud800": 2}), "context has a key that is not valid Unicode"),
         (lambda: record(context={"a": [{"b": {1, 2}}]}), r"context\['a'\]\[0\]\['b'\] is no JSON value.*type set"),
         (lambda: record(context={"a": math.inf}), r"context\['a'\] is no JSON value"),
         (lambda: record(context={"a": 2**63}), r"context\['a'\] is no JSON value.*64 bits"),

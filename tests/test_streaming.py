@@ -6,6 +6,7 @@ from wizard_actors.streaming import MAX_EVENT, Assembly, SseDecoder, SseEvent
 from wizard_actors.types import (
     Finished,
     FinishReason,
+    ModelEvent,
     ReasoningDelta,
     TextDelta,
     TokenUsage,
@@ -144,6 +145,55 @@ def test_an_answer_can_be_read_while_it_grows() -> None:
     for count in range(1, 4):
         assembly.add(TextDelta("x"))
         assert assembly.text == assembly.text == "x" * count
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Usage(TokenUsage):
+    """A usage with something of its own."""
+
+    @property
+    def total_tokens(self) -> int:
+        raise KeyError("planted")
+
+
+def test_subclasses_are_what_they_are_of() -> None:
+    """A text is a text; of a usage its four counts are kept, and nothing that it does of its own."""
+    assembly = Assembly()
+    assembly.extend((TextDelta(Text("a")), TextDelta("b"), UsageUpdate(Usage(1, 2))))
+    assert assembly.text == "ab"
+    assert type(assembly.usage) is TokenUsage
+    assert assembly.usage.total_tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("event", "told"),
+    [
+        (TextDelta(None), "the text of a TextDelta is a str, not a value of type NoneType"),  # type: ignore[arg-type]
+        (ReasoningDelta(1), "the text of a ReasoningDelta is a str, not a value of type int"),  # type: ignore[arg-type]
+        (ToolCallDelta(True), "a ToolCallDelta has a whole number as its index"),
+        (ToolCallDelta(0, id=1), "a ToolCallDelta has .* texts or None as its id"),  # type: ignore[arg-type]
+        (UsageUpdate(None), "holds a TokenUsage, not a value of type NoneType"),  # type: ignore[arg-type]
+        (UsageUpdate(TokenUsage(1.5, 2)), "in whole numbers, not in a value of type float"),  # type: ignore[arg-type]
+        (UsageUpdate(TokenUsage(1, 2, reasoning_tokens=2**63)), "counts in whole numbers"),
+        (Finished("stop"), "a Finished holds a FinishReason"),  # type: ignore[arg-type]
+        (Finished(FinishReason.STOP, 1), "a Finished holds a FinishReason"),  # type: ignore[arg-type]
+        (None, "read\\(\\) returns model events, not a value of type NoneType"),
+    ],
+)
+def test_what_is_no_event_is_refused(event: ModelEvent, told: str) -> None:
+    """With a TypeError that says what it holds, but not the value, which may be a secret."""
+    with pytest.raises(TypeError, match=told):
+        Assembly().extend([event])
+
+
+@pytest.mark.parametrize("events", [5, iter([TextDelta("a")]), {TextDelta("a")}, b"a", "a", {"text": "a"}])
+def test_what_is_no_row_of_events_is_refused(events: list[ModelEvent]) -> None:
+    """An iterator could be read but once."""
+    with pytest.raises(TypeError, match=r"read\(\) returns"):
+        Assembly().extend(events)
 
 
 @pytest.mark.parametrize("event", [TextDelta("a"), ReasoningDelta("a"), ToolCallDelta(0, "id")])

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from decimal import Context, Decimal, localcontext
+from decimal import Decimal
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -23,11 +23,10 @@ import trio
 from wizard_actors.actor import ActorRef, Ask
 from wizard_actors.breaker_core import Permit
 from wizard_actors.circuit_breaker import Admit, Ended, Heard, refusal
-from wizard_actors.config import PriceConfig
+from wizard_actors.cost import cost_of
 from wizard_actors.errors import (
     DeadlineExceededError,
     MailboxFullError,
-    ProviderBugError,
     ProviderError,
     ProviderTimeoutError,
     RateLimitError,
@@ -41,11 +40,12 @@ from wizard_actors.failure import Attempt as Record
 from wizard_actors.gcra import Grant
 from wizard_actors.port import Patience, Port, deadline_exceeded
 from wizard_actors.providers.base import Answer, Call
+from wizard_actors.providers.unforeseen import bug
 from wizard_actors.rate_limit import Acquire, HeadersSeen, Settle
 from wizard_actors.slots import Slot
 from wizard_actors.streaming import Assembly
 from wizard_actors.timing import Timing
-from wizard_actors.types import ModelEvent, TokenUsage
+from wizard_actors.types import ModelEvent
 from wizard_actors.verdict import Outcome
 from wizard_actors.worker import FirstToken, Release, TakeSlot
 
@@ -58,8 +58,11 @@ R = TypeVar("R")
 LATE: Final = 0.05
 """Seconds. Leave that is older by the time of the sending, because our event loop stood still, is asked for anew."""
 
-MILLION: Final = Decimal(1_000_000)
-MONEY: Final = Context(prec=40)
+READS_IN_A_ROW: Final = 128
+"""After so many, an attempt gives way once: a provider whose reads never wait must not keep everybody else waiting.
+
+Some milliseconds' worth; and the checkpoint, shared among so many, costs a chunk next to nothing.
+"""
 
 
 class Attempt:
@@ -94,6 +97,7 @@ class Attempt:
         self._answer: Answer
         self.hurried = False
         self._told = False
+        self._reads = 0
         self._if_cancelled = self._ending = Outcome.IGNORED
 
     # -- what it was
@@ -102,7 +106,7 @@ class Attempt:
     def cost(self) -> Decimal | None:
         """What the attempt has cost so far, in US dollars; None where the usage or the price is unknown."""
         price, usage = self.port.config.price, self.assembly.usage
-        return None if price is None or usage is None else _cost(price, usage)
+        return None if price is None or usage is None else cost_of(price, usage)
 
     @property
     def leave(self) -> float:
@@ -154,8 +158,8 @@ class Attempt:
     async def read(self) -> Sequence[ModelEvent] | None:
         """Wait for the next events of the answer; None once it is complete, with or without its usage.
 
-        Raises a `ProviderError` where it breaks off, ends too soon, or takes longer than the model's timeouts allow;
-        `DeadlineExceededError` where the caller's own deadline passes.
+        Raises a `ProviderError` where it breaks off, ends too soon, is none, or takes longer than the model's timeouts
+        allow; `DeadlineExceededError` where the caller's own deadline passes.
         """
         finished = self.assembly.finished is not None
         try:
@@ -166,7 +170,7 @@ class Attempt:
             events = None  # what breaks after the end of an answer does not make it less complete
         after = self._timing.waited()
         if events is not None:
-            self._take(events, after)
+            self._heard(after)
             return events
         if not finished:
             raise StreamInterruptedError(
@@ -181,9 +185,9 @@ class Attempt:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, WizardError):
-            self._settle(self._outcome(error), error)
         try:
+            if isinstance(error, WizardError):
+                self._settle(self._outcome(error), error)
             if self._exchange is not None:
                 with self._bugs():
                     await self._exchange.__aexit__(kind, error, trace)  # noqa: ASYNC102 - shields itself where it must
@@ -315,11 +319,18 @@ class Attempt:
             try:
                 if not self._told:
                     self._tell_limits()
-                return await self._answer.read()
+                self._reads += 1
+                if not self._reads % READS_IN_A_ROW:
+                    await trio.lowlevel.checkpoint()
+                events = await self._answer.read()
+                if events is not None:
+                    self.assembly.extend(events)
+                return events
             except WizardError:
                 raise
-            except Exception as error:
-                raise self._bug(error) from error
+            except Exception as error:  # noqa: BLE001 - raised on, as what it means to the request
+                found = bug(error, self.port.config)
+                raise found from found.__cause__
         raise self._timing.late(self._upstream_id())
 
     def _upstream_id(self) -> str | None:
@@ -336,10 +347,9 @@ class Attempt:
         if self._grant is not None and (limits := self._answer.limits) is not None:
             self.port.limiter.notify(self._grant, HeadersSeen(limits))
 
-    def _take(self, events: Sequence[ModelEvent], after: float) -> None:
-        """Put the events together, and tell the worker of a first token, which came `after` so many seconds."""
+    def _heard(self, after: float) -> None:
+        """Tell the worker of a first token, which came `after` so many seconds."""
         parts = self.assembly
-        parts.extend(events)
         self._timing.heard(started=parts.started, finished=parts.finished is not None)
         if self.first_token is None and parts.started and self._slot is not None:
             self.first_token = after
@@ -370,12 +380,17 @@ class Attempt:
             self.port.breaker.give_back(permit, Ended(outcome))
         grant, self._grant = self._grant, None
         if grant is not None:
-            sent, used = self.sent_at is not None, self._used(error)
-            if isinstance(error, RateLimitError) and sent:
-                settle = Settle(limited=True, retry_after=error.retry_after, tokens=used)
-            else:
-                settle = Settle(sent=sent, succeeded=outcome is Outcome.SUCCESS, tokens=used)
-            self.port.limiter.give_back(grant, settle)
+            settle = Settle(sent=self.sent_at is not None)
+            try:
+                settle = self._settlement(outcome, error)
+            finally:  # a wrong figure may spoil the limiter's books, but no grant is lost over it
+                self.port.limiter.give_back(grant, settle)
+
+    def _settlement(self, outcome: Outcome, error: WizardError | None) -> Settle:
+        sent, used = self.sent_at is not None, self._used(error)
+        if isinstance(error, RateLimitError) and sent:
+            return Settle(limited=True, retry_after=error.retry_after, tokens=used)
+        return Settle(sent=sent, succeeded=outcome is Outcome.SUCCESS, tokens=used)
 
     def _used(self, error: WizardError | None) -> int | None:
         """Return the tokens that the call has used, None where nobody knows: then it is taken at its estimate."""
@@ -400,20 +415,6 @@ class Attempt:
             yield
         except WizardError:
             raise
-        except Exception as error:
-            raise self._bug(error) from error
-
-    def _bug(self, error: Exception) -> ProviderBugError:
-        return ProviderBugError(
-            f"the provider of {self.port.name} failed unexpectedly: {type(error).__name__}: {error}",
-            model=self.port.name,
-        )
-
-
-def _cost(price: PriceConfig, usage: TokenUsage) -> Decimal:
-    cached_price = price.input if price.cached_input is None else price.cached_input
-    total = max(0, usage.input_tokens)
-    cached = min(max(0, usage.cached_tokens), total)
-    with localcontext(MONEY):  # the caller's own may round, or raise
-        spoken = max(0, usage.output_tokens) * price.output
-        return ((total - cached) * price.input + cached * cached_price + spoken) / MILLION
+        except Exception as error:  # noqa: BLE001 - raised on, as what it means to the request
+            found = bug(error, self.port.config)
+            raise found from found.__cause__

@@ -12,7 +12,7 @@ from typing import Final, Self
 import attrs
 
 from wizard_actors.client import ResilientClient
-from wizard_actors.config import ModelConfig, WizardConfig
+from wizard_actors.config import ModelConfig, RouteConfig, WizardConfig
 from wizard_actors.config.environment import API_KEYS
 from wizard_actors.errors import (
     ConfigError,
@@ -127,7 +127,9 @@ def _config_of(model: str, env: Mapping[str, str]) -> WizardConfig:
         raise EnvVarError(variables[0], key="", reason=reason)
     config = WizardConfig.from_env(env)
     found = config.model(provider)  # from_env() names each model after its provider
-    return config.changed(models=(_named(found, model),), fallback=attrs.evolve(config.fallback, chain=()))
+    # How several models take turns is for clients of several.
+    route = RouteConfig(name=config.fallback.name, static_answer=config.fallback.static_answer)
+    return config.changed(models=(_named(found, model),), fallback=route)
 
 
 def _named(found: ModelConfig, model: str) -> ModelConfig:

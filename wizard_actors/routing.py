@@ -28,8 +28,7 @@ class MakePlan(Ask[Plan]):
     """Ask which models of `chain` to try, and in which order; `down` are those whose actors are DOWN.
 
     `strategy`, `hedge_delay` in seconds and `hedge_quantile` are the route's: see `Tactics`; `input_tokens` is an
-    estimate, for strategies. Fails with what makes all
-    models unsuitable, `TokenLimitError` or `UnsupportedError`.
+    estimate, for strategies. Fails with what makes all models unsuitable, `TokenLimitError` or `UnsupportedError`.
     """
 
     chain: tuple[str, ...]
@@ -84,7 +83,10 @@ class RouterState:
 
 
 class _Guarded:
-    """A strategy that is not ours, which the router survives whatever it does."""
+    """A strategy that is not ours. The router survives each `Exception` that it raises, and whatever it returns.
+
+    It does not survive what is meant to end a program, such as `SystemExit`, nor a strategy that never returns.
+    """
 
     def __init__(self, name: str, strategy: RoutingStrategy, failures: dict[str, int]) -> None:
         self._name = name
@@ -93,8 +95,9 @@ class _Guarded:
 
     def order(self, planning: Planning) -> Sequence[str]:
         """Return its order, or no opinion where it fails."""
+        offered = [model.name for model in planning.models]  # as it is now: the strategy may change what it is given
         try:
-            return checked_order(self._strategy.order(planning), planning)
+            return checked_order(self._strategy.order(planning), offered)
         except Exception:
             before = self._failures.get(self._name, 0)
             self._failures[self._name] = before + 1

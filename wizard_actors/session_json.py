@@ -12,6 +12,7 @@ misread a newer record, and the reader here knows all versions up to its own.
 from __future__ import annotations
 
 import base64
+import json
 import types
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
@@ -23,9 +24,10 @@ import msgspec
 from cattrs import Converter
 from cattrs.cols import is_mapping, list_structure_factory
 from cattrs.errors import BaseValidationError, ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
-from cattrs.gen import make_dict_structure_fn
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
 from wizard_actors.errors import SerializationError, WizardError
+from wizard_actors.frozen_json import LARGEST_INTEGER, NotJsonError, frozen_json
 from wizard_actors.session_record import SessionRecord, SessionState
 from wizard_actors.types import Content, FinishReason, Image, Role, Text
 
@@ -34,7 +36,6 @@ __all__ = ["SCHEMA", "decode_session", "encode_session"]
 SCHEMA: Final = 1
 """The version of the JSON form that is written."""
 
-LARGEST_INTEGER: Final = 2**63
 Hook: TypeAlias = Callable[[Any, Any], Any]
 
 
@@ -48,7 +49,7 @@ def encode_session(record: SessionRecord) -> bytes:
     Raises `SerializationError`, which names the session, where the record holds what would not come back as it is.
     """
     try:
-        return msgspec.json.encode({"schema": SCHEMA, **CONVERTER.unstructure(record)})
+        return msgspec.json.encode({"schema": SCHEMA, **CONVERTER.unstructure(record, SessionRecord)})
     except (_BadValueError, UnicodeEncodeError) as error:
         reason = "is not valid Unicode" if isinstance(error, UnicodeEncodeError) else str(error)
         raise SerializationError(f"session {record.id!r} cannot be stored: a value of it {reason}") from error
@@ -62,6 +63,10 @@ def decode_session(data: bytes, session: str) -> SessionRecord:
     """
     try:
         plain = msgspec.json.decode(data)
+        if msgspec.json.encode(plain) != data:  # nobody here wrote that: a key may stand there twice
+            json.loads(data, object_pairs_hook=_once, parse_int=str, parse_float=str)
+    except _BadValueError as error:
+        raise _damaged(session, str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _damaged(session, f"it is no JSON: {error}") from error
     schema = plain.pop("schema", None) if isinstance(plain, dict) else None
@@ -79,6 +84,16 @@ def decode_session(data: bytes, session: str) -> SessionRecord:
     if record.id != session:
         raise _damaged(session, f"it holds the session {record.id!r}")
     return record
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return an object of JSON, unless one of its keys stands there twice: readers of JSON disagree on which counts."""
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _BadValueError(f"the key {key!r} stands twice in one object")
+        found[key] = value
+    return found
 
 
 def _damaged(session: str, reason: str) -> SerializationError:
@@ -137,17 +152,29 @@ def _number(value: object, _type: object = None) -> float:
 
 
 def _decimal(value: object, _type: object) -> Decimal:
+    text = _text(value)
     try:
-        return Decimal(_text(value))
+        number = Decimal(text)
     except InvalidOperation:
         raise _BadValueError("must be a decimal number") from None
+    if str(number) != text:  # Python also takes spaces, underscores and the digits of other scripts
+        raise _BadValueError("must be a decimal number, in the form in which it was written")
+    return number
 
 
 def _bytes(value: object, _type: object) -> bytes:
+    text = _text(value)
     try:
-        return base64.b64decode(_text(value), validate=True)
+        data = base64.b64decode(text, validate=True)
     except ValueError:
         raise _BadValueError("must be base64 text") from None
+    if _shown_bytes(data) != text:  # bits beside the last byte: another text for the same bytes
+        raise _BadValueError("must be base64 text, in the form in which it was written")
+    return data
+
+
+def _shown_bytes(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
 
 
 def _part(value: object, _type: object) -> Text | Image:
@@ -160,7 +187,8 @@ def _part(value: object, _type: object) -> Text | Image:
 
 
 def _shown_part(part: Text | Image) -> dict[str, object]:
-    return {"type": "text" if isinstance(part, Text) else "image", **CONVERTER.unstructure(part)}
+    name, kind = ("text", Text) if isinstance(part, Text) else ("image", Image)
+    return {"type": name, **CONVERTER.unstructure(part, kind)}
 
 
 def _content(value: object, _type: object) -> Content:
@@ -178,6 +206,13 @@ def _mapping(value: object, _type: object = None) -> dict[str, object]:
     if not isinstance(value, dict):
         raise _BadValueError(f"must be an object, and is of type {type(value).__name__}")
     return value
+
+
+def _shown_mapping(value: object, _type: object = None) -> object:
+    try:
+        return frozen_json(value)  # a record's is already, unless somebody went round it
+    except NotJsonError as error:
+        raise _BadValueError(error.reason) from error
 
 
 def _is_tuple(kind: object) -> bool:
@@ -201,6 +236,17 @@ def _object(kind: Any, converter: Converter) -> Hook:  # noqa: ANN401 - as above
     return lambda value, _type: fill(_mapping(value), kind)  # cattrs alone would take "" for an object of defaults
 
 
+def _shown_object(kind: Any, converter: Converter) -> Callable[[object], object]:  # noqa: ANN401 - as above
+    show: Callable[[object], object] = make_dict_unstructure_fn(kind, converter, _cattrs_omit_if_default=True)
+
+    def shown(value: object) -> object:
+        if type(value) is not kind:  # a subclass has fields that would be lost
+            raise _BadValueError(f"must be of type {kind.__name__} itself, and is of type {type(value).__name__}")
+        return show(value)
+
+    return shown
+
+
 def _strict_converter() -> Converter:
     """Return a converter that takes nothing for something else, in either direction."""
     converter = Converter(detailed_validation=True, forbid_extra_keys=True, omit_if_default=True)
@@ -221,8 +267,9 @@ def _strict_converter() -> Converter:
     converter.register_unstructure_hook(int, _whole)
     converter.register_unstructure_hook(float, _number)
     converter.register_unstructure_hook(Decimal, str)
-    converter.register_unstructure_hook(bytes, lambda data: base64.b64encode(data).decode("ascii"))
-    converter.register_unstructure_hook_factory(is_mapping, lambda _kind: _mapping)
+    converter.register_unstructure_hook(bytes, _shown_bytes)
+    converter.register_unstructure_hook_factory(is_mapping, lambda _kind: _shown_mapping)
+    converter.register_unstructure_hook_factory(attrs.has, _shown_object)
     converter.register_unstructure_hook_func(lambda kind: bool(kind == PART), _shown_part)
     converter.register_unstructure_hook_func(lambda kind: bool(kind == CONTENT), _shown_content)
     return converter

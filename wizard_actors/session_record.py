@@ -5,7 +5,6 @@ Times are wall-clock seconds since 1970, given by whoever makes a record: nothin
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
@@ -15,20 +14,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from attrs import Factory, field, frozen
 
 from wizard_actors.errors import SerializationError
+from wizard_actors.frozen_json import LARGEST_INTEGER, FrozenDict, NotJsonError, frozen_json
 from wizard_actors.types import FinishReason, Message, TokenUsage
 
 if TYPE_CHECKING:
     from attrs import Attribute
 
-__all__ = ["MAX_DEPTH", "MAX_ID", "SessionRecord", "SessionState", "SessionSummary", "TurnRecord"]
+__all__ = ["MAX_ID", "SessionRecord", "SessionState", "SessionSummary", "TurnRecord"]
 
 MAX_ID: Final = 200
 """Characters of a session's id."""
 
-MAX_DEPTH: Final = 64
-"""How deep context values may nest: far from where readers of JSON give up."""
-
-LARGEST_INTEGER: Final = 2**63  # what readers of JSON agree on
 NOT_IN_AN_ID: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -51,21 +47,21 @@ def _refuse(place: Attribute[Any], what: str, value: object) -> SerializationErr
 
 
 def _is(what: str, *kinds: type) -> Check:
-    """Return a check that a value is of one of `kinds`."""
+    """Return a check that a value is of one of `kinds`, and of no subclass, whose own fields would not be stored."""
 
     def check(_record: object, place: Attribute[Any], value: object) -> None:
-        if not isinstance(value, kinds):
+        if type(value) not in kinds:
             raise _refuse(place, what, value)
 
     return check
 
 
 def _all_are(kind: type) -> Check:
-    """Return a check that a tuple holds only objects of `kind`."""
+    """Return a check that a tuple holds only objects of `kind`, and of no subclass."""
 
     def check(_record: object, place: Attribute[Any], value: object) -> None:
         for item in value if isinstance(value, tuple) else ():
-            if not isinstance(item, kind):
+            if type(item) is not kind:
                 raise _refuse(place, f"{kind.__name__} objects", item)
 
     return check
@@ -116,40 +112,14 @@ def _cost(_record: object, _place: Attribute[Any], value: object) -> None:
 
 
 def _as_context(values: Mapping[str, object]) -> Mapping[str, object]:
-    """Return a copy of context values that is JSON all through, and nobody else's."""
-    copied = _as_json(values, "context", 0)
-    if not isinstance(copied, dict):
+    """Return a copy of context values that is JSON all through, and that nobody can change."""
+    try:
+        copied = frozen_json(values)
+    except NotJsonError as error:
+        raise SerializationError(f"a session's context{error.place} {error.reason}") from error
+    if not isinstance(copied, FrozenDict):
         raise SerializationError(f"a session's context must be a mapping, not {type(values).__name__}")
     return copied
-
-
-def _as_json(value: object, path: str, depth: int) -> object:
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        _encodable(value, f"a session's {path}")
-        return str.__str__(value)
-    if isinstance(value, int) and -LARGEST_INTEGER <= value < LARGEST_INTEGER:
-        return int(value)
-    if isinstance(value, float) and math.isfinite(value):
-        return float(value)
-    if depth >= MAX_DEPTH:
-        raise SerializationError(f"a session's context nests deeper than {MAX_DEPTH} levels")
-    if isinstance(value, list | tuple):
-        return [_as_json(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
-    if isinstance(value, Mapping):
-        return {_as_key(key, path): _as_json(item, f"{path}[{key!r}]", depth + 1) for key, item in value.items()}
-    raise SerializationError(
-        f"a session's {path} is no JSON value: it may hold texts, finite numbers of at most 64 bits, booleans, None, "
-        f"lists and mappings of them, and is of type {type(value).__name__}"
-    )
-
-
-def _as_key(key: object, path: str) -> str:
-    if not isinstance(key, str):
-        raise SerializationError(f"a session's {path} has a key of type {type(key).__name__}; JSON's keys are texts")
-    _encodable(key, f"a key of a session's {path}")
-    return str.__str__(key)
 
 
 def _as_state(value: str) -> SessionState:
@@ -215,8 +185,9 @@ class SessionRecord:
     A session is known by its `id` and `created_at` together: one that was deleted and made anew is another one.
 
     `system` is the system prompt, and belongs to no turn. `route` and `model` say whom to ask where that is not the
-    default. `context` are values of the program's own, in JSON's types; the record keeps a copy of them. `updated_at`
-    is when the record last changed, `used_at` when the session was last wanted: lists and idle expiry go by that.
+    default. `context` are values of the program's own, in JSON's types, at most 100,000 in 64 levels; the record keeps
+    a copy that cannot be changed: `dict(...)` or `list(...)` of a part makes one that can. `updated_at` is when the
+    record last changed, `used_at` when the session was last wanted: lists and idle expiry go by that.
 
     Raises `SerializationError` for what cannot be stored.
     """

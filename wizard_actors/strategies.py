@@ -96,8 +96,9 @@ class RoutingStrategy(Protocol):
         """Return the names of the models to try, in order: each is one of `planning.models`, and none is there twice.
 
         A model that is left out is not tried. Nothing at all means no opinion: then the chain's order is taken, for a
-        request is not refused because of a preference. The chain's order is also taken where this raises, or returns
-        what it must not: that is logged once, with the traceback, and counted in `RouterState.strategy_failures`.
+        request is not refused because of a preference. The chain's order is also taken where this raises an
+        `Exception`, or returns what it must not: that is logged once, with the traceback, and counted in
+        `RouterState.strategy_failures`.
         """
 
 
@@ -163,25 +164,29 @@ def _listed_cost(price: PriceConfig | None) -> float | None:
 # -- what a strategy may answer
 
 
-def checked_order(answer: object, planning: Planning) -> tuple[str, ...]:
-    """Return what a strategy answered, once it is known to be an order of some of `planning.models`, or of none.
+def checked_order(answer: object, offered: Sequence[str]) -> tuple[str, ...]:
+    """Return what a strategy answered, once it is known to be an order of some of the models `offered`, or of none.
 
-    Raises `TypeError` or `ValueError`, saying what is wrong with it.
+    The names returned are those of `offered`, and `answer` is gone through once: whatever kind of sequence or of text a
+    strategy makes, what was looked at is what is returned. Raises `TypeError` or `ValueError`, saying what is wrong
+    with it, and whatever `answer` itself raises.
     """
     if inspect.iscoroutine(answer):
         answer.close()
         raise TypeError("order() must be a plain function, not an async one: it is not awaited")
     if isinstance(answer, (str, bytes)) or not isinstance(answer, Sequence):
         raise TypeError(f"order() must return a list or a tuple of names, not {_shown(answer)}")
-    known, seen = {model.name for model in planning.models}, set()
-    for name in answer:
-        if not isinstance(name, str) or name not in known:
-            offered = ", ".join(model.name for model in planning.models)
-            raise ValueError(f"order() must return names of the models it was given ({offered}), not {_shown(name)}")
-        if name in seen:
-            raise ValueError(f"order() must return a name once, not {name!r} again")
-        seen.add(name)
-    return tuple(answer)
+    left, order = {name: name for name in offered}, list[str]()
+    for said in answer:
+        name = left.pop(said, None) if isinstance(said, str) else None
+        if name is None:
+            if isinstance(said, str) and said in order:
+                raise ValueError(f"order() must return a name once, not {said!r} again")
+            raise ValueError(
+                f"order() must return names of the models it was given ({', '.join(offered)}), not {_shown(said)}"
+            )
+        order.append(name)
+    return tuple(order)
 
 
 def _shown(value: object) -> str:
@@ -279,6 +284,9 @@ def _offered(name: str, key: str, route: str, given: Mapping[str, RoutingStrateg
 
 def _wrong(strategy: object) -> tuple[str, str] | None:
     """Return what is wrong with a strategy, and what to do; None where it looks like one."""
+    if inspect.iscoroutine(strategy):
+        strategy.close()
+        return "is a coroutine: an async function made it", "make it with a plain one, or name a class"
     if isinstance(strategy, type):
         return "is a class", f"give an instance of it: {strategy.__name__}(...)"
     order = getattr(strategy, "order", None)

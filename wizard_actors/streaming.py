@@ -5,13 +5,14 @@ Both are pure: no I/O, no clock. Both take time linear in what they are fed, how
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NoReturn
 
 from attrs import define, field, frozen
 
 from wizard_actors.types import (
     Finished,
+    FinishReason,
     ModelEvent,
     ReasoningDelta,
     TextDelta,
@@ -25,6 +26,11 @@ __all__ = ["MAX_EVENT", "Assembly", "SseDecoder", "SseEvent"]
 
 MAX_EVENT: Final = 8 * 2**20
 """Bytes of one event that a decoder holds at most: no provider's chunk comes near, an endless line passes it."""
+
+MOST_TOKENS: Final = 2**63
+"""Beyond any count of tokens, and still a number to calculate with."""
+
+SEQUENCES: Final = (list, tuple)
 
 BOM: Final = b"\xef\xbb\xbf"
 
@@ -131,7 +137,7 @@ class _Call:
 
 
 class Assembly:
-    """The parts of one answer, put together event by event."""
+    """The parts of one answer, put together event by event. Whoever made them, what is in it is of the stated types."""
 
     __slots__ = ("_calls", "_reasoning", "_text", "finished", "usage")
 
@@ -145,23 +151,32 @@ class Assembly:
         """The model's own sign that its answer is complete, None until it came."""
 
     def add(self, event: ModelEvent) -> None:
-        """Put one more event in its place."""
+        """Put one more event in its place. Raises `TypeError` for what is none, or holds what none can hold."""
         match event:
             case TextDelta():
-                self._text.append(event.text)
+                text: object = event.text
+                self._text.append(text if isinstance(text, str) else _refuse(event))
             case ReasoningDelta():
-                self._reasoning.append(event.text)
+                thought: object = event.text
+                self._reasoning.append(thought if isinstance(thought, str) else _refuse(event))
             case ToolCallDelta():
                 self._add_call(event)
             case UsageUpdate():
-                self.usage = event.usage
-            case Finished():
+                self.usage = _counted(event.usage)
+            case Finished(reason=FinishReason(), raw=str() | None):
                 self.finished = event
+            case _:
+                _refuse(event)
 
-    def extend(self, events: Iterable[ModelEvent]) -> None:
-        """Put more events in their places, in order."""
+    def extend(self, events: Sequence[ModelEvent]) -> None:
+        """Put more events in their places, in order. Raises `TypeError` at the first that cannot be."""
+        if type(events) not in SEQUENCES:
+            _check_sequence(events)
         for event in events:
-            self.add(event)
+            if type(event) is TextDelta and type(event.text) is str:  # nearly all of them are
+                self._text.append(event.text)
+            else:
+                self.add(event)
 
     @property
     def started(self) -> bool:
@@ -187,6 +202,7 @@ class Assembly:
         )
 
     def _add_call(self, delta: ToolCallDelta) -> None:
+        _check_call(delta)
         call = self._calls.setdefault(delta.index, _Call())
         call.id = call.id or delta.id or ""
         call.name = call.name or delta.name or ""
@@ -199,3 +215,54 @@ def _joined(pieces: list[str]) -> str:
     if len(pieces) > 1:
         pieces[:] = ["".join(pieces)]
     return pieces[0] if pieces else ""
+
+
+# What comes from a provider of somebody's own was checked by nobody, and a wrong part would fail much later, in the
+# books of the limiter, the worker or the caller.
+
+
+def _check_sequence(events: object) -> None:
+    if not isinstance(events, Sequence):  # an iterator could be read but once, and may have no end
+        raise TypeError(f"read() returns a list or a tuple of events, or None, not {_kind(events)}")
+
+
+def _check_call(delta: ToolCallDelta) -> None:
+    match delta:
+        case ToolCallDelta(index=int(index), id=str() | None, name=str() | None, arguments=str()) if not isinstance(
+            index, bool
+        ):
+            return
+    raise TypeError(
+        "a ToolCallDelta has a whole number as its index, texts or None as its id and name, and a text as its arguments"
+    )
+
+
+def _counted(usage: TokenUsage) -> TokenUsage:
+    """Return the usage, which is nothing but what its four counts say."""
+    if not _is_usage(usage):
+        raise TypeError(f"an UsageUpdate holds a TokenUsage, not a value of type {type(usage).__name__}")
+    counts = (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens)
+    for count in counts:
+        if type(count) is not int or not -MOST_TOKENS < count < MOST_TOKENS:
+            raise TypeError(f"a TokenUsage counts in whole numbers, not in {_kind(count)}")
+    return usage if type(usage) is TokenUsage else TokenUsage(*counts)
+
+
+def _refuse(event: object) -> NoReturn:
+    kind = type(event).__name__
+    if isinstance(event, TextDelta | ReasoningDelta):
+        raise TypeError(f"the text of a {kind} is a str, not {_kind(event.text)}")
+    if isinstance(event, Finished):
+        raise TypeError(
+            f"a Finished holds a FinishReason and the upstream's own word or None, not {_kind(event.reason)} and "
+            f"{_kind(event.raw)}"
+        )
+    raise TypeError(f"read() returns model events, not {_kind(event)}")
+
+
+def _is_usage(value: object) -> bool:
+    return isinstance(value, TokenUsage)
+
+
+def _kind(value: object) -> str:
+    return f"a value of type {type(value).__name__}"

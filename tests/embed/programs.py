@@ -157,6 +157,15 @@ def start(folder: Path, text: str, *, options: Sequence[str] = ("-W", "default")
 
 
 def run(folder: Path, text: str, *, options: Sequence[str] = ("-W", "default")) -> Ended:
-    """Run the program `text` to its end, and return how that was."""
-    with start(folder, text, options=options) as program:
-        return program.ended()
+    """Run the program `text` to its end, and return how that was; where it took long, the quickest of three runs: the
+    machine may be busy.
+    """
+    best: Ended | None = None
+    for _ in range(3):
+        with start(folder, text, options=options) as program:
+            ended = program.ended()
+        best = ended if best is None else min(best, ended, key=lambda each: each.seconds)
+        if best.seconds < 1.0:
+            break
+    assert best is not None
+    return best

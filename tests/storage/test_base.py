@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 from attrs import evolve
 
 from wizard_actors.errors import SessionConflictError
 from wizard_actors.session_record import SessionRecord
-from wizard_actors.storage.base import MAX_PAGE, check_limit, check_replaces, newest_first, storage_error
+from wizard_actors.storage.base import MAX_PAGE, check_busy, check_limit, check_replaces, newest_first, storage_error
 from wizard_actors.testing.storage_bench import born, later
 
 
@@ -58,6 +61,23 @@ def test_pages_have_bounds(limit: int) -> None:
     check_limit(MAX_PAGE)
     with pytest.raises(ValueError, match=f"1 to 1000, not {limit}"):
         check_limit(limit)
+
+
+@pytest.mark.parametrize("limit", [2.5, 5.0, True, "5", None])
+def test_a_limit_is_a_whole_number(limit: Any) -> None:  # noqa: ANN401 - the mistake
+    """Anything else is a ValueError, with what was given."""
+    with pytest.raises(ValueError, match=re.escape(f"1 to 1000, not {limit!r}")):
+        check_limit(limit)
+
+
+def test_a_text_is_no_collection_of_ids() -> None:
+    """Its letters would be taken for ids, and the session of that name removed though busy."""
+    with pytest.raises(TypeError, match=r"not a text: \['alice'\]"):
+        check_busy("alice")
+
+    for ids in (["alice"], ("alice",), {"alice"}, {"alice": 1}.keys()):
+        assert check_busy(ids) == {"alice"}
+    assert check_busy(()) == frozenset()
 
 
 def test_an_error_names_backend_session_and_file() -> None:

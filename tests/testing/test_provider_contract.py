@@ -1,6 +1,7 @@
 """The contract of providers: ours keep to it, and each way to break it is found by the test of that name."""
 
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -19,7 +20,18 @@ from wizard_actors.providers.openai import OpenAIProvider, OpenAISettings
 from wizard_actors.providers.simulated import SimulatedProvider
 from wizard_actors.testing.http_provider import HttpProviderContract, Reply
 from wizard_actors.testing.provider import PACE, Act, Bench, ProviderContract
-from wizard_actors.types import Finished, FinishReason, Image, Message, ModelEvent, Prompt, Role, TextDelta
+from wizard_actors.types import (
+    Finished,
+    FinishReason,
+    Image,
+    Message,
+    ModelEvent,
+    Prompt,
+    Role,
+    TextDelta,
+    TokenUsage,
+    UsageUpdate,
+)
 
 KEY = "sk-a-key-that-nobody-sees"
 
@@ -29,7 +41,12 @@ KEY = "sk-a-key-that-nobody-sees"
 
 def sse(*chunks: object) -> list[bytes]:
     """Return server-sent events, one piece each."""
-    return [b"data: " + (each if isinstance(each, bytes) else json.dumps(each).encode()) + b"\n\n" for each in chunks]
+    return [b"data: " + (each if isinstance(each, bytes) else utf8(each)) + b"\n\n" for each in chunks]
+
+
+def utf8(value: object) -> bytes:
+    """Return JSON as upstreams send it."""
+    return json.dumps(value, ensure_ascii=False).encode()
 
 
 def refused(status: int, code: str, headers: Mapping[str, str] | None = None) -> Reply:
@@ -80,7 +97,7 @@ class TestOpenAIUnary(TestOpenAI):
     def reply(self, act: Act, text: str) -> Reply | None:
         if act is Act.ANSWERS:
             choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-            body = json.dumps({"choices": [choice]}).encode()
+            body = utf8({"choices": [choice]})
             return Reply([body], headers={"content-type": "application/json"})
         if act is Act.GARBAGE:
             return Reply([b'{"choices": [', KEY.encode()], headers={"content-type": "application/json"})
@@ -90,6 +107,8 @@ class TestOpenAIUnary(TestOpenAI):
 STEPS = {
     Act.ANSWERS: ScriptStep(fault="ok"),
     Act.SLOW: ScriptStep(fault="ok"),
+    Act.JOINED: ScriptStep(fault="ok"),
+    Act.TORN: ScriptStep(fault="ok"),
     Act.CUT: ScriptStep(fault="disconnect", after_words=2),
     Act.ENDS_EARLY: ScriptStep(fault="truncate", after_words=2),
     Act.STALLS: ScriptStep(fault="stall", after_words=2),
@@ -117,6 +136,9 @@ class SimulatedBench:
     def held(self) -> int:
         return self.provider.in_flight
 
+    def asked(self, number: int) -> None:
+        return None
+
     def text(self, number: int) -> str:
         return self.said
 
@@ -132,7 +154,7 @@ class TestSimulated(ProviderContract):
         said = "An answer of several words."
         script = [STEPS[act] for act in acts]
         settings = SimulatedConfig(answer=said, first_token=pace, per_chunk=pace, script=script)
-        yield SimulatedBench(SimulatedProvider("yours", settings=settings), said)
+        yield SimulatedBench(SimulatedProvider("yours", settings=settings, calls_kept=2), said)
         await trio.lowlevel.checkpoint()
 
 
@@ -371,6 +393,70 @@ class SendsBeforeItLooks(Spoiled):
         return await super().enter(exchange)
 
 
+class HasNoEnd(Spoiled):
+    """Its answers never end."""
+
+    async def read(self, answer: Answer) -> Sequence[ModelEvent] | None:
+        events = await super().read(answer)
+        return () if events is None else events
+
+
+class HasNoEarlyEnd(Spoiled):
+    """Nor does this one's, where upstream ends before it has said that the answer is complete."""
+
+    complete = False
+
+    async def read(self, answer: Answer) -> Sequence[ModelEvent] | None:
+        events = await super().read(answer)
+        self.complete = self.complete or any(isinstance(each, Finished) for each in events or ())
+        return () if events is None and not self.complete else events
+
+
+class SaysTextsAreEvents(Spoiled):
+    async def read(self, answer: Answer) -> Sequence[ModelEvent] | None:
+        events = await super().read(answer)
+        return events and [each.text if isinstance(each, TextDelta) else each for each in events]  # type: ignore[misc]
+
+
+class CountsInTexts(Spoiled):
+    async def read(self, answer: Answer) -> Sequence[ModelEvent] | None:
+        events = await super().read(answer)
+        usage = TokenUsage("12", "3")  # type: ignore[arg-type]  # the fault
+        return events and [*events, UsageUpdate(usage)]
+
+
+class KeepsEveryCall(Spoiled):
+    def __init__(self, inner: Provider) -> None:
+        super().__init__(inner)
+        self.calls: list[object] = []
+
+    def open(self, call: Call) -> AbstractAsyncContextManager[Answer]:
+        self.calls.append(call)
+        return super().open(call)
+
+
+class KeepsEveryPrompt(KeepsEveryCall):
+    def open(self, call: Call) -> AbstractAsyncContextManager[Answer]:
+        self.calls.append(call.prompt)
+        return Spoiled.open(self, call)
+
+
+class AsksSomethingElse(Spoiled):
+    def open(self, call: Call) -> AbstractAsyncContextManager[Answer]:
+        return super().open(Call(Prompt("hi"), call.request_id))
+
+
+class AsksTheLastMessageOnly(Spoiled):
+    def open(self, call: Call) -> AbstractAsyncContextManager[Answer]:
+        return super().open(Call(Prompt(call.prompt.messages[-1]), call.request_id))
+
+
+class LogsItsKey(Spoiled):
+    def open(self, call: Call) -> AbstractAsyncContextManager[Answer]:
+        logging.getLogger("acme").debug("sending %s", KEY)
+        return super().open(call)
+
+
 BROKEN: Sequence[tuple[Callable[[Provider], Provider], str]] = [
     (NurseryLeftOpen, "test_it_is_entered_read_and_left_in_different_tasks"),
     (ScopeLeftOpen, "test_it_is_entered_read_and_left_in_different_tasks"),
@@ -398,6 +484,18 @@ BROKEN: Sequence[tuple[Callable[[Provider], Provider], str]] = [
     (LearnsLimitsLate, "test_limits_are_known_from_the_start"),
     (SendsBeforeItLooks, "test_what_it_cannot_do_is_refused_before_anything_is_sent"),
     (ShowsItsKey, "test_the_key_is_shown_nowhere"),
+    (LogsItsKey, "test_the_key_is_shown_nowhere"),
+    (HasNoEnd, "test_a_whole_answer_says_once_that_it_is_complete"),
+    (HasNoEnd, "test_two_calls_at_once_share_nothing"),
+    (HasNoEnd, "test_a_read_makes_at_most_one_wait"),
+    (HasNoEarlyEnd, "test_a_cut_answer_is_no_success"),
+    (HasNoEarlyEnd, "test_whatever_goes_wrong_is_one_of_our_errors"),
+    (SaysTextsAreEvents, "test_a_whole_answer_says_once_that_it_is_complete"),
+    (CountsInTexts, "test_a_whole_answer_says_once_that_it_is_complete"),
+    (KeepsEveryCall, "test_nothing_of_a_call_is_kept"),
+    (KeepsEveryPrompt, "test_nothing_of_a_call_is_kept"),
+    (AsksSomethingElse, "test_the_prompt_reaches_upstream"),
+    (AsksTheLastMessageOnly, "test_the_prompt_reaches_upstream"),
 ]
 
 
@@ -426,6 +524,80 @@ def test_a_provider_that_only_hands_on_is_right() -> None:
 
     for name in {name for _, name in BROKEN}:
         getattr(Right(), name)()
+
+
+class Changed(httpx.AsyncByteStream):
+    """A response's bytes, each piece of them changed."""
+
+    def __init__(self, inner: object, change: Callable[[bytes], bytes]) -> None:
+        assert isinstance(inner, httpx.AsyncByteStream)
+        self.inner, self.change = inner, change
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self.inner:
+            yield self.change(piece)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+def decoded_by_itself(piece: bytes) -> bytes:
+    """Half a character is none."""
+    return piece.decode(errors="replace").encode()
+
+
+def its_first_event(piece: bytes) -> bytes:
+    """Take a piece for an event."""
+    event, end, _ = piece.partition(b"\n\n")
+    return event + end
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (decoded_by_itself, "test_an_answer_is_the_same_in_any_pieces"),
+        (decoded_by_itself, "test_a_read_makes_at_most_one_wait"),
+        (its_first_event, "test_an_answer_is_the_same_in_any_pieces"),
+    ],
+)
+def test_whoever_takes_pieces_for_more_than_they_are_is_found(change: Callable[[bytes], bytes], name: str) -> None:
+    """The two classic mistakes in reading a stream."""
+
+    class Broken(TestOpenAI):
+        def provider(self, http: httpx.AsyncClient) -> Provider:
+            async def hook(response: httpx.Response) -> None:
+                response.stream = Changed(response.stream, change)
+
+            http.event_hooks["response"].append(hook)
+            return super().provider(http)
+
+    with pytest.raises(AssertionError):
+        getattr(Broken(), name)()
+
+
+def test_a_key_in_the_address_is_found() -> None:
+    """HTTP clients log the addresses that they call."""
+
+    class KeyInTheAddress(TestOpenAI):
+        def provider(self, http: httpx.AsyncClient) -> Provider:
+            async def hook(request: httpx.Request) -> None:
+                request.url = request.url.copy_add_param("key", self.key)
+
+            http.event_hooks["request"].append(hook)
+            return super().provider(http)
+
+    with pytest.raises(AssertionError, match="the key is logged"):
+        KeyInTheAddress().test_the_key_is_shown_nowhere()
+
+
+def test_an_answer_without_end_fails_no_client_by_hanging() -> None:
+    """Each test of the suite ends, whatever the provider does."""
+
+    class Endless(TestOpenAI):
+        def provider(self, http: httpx.AsyncClient) -> Provider:
+            return HasNoEarlyEnd(super().provider(http))
+
+    Endless().test_a_client_falls_back_from_it()
 
 
 def test_what_a_protocol_has_not_is_skipped() -> None:

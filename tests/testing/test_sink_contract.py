@@ -13,6 +13,7 @@ import pytest
 from attrs import fields, frozen
 
 import wizard_actors
+from wizard_actors.errors import RateLimitError
 from wizard_actors.events import AttemptEnded, Event, EventStream, RequestEnded
 from wizard_actors.metrics import Metrics
 from wizard_actors.testing.sink import SinkContract, event_kinds, event_samples
@@ -111,6 +112,31 @@ class Slow(Counter):
         time.sleep(0.002)
 
 
+class SlowEnd(Counter):
+    """Is slow with one kind of events."""
+
+    def hear(self, event: Event) -> None:
+        if isinstance(event, RequestEnded):
+            time.sleep(0.002)
+
+
+class SlowFailure(Counter):
+    """Is slow with some events of one kind."""
+
+    def hear(self, event: Event) -> None:
+        if isinstance(event, AttemptEnded) and event.error is not None:
+            time.sleep(0.02)
+
+
+class Flushing(Counter):
+    """Is slow now and then."""
+
+    def hear(self, event: Event) -> None:
+        self.count("told")
+        if self.counts["told"] % 50 == 0:
+            time.sleep(0.1)
+
+
 class ByRequest(Counter):
     """Has a series for each request."""
 
@@ -142,6 +168,9 @@ class SecondTime(Counter):
         (Priced, "test_it_takes_every_event", "the sink raised TypeError"),
         (Closed, "test_it_takes_events_it_does_not_know", "the sink raised KeyError"),
         (Slow, "test_it_is_quick", "more than 1 ms: every request waits for the sink"),
+        (SlowEnd, "test_it_is_quick", "an event RequestEnded took "),
+        (SlowFailure, "test_it_is_quick", "an event AttemptEnded took "),
+        (Flushing, "test_it_is_quick", "an event took "),
         (ByRequest, "test_an_outage_leaves_few_series", "is named after one request"),
         (ByInstant, "test_an_outage_leaves_few_series", "more than 1000: a label has too many values"),
         (SecondTime, "test_an_outage_leaves_few_series", "times during an outage"),
@@ -165,6 +194,23 @@ class Echoing(SinkContract):
                 events.publish(event)
 
         return hear
+
+
+class Answering(SinkContract):
+    """Publishes what it has heard of one kind, where that has failed."""
+
+    def make(self, events: EventStream) -> Callable[[Event], None]:
+        def hear(event: Event) -> None:
+            if isinstance(event, AttemptEnded) and isinstance(event.error, RateLimitError):
+                with suppress(RuntimeError):
+                    events.publish(event)
+
+        return hear
+
+
+def test_a_sink_that_publishes_at_some_events_is_caught() -> None:
+    """Whatever stands in the event that makes it publish."""
+    assert "the sink published AttemptEnded" in breaks(Answering(), "test_it_publishes_nothing")
 
 
 def test_a_sink_that_publishes_is_caught() -> None:

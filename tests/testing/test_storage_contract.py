@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import unicodedata
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -14,10 +15,10 @@ import pytest
 import trio
 from attrs import evolve
 
-from wizard_actors.errors import SerializationError
+from wizard_actors.errors import SerializationError, SessionConflictError, StorageError
 from wizard_actors.session_json import decode_session, encode_session
-from wizard_actors.session_record import SessionRecord, SessionSummary
-from wizard_actors.storage.base import SessionStorage, check_limit, check_replaces, newest_first
+from wizard_actors.session_record import SessionRecord, SessionState, SessionSummary
+from wizard_actors.storage.base import SessionStorage, check_busy, check_limit, check_replaces, newest_first
 from wizard_actors.storage.memory import MemoryStorage, _Stored
 from wizard_actors.testing.storage import StorageContract
 
@@ -144,16 +145,6 @@ class NeverWaits(KeptStorage):
     async def _turn(self, session: str | None = None) -> None:
         with trio.CancelScope(shield=True):
             await super()._turn(session)
-
-
-class KeepsTheObject(KeptStorage):
-    async def save(self, record: SessionRecord) -> None:
-        await super().save(record)
-        self.__dict__.setdefault("objects", {})[record.id] = record
-
-    async def load(self, session: str) -> SessionRecord | None:
-        loaded = await super().load(session)
-        return None if loaded is None else self.__dict__.get("objects", {}).get(session, loaded)
 
 
 class LosesCosts(KeptStorage):
@@ -289,15 +280,23 @@ class Purging(KeptStorage):
         busy: Collection[str] = (),
     ) -> Sequence[str]:
         check_limit(limit)
+        busy = self.ids(busy)
         await checkpoint()
+        unused, born = self.instant(used_before), self.instant(created_before)
         old = [
             stored.summary
             for stored in self._sessions.values()
-            if stored.summary.used_at < (used_before or 0) or stored.summary.created_at < (created_before or 0)
+            if stored.summary.used_at < unused or stored.summary.created_at < born
         ]
         removed = self.due(sorted(old, key=lambda each: each.used_at), limit, busy)
         await self.before_removal()
         return [each.id for each in removed if self._remove(each.id)]
+
+    def instant(self, at: float | None) -> float:
+        return -math.inf if at is None else at
+
+    def ids(self, busy: Collection[str]) -> Collection[str]:
+        return check_busy(busy)
 
     def due(self, old: list[SessionSummary], limit: int, busy: Collection[str]) -> list[SessionSummary]:
         return [each for each in old if each.id not in busy][:limit]
@@ -334,6 +333,91 @@ class PurgesTheNewest(Purging):
 class PurgesByAgeOnly(Purging):
     def due(self, old: list[SessionSummary], limit: int, busy: Collection[str]) -> list[SessionSummary]:
         return [each for each in super().due(old, limit, busy) if each.created_at != each.used_at]
+
+
+class SparesTheClosed(Purging):
+    def due(self, old: list[SessionSummary], limit: int, busy: Collection[str]) -> list[SessionSummary]:
+        return [each for each in super().due(old, limit, busy) if each.state is not SessionState.CLOSED]
+
+
+class TakesZeroForNoInstant(Purging):
+    def instant(self, at: float | None) -> float:
+        return at or -math.inf
+
+
+class TakesNoInstantForZero(Purging):
+    def instant(self, at: float | None) -> float:
+        return at or 0
+
+
+class TakesATextForIds(Purging):
+    def ids(self, busy: Collection[str]) -> Collection[str]:
+        return frozenset(busy)
+
+
+class NeedsASet(Purging):
+    def ids(self, busy: Collection[str]) -> Collection[str]:
+        check_busy(busy)
+        return busy.union()  # type: ignore[attr-defined,no-any-return]  # the fault: a list has no such method
+
+
+class HidesTheClosed(KeptStorage):
+    async def list(self, *, limit: int = 50, after: SessionSummary | None = None) -> Sequence[SessionSummary]:
+        found = await super().list(limit=limit, after=after)
+        return [each for each in found if each.state is not SessionState.CLOSED]
+
+
+class RoundsTimes(KeptStorage):
+    async def save(self, record: SessionRecord) -> None:
+        await super().save(evolve(record, used_at=round(record.used_at, 3)))
+
+
+class RoundsListedTimes(KeptStorage):
+    async def save(self, record: SessionRecord) -> None:
+        await super().save(record)
+        stored = self._sessions[record.id]
+        rounded = evolve(stored.summary, used_at=round(record.used_at, 3), updated_at=round(record.updated_at, 3))
+        self._sessions[record.id] = evolve(stored, summary=rounded)
+
+
+class OnlyTimesOfOurs(KeptStorage):
+    async def load(self, session: str) -> SessionRecord | None:
+        loaded = await super().load(session)
+        return loaded and evolve(loaded, used_at=min(max(loaded.used_at, 0), 2**32))
+
+
+class SmallVersions(KeptStorage):
+    async def save(self, record: SessionRecord) -> None:
+        record.version.to_bytes(4)
+        await super().save(record)
+
+
+class TellsNoVersions(KeptStorage):
+    async def save(self, record: SessionRecord) -> None:
+        try:
+            await super().save(record)
+        except SessionConflictError as error:
+            raise SessionConflictError(str(error)) from error
+
+
+class NamesNobody(KeptStorage):
+    async def _turn(self, session: str | None = None) -> None:
+        await super()._turn(None)
+
+
+class NamesNoBackend(KeptStorage):
+    async def _turn(self, session: str | None = None) -> None:
+        try:
+            await super()._turn(session)
+        except StorageError as error:
+            raise StorageError(str(error), session=session) from error
+
+
+class TakesAnyLimit(KeptStorage):
+    async def list(self, *, limit: int = 50, after: SessionSummary | None = None) -> Sequence[SessionSummary]:
+        if not 1 <= limit <= 1000:
+            raise ValueError(limit)
+        return await super().list(limit=int(limit), after=after)
 
 
 class MixesSessions(KeptStorage):
@@ -386,7 +470,19 @@ class Hangs(KeptStorage):
 FAULTS: list[tuple[type[KeptStorage], str]] = [
     (LosesCosts, "what_is_saved_is_loaded_as_it_was"),
     (CutsLongText, "a_big_session_is_kept"),
-    (KeepsTheObject, "nobody_outside_keeps_a_hold"),
+    (RoundsTimes, "any_time_is_kept"),
+    (RoundsListedTimes, "any_time_is_kept"),
+    (RoundsListedTimes, "a_list_shows_the_stored_version"),
+    (OnlyTimesOfOurs, "any_time_is_kept"),
+    (TellsNoVersions, "a_second_writer_gets_a_conflict"),
+    (NamesNobody, "a_closed_storage_says_so"),
+    (NamesNoBackend, "a_closed_storage_says_so"),
+    (HidesTheClosed, "sessions_of_every_state_are_listed_and_removed"),
+    (SparesTheClosed, "sessions_of_every_state_are_listed_and_removed"),
+    (TakesZeroForNoInstant, "old_sessions_are_removed"),
+    (TakesNoInstantForZero, "old_sessions_are_removed"),
+    (TakesAnyLimit, "pages_have_bounds"),
+    (TakesATextForIds, "busy_sessions_are_never_removed"),
     (AlwaysDeletes, "what_is_not_there_is_none"),
     (NeverDeletes, "a_deleted_session_is_gone"),
     (LastWriterWins, "a_second_writer_gets_a_conflict"),
@@ -455,6 +551,8 @@ def test_a_fault_is_found(kind: type[KeptStorage], test: str) -> None:
         (ListsNothingWhenDamaged, "a_damaged_session_harms_no_other", SerializationError),
         (AnyLaterVersion, "a_session_made_anew_is_another_one", AssertionError),
         (Forgets, "a_damaged_session_harms_no_other", KeyError),
+        (SmallVersions, "only_the_next_version_is_stored", OverflowError),
+        (NeedsASet, "busy_sessions_are_never_removed", AttributeError),
     ],
 )
 def test_an_error_of_the_storage_comes_through(kind: type[KeptStorage], test: str, error: type[Exception]) -> None:
@@ -503,7 +601,7 @@ def test_hypothesis_is_asked_for_when_it_is_missing(monkeypatch: pytest.MonkeyPa
     monkeypatch.delitem(sys.modules, "wizard_actors.testing.storage_model", raising=False)
     monkeypatch.setitem(sys.modules, "hypothesis", None)
 
-    with pytest.raises(ModuleNotFoundError, match="pip install hypothesis"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'wizard-actors\[testing\]'"):
         contract(KeptStorage).test_it_does_what_a_dict_does()
 
     contract(KeptStorage).test_pages_have_bounds()

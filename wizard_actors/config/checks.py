@@ -194,7 +194,7 @@ def model_conflicts(model: Mapping[str, object]) -> Iterator[ConfigProblem]:
 
 def takes_options(provider: object) -> bool:
     """Say whether `[models.options]` means anything to models of that provider: those that are not ours take them."""
-    return provider == "custom" or provider not in {*PROVIDERS, *PRESETS}
+    return provider == "custom" or provider not in (*PROVIDERS, *PRESETS)  # not a set: a file may say a list
 
 
 def _script_problems(simulated: object) -> Iterator[ConfigProblem]:

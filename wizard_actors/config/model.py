@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal, Self, TypeAlias, cast
 
 import attrs
@@ -266,10 +265,6 @@ def _known_provider(_instance: object, _attribute: object, value: str) -> None:
     raise BadValue("is no known provider", hint + also)
 
 
-def _as_options(value: Mapping[str, object]) -> Mapping[str, object]:
-    return value
-
-
 def _as_headers(value: Mapping[str, str | Secret]) -> Mapping[str, Secret]:
     return cast("Mapping[str, Secret]", value)
 
@@ -317,7 +312,7 @@ class ModelConfig:
     extra: Mapping[str, object] = field(factory=dict)
     simulated: SimulatedConfig | None = None
     local: LocalConfig | None = None
-    options: Mapping[str, object] = field(factory=dict, converter=_as_options)
+    options: Mapping[str, object] = field(factory=dict)
     _environ: Mapping[str, str] | None = field(default=None, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -327,7 +322,6 @@ class ModelConfig:
             raise ConfigError(problems)
         if self.base_url is not None:
             object.__setattr__(self, "base_url", self.base_url.rstrip("/"))
-        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
         if self.provider == "simulated":
             table = self.simulated or SimulatedConfig()
             answer = table.answer or f"This answer is simulated: the model {self.name} made it up."

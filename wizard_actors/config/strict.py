@@ -11,6 +11,7 @@ import json
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping
+from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
@@ -24,6 +25,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from wizard_actors.config.secret import Secret, secret
 from wizard_actors.config.values import DURATION, BadValue, closest, described, parse_number, parse_seconds, unquoted
 from wizard_actors.errors import ConfigError, ConfigProblem
+from wizard_actors.frozen_json import LARGEST_INTEGER, FrozenDict, NotJsonError, frozen_json
 
 __all__ = [
     "Field",
@@ -53,7 +55,6 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 Hook: TypeAlias = Callable[[Any, Any], Any]
 Hinted: TypeAlias = Callable[[KeyPath], str]
 
-LARGEST_INTEGER: Final = 2**63  # what TOML, JSON's readers and databases agree on
 CHECK: Final = "wizard_actors.check"
 BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
@@ -198,6 +199,10 @@ def named_tables(kind: object) -> tuple[tuple[str, ...], type[attrs.AttrsInstanc
 def _text(value: object, _type: object) -> str:
     if not isinstance(value, str):
         raise BadValue(f"must be a text, got {described(value)}", "write it in quotes" if is_scalar(value) else "")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise BadValue("must be valid Unicode, and holds half of a surrogate pair") from None
     return value
 
 
@@ -240,17 +245,12 @@ def _path(value: object, _type: object) -> Path:
 
 
 def _json(value: object, _type: object) -> object:
-    if value is None or isinstance(value, (str, bool)):
-        return value
-    if isinstance(value, int):
-        return _whole(value, _type)
-    if isinstance(value, float):
-        return parse_number(value)
-    if isinstance(value, (list, tuple)):
-        return [_json(item, _type) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _json(item, _type) for key, item in value.items()}
-    raise BadValue("must be what JSON can hold: no date or time", "write it in quotes")
+    try:
+        return frozen_json(value)
+    except NotJsonError as error:
+        where = f", at {error.place} in it" if error.place else ""
+        hint = "write it in quotes" if issubclass(error.found, (date, time)) else ""
+        raise BadValue(f"{error.reason}{where}", hint) from None
 
 
 def _choice(value: object, kind: object) -> object:
@@ -298,7 +298,7 @@ def _mapping(kind: Any, converter: Converter) -> Hook:  # noqa: ANN401 - a type 
     def to_mapping(value: object, _type: object) -> object:
         if not isinstance(value, Mapping):
             raise BadValue(f"must be a table, got {described(value)}")
-        return collect(value, kind)
+        return FrozenDict(collect(value, kind))
 
     return to_mapping
 

@@ -132,10 +132,10 @@ class TrioThread(Generic[R]):
         """Stop in order: what was opened is closed, then what still runs is cancelled. `bell` rings when it is over."""
         if bell is not None:
             self._bells.append(bell)
-        if self._process != os.getpid() or not self._started:
-            self.over = True  # there is no such thread: not in a process that was forked off
         self._stopping = True
         self._soon(self._stop_soon)
+        if self._process != os.getpid() or not self._started:
+            self.over = True  # there is no thread to wait for: not in a process that was forked off
 
     def abandon(self) -> bool:
         """Stop without waiting for anything that runs; return whether nobody had asked it to stop."""

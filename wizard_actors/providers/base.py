@@ -59,7 +59,11 @@ class Answer(Protocol):
 
         One call makes at most one wait on the socket, so that the time it takes is the provider's and nobody else's.
         A complete answer contains one `Finished`; the body's end without it means that the answer was cut, which the
-        caller judges. An empty text, a role-only chunk and a ping are no events.
+        caller judges. An empty text, a role-only chunk and a ping are no events. Events come in a list or a tuple, and
+        hold what their types say.
+
+        A read that has nothing to return waits for something: one that returns () without a wait keeps the processor
+        busy, for its caller gives way to other tasks only once in many reads.
 
         Raises a `ProviderError` (or `TokenLimitError`) for an error status, an error inside the stream, a broken
         connection or bytes that cannot be understood.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from inspect import getattr_static, iscoroutine
+from inspect import getattr_static, isasyncgenfunction, iscoroutine, iscoroutinefunction
 from typing import cast
 
 import httpx
@@ -13,7 +12,7 @@ from wizard_actors.config import ModelConfig
 from wizard_actors.config.values import described
 from wizard_actors.errors import ConfigError, ConfigProblem, WizardError
 from wizard_actors.providers.base import Provider
-from wizard_actors.providers.refusals import excerpt
+from wizard_actors.providers.unforeseen import Unforeseen
 
 __all__ = ["make_own", "missing", "usable"]
 
@@ -22,31 +21,32 @@ def make_own(config: ModelConfig, http: httpx.AsyncClient) -> Provider:
     """Return the provider of a model whose `provider` is a name that another package offers.
 
     Raises `ConfigError` naming the model, and the package with its entry point, where nothing is offered under that
-    name, or by several packages; where it cannot be loaded; and where it makes no provider.
+    name, or by several packages; where it cannot be loaded; and where it makes no provider. It is chained from what
+    the factory raised, unless that repeats the model's key or the value of one of its headers.
     """
     key = f"models.{config.name}.provider"
     factory = plugins.load(plugins.PROVIDERS, config.provider, key=key)
-    offer = plugins.find(plugins.PROVIDERS, config.provider, key=key)
     if not callable(factory):
-        raise _problem(key, f"names {offer}, which is no function that makes a provider, but {described(factory)}")
+        raise _wrong(config, f"is no function that makes a provider, but {described(factory)}")
     try:
         made = factory(config, http)
     except WizardError:
         raise
-    except Exception as error:
-        said = excerpt(f"{type(error).__name__}: {error}", tuple(_secrets(config)))
-        raise _problem(key, f"names {offer}, which failed to make this model's provider: {said}") from error
+    except Exception as error:  # noqa: BLE001 - raised on, without what it may repeat
+        seen = Unforeseen.of(error, config)
+        raise _wrong(config, f"failed to make this model's provider: {seen.text}") from seen.cause
     if iscoroutine(made):
         made.close()
-        raise _problem(key, f"names {offer}, which is an async function: what makes a provider is a plain one")
-    return usable(made, key=key, source=f"names {offer}, which")
+        raise _wrong(config, "is an async function: what makes a provider is a plain one")
+    if (fault := _fault(made)) is not None:
+        raise _wrong(config, fault)
+    return cast("Provider", made)
 
 
 def usable(provider: object, *, key: str, source: str) -> Provider:
     """Return `provider`, which `source` has made, or raise `ConfigError` about `key` where it is none at all."""
-    # Looked at from outside: what a member does when it is asked is a matter of the calls.
-    if any(getattr_static(provider, member, None) is None for member in ("open", "streams")):
-        raise _problem(key, f"{source} must give a provider, with `open` and `streams`, and gave {described(provider)}")
+    if (fault := _fault(provider)) is not None:
+        raise _problem(key, f"{source} {fault}")
     return cast("Provider", provider)
 
 
@@ -63,12 +63,40 @@ def missing(config: ModelConfig) -> ConfigError:
     )
 
 
-def _secrets(config: ModelConfig) -> Iterator[str]:
-    """Yield what no error may repeat."""
-    key = config.api_key()
-    if key is not None:
-        yield key.reveal()
-    yield from (value.reveal() for value in config.headers.values() if value.reveal())
+def _fault(provider: object) -> str | None:
+    """Return why `provider` can be none, None where it may be one."""
+    if isinstance(provider, type):
+        return f"must give a provider, and gave the class {provider.__name__}: call it"
+    if any(_member(provider, name) is None for name in ("open", "streams")):
+        return f"must give a provider, with `open` and `streams`, and gave {described(provider)}"
+    opens = getattr_static(provider, "open", None)
+    function = opens.__func__ if isinstance(opens, staticmethod | classmethod) else opens
+    if iscoroutinefunction(function) or isasyncgenfunction(function):
+        return (
+            f"gave a provider ({type(provider).__name__}) whose `open` is an async function: it is a plain one that "
+            "returns an async context manager, such as `contextlib.asynccontextmanager` makes"
+        )
+    return None
+
+
+def _member(provider: object, name: str) -> object:
+    """Return a member as it is seen from outside: what it does when it is asked is a matter of the calls.
+
+    Only of a provider that hands on what it has not itself has to be asked.
+    """
+    seen = getattr_static(provider, name, None)
+    if seen is None and getattr_static(type(provider), "__getattr__", None) is not None:
+        try:
+            return getattr(provider, name, None)
+        except Exception:  # noqa: BLE001 - it has none, then
+            return None
+    return seen
+
+
+def _wrong(config: ModelConfig, what: str) -> ConfigError:
+    """Return the error for the entry point that the model names: it `what`."""
+    key = f"models.{config.name}.provider"
+    return _problem(key, f"names {plugins.find(plugins.PROVIDERS, config.provider, key=key)}, which {what}")
 
 
 def _problem(key: str, reason: str) -> ConfigError:

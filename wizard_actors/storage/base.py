@@ -37,7 +37,7 @@ from typing import Final, Protocol
 from wizard_actors.errors import SessionConflictError, StorageError
 from wizard_actors.session_record import SessionRecord, SessionSummary
 
-__all__ = ["MAX_PAGE", "SessionStorage", "check_limit", "check_replaces", "newest_first", "storage_error"]
+__all__ = ["MAX_PAGE", "SessionStorage", "check_busy", "check_limit", "check_replaces", "newest_first", "storage_error"]
 
 MAX_PAGE: Final = 1_000
 """The most sessions that one call lists or removes."""
@@ -68,7 +68,8 @@ class SessionStorage(Protocol):
 
         A page has `limit` sessions, 1 to 1,000; fewer only where there are no more. The next page begins `after` the
         last of this one, whether that is still there or not: a session that nobody touches meanwhile stands on exactly
-        one page. One that is used meanwhile moves to the front, and may be seen there only. Damaged ones are left out.
+        one page. One that is used meanwhile moves to the front, and may be seen there only. Whether a damaged
+        one is listed is the backend's to choose; it keeps no other from being listed.
 
         Raises `ValueError` for a limit out of its bounds, `StorageError`.
         """
@@ -83,12 +84,14 @@ class SessionStorage(Protocol):
     ) -> Sequence[str]:
         """Remove sessions last used before one instant, or created before another, and return their ids.
 
-        At most `limit` (1 to 1,000), those unused for longest first. Never one whose id is in `busy`; those do not
-        count towards the limit, so that a call which removes fewer than `limit` has found them all. Each is looked
-        at and removed in one step: a session that was saved in between is judged by what was saved. Cancelled, it has
-        removed some, each of them whole. Without an instant nothing is removed.
+        At most `limit` (1 to 1,000), those unused for longest first, whatever their state. Never one whose id is in
+        `busy`, a list or a set of ids; those do not count towards the limit, so that a call which removes fewer than
+        `limit` has found them all. Each is looked at and removed in one step: a session that was saved in between is
+        judged by what was saved. Cancelled, it has removed some, each of them whole. Without an instant nothing is
+        removed.
 
-        Raises `ValueError` for a limit out of its bounds, `StorageError`.
+        Raises `ValueError` for a limit out of its bounds, `TypeError` for a text as `busy` (`check_busy`), and
+        `StorageError`.
         """
 
 
@@ -98,9 +101,17 @@ def newest_first(summary: SessionSummary) -> tuple[float, str]:
 
 
 def check_limit(limit: int) -> None:
-    """Raise `ValueError` for a limit that is not 1 to 1,000."""
-    if not 1 <= limit <= MAX_PAGE:
-        raise ValueError(f"limit must be 1 to {MAX_PAGE}, not {limit}")
+    """Raise `ValueError` for a limit that is no whole number of 1 to 1,000."""
+    given: object = limit  # a program without a type checker may give anything
+    if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= MAX_PAGE:
+        raise ValueError(f"limit must be 1 to {MAX_PAGE}, not {limit!r}")
+
+
+def check_busy(busy: Collection[str]) -> frozenset[str]:
+    """Return the ids in `busy`; raise `TypeError` for a text, whose letters would be taken for ids."""
+    if isinstance(busy, str):
+        raise TypeError(f"busy must be a collection of ids, not a text: [{busy!r}]")
+    return frozenset(busy)
 
 
 def check_replaces(backend: str, record: SessionRecord, stored: SessionSummary | None) -> None:

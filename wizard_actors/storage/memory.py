@@ -12,7 +12,7 @@ from attrs import frozen
 
 from wizard_actors.session_json import decode_session, encode_session
 from wizard_actors.session_record import SessionRecord, SessionSummary
-from wizard_actors.storage.base import check_limit, check_replaces, newest_first, storage_error
+from wizard_actors.storage.base import check_busy, check_limit, check_replaces, newest_first, storage_error
 
 __all__ = ["MemoryStorage"]
 
@@ -95,8 +95,8 @@ class MemoryStorage:
     ) -> Sequence[str]:
         """Remove sessions that nobody wants any more."""
         check_limit(limit)
+        spared = check_busy(busy)
         await self._turn()
-        spared = frozenset(busy)
         old = [
             (stored.summary.used_at, name)
             for name, stored in self._sessions.items()

@@ -340,14 +340,16 @@ def _quietly() -> Iterator[None]:
 
 @contextmanager
 def _one_order(seed: int) -> Iterator[None]:
-    """Seed the order in which Trio runs its tasks, for which it has private names only."""
+    """Seed the order in which Trio runs its tasks, for which it has private names only; put both back afterwards."""
     run = getattr(getattr(trio, "_core", None), "_run", None)
     order, allowed = getattr(run, "_r", None), getattr(run, "_ALLOW_DETERMINISTIC_SCHEDULING", None)
     if run is None or order is None or allowed is None:
         raise SkipTest(f"Trio {trio.__version__} cannot be made to run its tasks in a seeded order")
-    order.seed(seed)
-    run._ALLOW_DETERMINISTIC_SCHEDULING = True  # noqa: SLF001 - Trio has no public way
+    before = order.getstate()
     try:
+        order.seed(seed)
+        run._ALLOW_DETERMINISTIC_SCHEDULING = True  # noqa: SLF001 - Trio has no public way
         yield
     finally:
         run._ALLOW_DETERMINISTIC_SCHEDULING = allowed  # noqa: SLF001
+        order.setstate(before)

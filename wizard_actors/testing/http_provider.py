@@ -25,12 +25,15 @@ from attrs import Factory, field, frozen
 
 from wizard_actors.providers.base import Provider
 from wizard_actors.testing.provider import ProviderContract
-from wizard_actors.testing.provider_run import PACE, Act, Bench
+from wizard_actors.testing.provider_run import PACE, WORDS, Act, Bench
 
 __all__ = ["Act", "HttpBench", "HttpProviderContract", "Reply"]
 
 SCRIPTED: Final = frozenset({Act.ANSWERS, Act.GARBAGE, Act.REFUSES_KEY, Act.LIMITED, Act.FAILS})
 """The acts that a protocol has words of its own for."""
+
+
+MOST_PIECES: Final = 1000
 
 
 class HttpProviderContract(ProviderContract):
@@ -73,7 +76,9 @@ def _headers(headers: Mapping[str, str]) -> dict[str, str]:
 class Reply:
     """One HTTP response of a scripted upstream: its body in `pieces`, as they go over the wire.
 
-    An answer has at least two pieces; the sign that it is complete stands in the last one.
+    An answer has at least two pieces; the sign that it is complete stands in the last one. What an upstream sends as
+    UTF-8 is sent as such here, too (`json.dumps(..., ensure_ascii=False)`), or nobody sees what becomes of a character
+    that is torn apart.
     """
 
     pieces: Sequence[bytes]
@@ -98,14 +103,19 @@ class HttpBench:
         self._acts = list(acts)
         self._script = script
         self._calls = 0
+        self._asked: list[str] = []
         self.sent = 0
         self.held = 0
         self.http = httpx.AsyncClient(transport=httpx.MockTransport(self._handle), trust_env=False, timeout=None)  # noqa: S113 - as a client's own: attempts have deadlines
         self.provider = make(self.http)
 
+    def asked(self, number: int) -> str:
+        """Return the address and the body of request `number`."""
+        return self._asked[number]
+
     def text(self, number: int) -> str:
         """Return what the whole answer to call `number` says."""
-        return f"Answer {number} of several words: why, because."
+        return f"Answer {number} of several words: why, {WORDS}"
 
     async def _handle(self, request: httpx.Request) -> httpx.Response:
         number, self._calls = self._calls, self._calls + 1
@@ -113,6 +123,7 @@ class HttpBench:
         if act is Act.UNREACHABLE:
             raise httpx.ConnectError("nobody listens", request=request)
         self.sent += 1
+        self._asked.append(f"{request.url} {request.content.decode(errors='replace')}")
         if act is Act.SILENT:
             self.held += 1
             try:
@@ -131,8 +142,12 @@ def _steps(act: Act, pieces: list[bytes]) -> Iterator[Step]:
     match act:
         case Act.SLOW:
             for piece in pieces:
-                half = len(piece) // 2
+                half = _middle(piece)
                 yield from (PACE, piece[:half], PACE, piece[half:])
+        case Act.JOINED:
+            yield b"".join(pieces)
+        case Act.TORN:
+            yield from _torn(b"".join(pieces))
         case Act.CUT:
             yield from begun
             yield httpx.RemoteProtocolError("peer closed connection without sending complete message body")
@@ -143,6 +158,19 @@ def _steps(act: Act, pieces: list[bytes]) -> Iterator[Step]:
             yield math.inf
         case _:
             yield from pieces
+
+
+def _middle(piece: bytes) -> int:
+    """Return where to cut a piece in two: inside a character, where one has an inside."""
+    return next((at for at, byte in enumerate(piece) if byte & 0xC0 == 0x80), len(piece) // 2)
+
+
+def _torn(body: bytes) -> Iterator[bytes]:
+    """Yield the body byte by byte; what is plain ASCII of a very long one in somewhat larger pieces."""
+    size = max(1, len(body) // MOST_PIECES)
+    for start in range(0, len(body), size):
+        piece = body[start : start + size]
+        yield from [piece] if piece.isascii() else (bytes([byte]) for byte in piece)
 
 
 class _Body(httpx.AsyncByteStream):

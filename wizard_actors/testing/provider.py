@@ -8,9 +8,8 @@ What is promised is said in `wizard_actors.providers.base`.
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
 from unittest import SkipTest
 
 import trio
@@ -19,16 +18,17 @@ from trio.testing import wait_all_tasks_blocked
 from wizard_actors.errors import ProviderError, WizardError
 from wizard_actors.providers.base import Answer
 from wizard_actors.testing.provider_failures import FailurePromises
+from wizard_actors.testing.provider_keeping import KeepingPromises
 from wizard_actors.testing.provider_run import (
     BREAKS,
     CALL,
     FAILURES,
-    MOST_READS,
     PACE,
     SPARE,
     SWALLOWED,
     Act,
     Bench,
+    another,
     cancel,
     client_of,
     finished,
@@ -36,17 +36,16 @@ from wizard_actors.testing.provider_run import (
     promised,
     quick,
     read_all,
+    step,
     text,
     whole,
 )
-from wizard_actors.types import Finished, ModelEvent, ReasoningDelta, TextDelta, ToolCallDelta, UsageUpdate
+from wizard_actors.types import Finished, ModelEvent, TextDelta
 
 __all__ = ["PACE", "Act", "Bench", "ProviderContract"]
 
-EVENTS: Final = (TextDelta, ReasoningDelta, ToolCallDelta, UsageUpdate, Finished)
 
-
-class ProviderContract(FailurePromises):
+class ProviderContract(FailurePromises, KeepingPromises):
     """The suite over any protocol. Fill in `bench`, and `has` where upstream cannot do all that `Act` lists.
 
     `key` is the key that the provider is made with: upstream repeats it in its refusals and in its garbage, and it has
@@ -61,13 +60,25 @@ class ProviderContract(FailurePromises):
 
         async def scenario(bench: Bench) -> None:
             events = await whole(bench)
-            promised(all(isinstance(event, EVENTS) for event in events), f"read() returns model events, not {events}")
             promised(TextDelta("") not in events, "an empty text is no event: leave it out")
             promised(text(events) == bench.text(0), f"the text is {text(events)!r}, sent was {bench.text(0)!r}")
             count = sum(isinstance(event, Finished) for event in events)
             promised(count == 1, f"a complete answer has exactly one Finished, not {count}")
 
         self.play(scenario, Act.ANSWERS)
+
+    def test_an_answer_is_the_same_in_any_pieces(self) -> None:
+        """As one piece, and torn to bits: where the wire cuts says nothing of lines, events and characters."""
+
+        async def scenario(bench: Bench) -> None:
+            events = await whole(bench)
+            promised(
+                text(events) == bench.text(0) and finished(events) == 1,
+                f"the text is {text(events)!r}, sent was {bench.text(0)!r}: a piece may hold several events, half of "
+                "one, or half a character, so keep what is not complete, and decode what is",
+            )
+
+        self.play_each(scenario, (Act.JOINED, Act.TORN))
 
     def test_the_end_is_none_for_ever(self) -> None:
         """Whoever reads on after the end gets None again, and no error."""
@@ -106,9 +117,12 @@ class ProviderContract(FailurePromises):
                     await left.read()
                 said: tuple[list[ModelEvent], list[ModelEvent]] = [], []
                 running = {0: one, 1: two}
-                for _ in range(MOST_READS):
+                for reads in count():
+                    if not running:
+                        break
+                    another(reads)
                     for number, answer in list(running.items()):
-                        events = await answer.read()
+                        events = await step(answer)
                         if events is None:
                             del running[number]
                         said[number].extend(events or ())
@@ -153,19 +167,21 @@ class ProviderContract(FailurePromises):
 
         async def scenario(bench: Bench) -> None:
             async with bench.provider.open(CALL) as answer:
-                events: list[ModelEvent] | None = []
+                got: Sequence[ModelEvent] | None = ()
                 said: list[ModelEvent] = []
-                while events is not None:
+                for reads in count():
+                    another(reads)
                     start = trio.current_time()
-                    got = await answer.read()
+                    got = await step(answer)
                     took = trio.current_time() - start
                     promised(
                         took < 1.5 * PACE,
                         f"one read() took {took:.3g} s while a piece came every {PACE:g} s: return () for a piece "
                         "without a whole event, instead of waiting for the next one",
                     )
-                    events = None if got is None else list(got)
-                    said.extend(events or ())
+                    if got is None:
+                        break
+                    said.extend(got)
             promised(text(said) == bench.text(0), f"in small pieces the answer reads {text(said)!r}")
 
         self.play(scenario, Act.SLOW)
@@ -222,7 +238,8 @@ class ProviderContract(FailurePromises):
         async def scenario(bench: Bench) -> None:
             async def call(scope: trio.CancelScope) -> None:
                 async with bench.provider.open(CALL) as answer:
-                    for _ in range(MOST_READS):
+                    for reads in count():
+                        another(reads)
                         await answer.read()
                         promised(not scope.cancel_called, SWALLOWED)
 
@@ -296,26 +313,6 @@ class ProviderContract(FailurePromises):
                     await read_all(answer)
 
         self.play(scenario, Act.ANSWERS)
-
-    def test_the_key_is_shown_nowhere(self) -> None:
-        """Not by the provider, its answers and its errors, causes included, though upstream repeats it."""
-        if not self.key:
-            raise SkipTest("`key` is empty: the provider has none")
-
-        async def scenario(bench: Bench) -> None:
-            shown = [repr(bench.provider), str(bench.provider), repr(bench.provider.open)]
-            try:
-                async with bench.provider.open(CALL) as answer:
-                    shown += [repr(answer), str(answer.upstream_id), str(answer.upstream_model)]
-                    await read_all(answer)
-            except WizardError as error:
-                shown += [repr(error), str(error.to_dict()), "".join(traceback.format_exception(error))]
-            promised(
-                not any(self.key in text for text in shown),
-                "the key is shown: keep it a Secret, reveal it for the wire alone, and mask it in upstream's texts",
-            )
-
-        self.play_each(scenario, (Act.ANSWERS, *FAILURES))
 
     # -- behind a client
 
@@ -396,6 +393,6 @@ async def _in_three_tasks(bench: Bench, *, goes_on: bool) -> list[ModelEvent]:
 
 
 async def _each_in_a_task(*steps: Callable[[], Awaitable[None]]) -> None:
-    for step in steps:
+    for each in steps:
         async with trio.open_nursery() as nursery:  # noqa: ASYNC112 - the task is what it is for
-            nursery.start_soon(step)
+            nursery.start_soon(each)

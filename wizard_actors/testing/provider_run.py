@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import StrEnum
+from itertools import count
 from random import Random
 from typing import ClassVar, Final, Protocol, TypeAlias
 from unittest import SkipTest
@@ -16,7 +17,8 @@ from wizard_actors.client import ResilientClient
 from wizard_actors.config import ModelConfig, RetryConfig, SimulatedConfig, TimeoutsConfig, WizardConfig
 from wizard_actors.errors import WizardError
 from wizard_actors.providers.base import Answer, Call, Provider
-from wizard_actors.types import Finished, ModelEvent, Prompt, TextDelta
+from wizard_actors.streaming import Assembly
+from wizard_actors.types import Finished, LimitHeaders, ModelEvent, Prompt, TextDelta
 
 __all__ = [
     "BREAKS",
@@ -27,9 +29,11 @@ __all__ = [
     "REFUSALS",
     "SPARE",
     "SWALLOWED",
+    "WORDS",
     "Act",
     "Bench",
     "Trial",
+    "another",
     "cancel",
     "client_of",
     "finished",
@@ -37,6 +41,7 @@ __all__ = [
     "promised",
     "quick",
     "read_all",
+    "step",
     "text",
     "whole",
 ]
@@ -50,9 +55,14 @@ QUICK: Final = 0.25
 LONGEST: Final = 300.0
 """Seconds after which a test gives up: something waits for ever."""
 
-MOST_READS: Final = 1000
+MOST_READS: Final = 10_000
+"""Reads after which an answer counts as one without end."""
+
 CALL: Final = Call(Prompt("Why?"), "contract-1")
 SPARE: Final = "The spare model answers."
+WORDS: Final = "because \N{LATIN SMALL LETTER E WITH ACUTE} \N{MAGE}."
+"""What the answers of an upstream that can say anything end with: characters of one, two and four bytes in UTF-8."""
+
 SWALLOWED: Final = "the call went on though its caller was cancelled: never catch trio.Cancelled without raising it on"
 
 
@@ -64,6 +74,10 @@ class Act(StrEnum):
     SLOW = "slow"
     """It sends the head at once, then the whole answer in small pieces, each after `PACE` seconds. A piece may hold
     half an event, or nothing that is one."""
+    JOINED = "joined"
+    """It sends the whole answer at once, in a single piece."""
+    TORN = "torn"
+    """It sends the whole answer at once, torn into the smallest pieces there are, characters torn apart as well."""
     CUT = "cut"
     """It begins the answer, then the connection breaks."""
     ENDS_EARLY = "ends_early"
@@ -98,6 +112,9 @@ class Bench(Protocol):
     @property
     def held(self) -> int:
         """How many exchanges upstream still holds: begun, and neither at their end nor closed by the client."""
+
+    def asked(self, number: int) -> str | None:
+        """Return what request `number` said when it reached upstream, from 0; None where upstream cannot tell."""
 
     def text(self, number: int) -> str:
         """Return what the whole answer to call `number` says, from 0 in the order in which the calls are opened."""
@@ -185,15 +202,37 @@ def promised(kept: bool, promise: str) -> None:
         raise AssertionError(promise)
 
 
-async def read_all(answer: Answer) -> list[ModelEvent]:
-    """Read to the end."""
-    events: list[ModelEvent] = []
-    for _ in range(MOST_READS):
-        got = await answer.read()
+async def step(answer: Answer) -> Sequence[ModelEvent] | None:
+    """Read once, and look at what is returned."""
+    events = await answer.read()
+    if events is not None:
+        try:
+            Assembly().extend(events)
+        except TypeError as error:
+            raise AssertionError(f"what read() returned is a bug to a client: {error}") from error
+    return events
+
+
+def another(reads: int) -> bool:
+    """Return True, or fail where an answer has no end after so many `reads`."""
+    promised(
+        reads < MOST_READS,
+        f"after {MOST_READS} reads the answer has no end: read() returns None at the body's end, however early it "
+        "comes, and waits wherever it has nothing to return",
+    )
+    return True
+
+
+async def read_all(answer: Answer, into: list[ModelEvent] | None = None) -> list[ModelEvent]:
+    """Read to the end, into a list that the caller may have: it holds what came before an error."""
+    events = [] if into is None else into
+    for reads in count():
+        another(reads)
+        got = await step(answer)
         if got is None:
-            return events
+            break
         events.extend(got)
-    raise AssertionError(f"after {MOST_READS} reads the answer has no end: read() returns None at the body's end")
+    return events
 
 
 async def whole(bench: Bench) -> list[ModelEvent]:
@@ -207,11 +246,7 @@ async def outcome(bench: Bench) -> tuple[list[ModelEvent], WizardError | None]:
     events: list[ModelEvent] = []
     try:
         async with bench.provider.open(CALL) as answer:
-            for _ in range(MOST_READS):
-                got = await answer.read()
-                if got is None:
-                    break
-                events.extend(got)
+            await read_all(answer, events)
     except WizardError as error:
         return events, error
     return events, None
@@ -256,7 +291,45 @@ def client_of(bench: Bench) -> AbstractAsyncContextManager[ResilientClient]:
     yours = ModelConfig(name="yours", provider="custom", timeouts=timeouts, retry=RetryConfig(max_attempts=1))
     spare = ModelConfig(name="spare", provider="simulated", simulated=SimulatedConfig(answer=SPARE))
     config = WizardConfig(models=[yours, spare])
-    return ResilientClient.open(config, rng=Random(1), providers={"yours": bench.provider})
+    return ResilientClient.open(config, rng=Random(1), providers={"yours": _Ending(bench.provider)})
+
+
+class _Ending:
+    """The provider, and an end to answers that have none: under a virtual clock no deadline would pass meanwhile."""
+
+    def __init__(self, inner: Provider) -> None:
+        self._inner = inner
+
+    @property
+    def streams(self) -> bool:
+        return self._inner.streams
+
+    @asynccontextmanager
+    async def open(self, call: Call) -> AsyncIterator[Answer]:
+        async with self._inner.open(call) as answer:
+            yield _EndingAnswer(answer)
+
+
+class _EndingAnswer:
+    def __init__(self, inner: Answer) -> None:
+        self._inner = inner
+        self._reads = 0
+
+    @property
+    def limits(self) -> LimitHeaders | None:
+        return self._inner.limits
+
+    @property
+    def upstream_model(self) -> str | None:
+        return self._inner.upstream_model
+
+    @property
+    def upstream_id(self) -> str | None:
+        return self._inner.upstream_id
+
+    async def read(self) -> Sequence[ModelEvent] | None:
+        self._reads += another(self._reads)
+        return await self._inner.read()
 
 
 # -- what is left ----------------------------------------------------------------------------------------

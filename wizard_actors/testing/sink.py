@@ -13,9 +13,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
 from random import Random
+from statistics import fmean
 from types import NoneType, UnionType
 from typing import ClassVar, Final, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -40,7 +42,7 @@ from wizard_actors.types import Prompt
 
 __all__ = ["SinkContract", "event_kinds", "event_samples"]
 
-ROUNDS: Final = 20
+ROUNDS: Final = 3
 CANARY: Final = "canary"
 REQUESTS: Final = 300
 AT_ONCE: Final = 20
@@ -72,8 +74,9 @@ class SinkContract:
     """The promises of a sink. `make` has to be filled in; `series` where the sink can tell them, `close` where it holds
     something.
 
-    `seconds_an_event` is how long one event may take on the average: every request waits for it, at each of its events,
-    and a hundredth of it is usual. `series_at_most` bounds what an outage makes of series.
+    `seconds_an_event` is how long one event may take, on the average over all kinds, and over each kind without the
+    slowest tenth of its events: every request waits for it, at each of its events, and a hundredth of it is usual.
+    `series_at_most` bounds what an outage makes of series.
     """
 
     seconds_an_event: ClassVar[float] = 0.001
@@ -118,12 +121,13 @@ class SinkContract:
         stop = events.listen(self.make(events))
         try:
             for kind in event_kinds():
-                events.tell(next(event_samples(kind)))
-                if events.from_within:
-                    raise AssertionError(
-                        f"told of {kind.__name__}, the sink published {events.from_within}: a listener must not "
-                        "publish; let a task of its own do that, which reads a subscription"
-                    )
+                for event in event_samples(kind):
+                    events.tell(event)
+                    if events.from_within:
+                        raise AssertionError(
+                            f"told of {event!r}, the sink published {events.from_within}: a listener must not publish; "
+                            "let a task of its own do that, which reads a subscription"
+                        )
         finally:
             stop()
             self.close()
@@ -131,17 +135,20 @@ class SinkContract:
     def test_it_is_quick(self) -> None:
         """It does not block: no network that waits, no file, no sleep."""
         callback = self.make(EventStream())
-        told = [next(event_samples(kind)) for kind in event_kinds()] * ROUNDS
+        everything: list[float] = []
         try:
-            began = time.perf_counter()
-            for event in told:
-                _call(callback, event)
-            each = (time.perf_counter() - began) / len(told)
+            for kind in event_kinds():
+                took = sorted(_seconds(callback, event) for event in event_samples(kind) for _ in range(ROUNDS))
+                self._quick(took[: len(took) - len(took) // 10], f"an event {kind.__name__}")
+                everything += took
         finally:
             self.close()
-        if each > self.seconds_an_event:
+        self._quick(everything, "an event")
+
+    def _quick(self, took: list[float], what: str) -> None:
+        if (each := fmean(took)) > self.seconds_an_event:
             raise AssertionError(
-                f"an event took {each * 1e3:.2f} ms, more than {self.seconds_an_event * 1e3:g} ms: every request waits "
+                f"{what} took {each * 1e3:.2f} ms, more than {self.seconds_an_event * 1e3:g} ms: every request waits "
                 "for the sink; put what is slow into a bounded queue for a thread, or read a subscription in a task"
             )
 
@@ -202,6 +209,14 @@ def _call(callback: Callable[[Event], None], event: Event) -> None:
         raise AssertionError(
             f"the sink raised {error!r} on {event!r}: it has to take every event, and to pass over what is not for it"
         ) from error
+
+
+def _seconds(callback: Callable[[Event], None], event: Event) -> float:
+    """Return how long the sink took for an event, whether it raised or not: that is another promise."""
+    began = time.perf_counter()
+    with suppress(Exception):
+        callback(event)
+    return time.perf_counter() - began
 
 
 @frozen

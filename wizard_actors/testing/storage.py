@@ -8,7 +8,7 @@ unittest.
             return Vault.open(folder / "vault.db")
 
 Each test opens storages of its own. The clock is the real one, for a storage may use threads; the times of the sessions
-are made up. One test needs Hypothesis to be installed.
+are made up. One test needs Hypothesis, which the extra `testing` installs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _with_hypothesis() -> Callable[[StorageBench, int], None]:
             raise
         raise ModuleNotFoundError(
             "this test compares the storage with a dict by means of Hypothesis, which is not installed: "
-            "`pip install hypothesis`",
+            "`pip install 'wizard-actors[testing]'`",
             name=error.name,
         ) from error
     check: Callable[[StorageBench, int], None] = model.check_against_a_dict

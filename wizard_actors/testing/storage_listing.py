@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 import trio
 from attrs import evolve
 
 from wizard_actors.errors import SessionConflictError
-from wizard_actors.session_record import SessionRecord, SessionSummary
+from wizard_actors.session_record import SessionRecord, SessionState, SessionSummary
 from wizard_actors.storage.base import MAX_PAGE, SessionStorage, newest_first
 from wizard_actors.testing.storage_bench import NOON, StorageBench, born, keeps, later, raises
 from wizard_actors.testing.storage_saving import ALIKE
@@ -73,11 +73,30 @@ class ListingPromises(StorageBench):
                 await storage.save(record)
                 found = list(await storage.list())
                 keeps(found == [record.summary], f"saved was {record.summary}, listed {found}")
-                record = later(record)
+                record = later(record, at=record.used_at + 1 / 3)
             touched = evolve(record, used_at=NOON - 60)
             await storage.save(touched)
             keeps(
                 list(await storage.list()) == [touched.summary], "a list does not show when the session was used last"
+            )
+
+        self.in_storage(scenario)
+
+    def test_sessions_of_every_state_are_listed_and_removed(self) -> None:
+        """Created, active, closed or expired: a storage keeps them all, and does not judge."""
+
+        async def scenario(storage: SessionStorage) -> None:
+            records = [evolve(born(state.value, NOON + at), state=state) for at, state in enumerate(SessionState)]
+            for record in records:
+                await storage.save(record)
+                keeps(await storage.load(record.id) == record, f"a session that is {record.state} was not loaded")
+            found = list(await storage.list())
+            wanted = [record.summary for record in reversed(records)]
+            keeps(found == wanted, f"a list has sessions of every state: {wanted}, and not {found}")
+            removed = await storage.purge(limit=10, used_before=NOON + 60)
+            keeps(
+                sorted(removed) == sorted(SessionState),
+                f"old sessions are removed whatever their state; of the four states removed were {sorted(removed)}",
             )
 
         self.in_storage(scenario)
@@ -129,11 +148,12 @@ class ListingPromises(StorageBench):
         self.in_storage(scenario)
 
     def test_pages_have_bounds(self) -> None:
-        """A limit below 1 or above 1,000 is a ValueError, for lists and for the removal of old sessions."""
+        """A limit that is no whole number of 1 to 1,000 is a ValueError, for lists and for the removal of old ones."""
+        limits: list[Any] = [0, -1, MAX_PAGE + 1, 2.5, True, "5"]
 
         async def scenario(storage: SessionStorage) -> None:
-            for limit in (0, -1, MAX_PAGE + 1):
-                told = f"a limit of {limit} has to be a ValueError: call `check_limit`"
+            for limit in limits:
+                told = f"a limit of {limit!r} has to be a ValueError: call `check_limit`"
                 await raises(ValueError, storage.list(limit=limit), told)
                 await raises(ValueError, storage.purge(limit=limit, used_before=NOON), told)
 
@@ -163,6 +183,11 @@ class ListingPromises(StorageBench):
                 storage.save(later(born("edge", NOON + 5))),
                 "the next version of a session that was removed has to be a conflict",
             )
+            await storage.save(born("early", -9.0))
+            removed = await storage.purge(limit=10)
+            keeps(list(removed) == [], f"without an instant nothing is to be removed, but {removed} were")
+            removed = await storage.purge(limit=10, used_before=0, created_before=-99)
+            keeps(list(removed) == ["early"], f"0 is an instant like others: `early` was used before; not {removed}")
 
         self.in_storage(scenario)
 
@@ -190,9 +215,10 @@ class ListingPromises(StorageBench):
         async def scenario(storage: SessionStorage) -> None:
             for age in range(8):
                 await storage.save(born(f"s{age}", NOON, used_at=NOON + age))
-            busy = frozenset({"s0", "s1", "s2", "s3", "unheard of"})
+            busy = ["s0", "s1", "s2", "s3", "unheard of"]
             removed = await storage.purge(limit=3, used_before=NOON + 100, busy=busy)
-            keeps(not busy.intersection(removed), f"{sorted(busy.intersection(removed))} were removed though busy")
+            spoiled = sorted({*busy} & {*removed})
+            keeps(not spoiled, f"{spoiled} were removed though busy")
             keeps(
                 sorted(removed) == ["s4", "s5", "s6"],
                 f"the busy ones must not count towards the limit: removed should be s4, s5, s6, and are {removed}; "
@@ -200,6 +226,14 @@ class ListingPromises(StorageBench):
             )
             for age in range(4):
                 keeps(await storage.load(f"s{age}") is not None, f"s{age} was removed though busy")
+            await raises(
+                TypeError,
+                storage.purge(limit=3, used_before=NOON + 100, busy="s1"),
+                "a text as `busy` has to be a TypeError, for its letters are not the ids: call `check_busy`",
+            )
+            for kind in (tuple, frozenset, dict.fromkeys):
+                removed = await storage.purge(limit=10, used_before=NOON + 2, busy=kind(busy))
+                keeps(list(removed) == [], f"`busy` may be any collection of ids; {removed} were removed though busy")
 
         self.in_storage(scenario)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Final
 from unittest import SkipTest
@@ -10,7 +12,7 @@ from attrs import evolve
 
 from wizard_actors.errors import SerializationError, SessionConflictError, StorageError
 from wizard_actors.session_record import MAX_ID, SessionRecord, TurnRecord
-from wizard_actors.storage.base import SessionStorage
+from wizard_actors.storage.base import SessionStorage, newest_first
 from wizard_actors.testing.storage_bench import NOON, StorageBench, born, everything, keeps, later, raises
 from wizard_actors.types import Image, Message, Role
 
@@ -42,6 +44,9 @@ HOSTILE: Final = (
 
 ALIKE: Final = ("a", "A", "a ", " a", "a.", "\u00e9", "e\u0301", "\u00df", "ss", "\uff41", "1", "01", "1.0", "a_", "a%")
 """Names that some file system, collation or pattern takes for one another."""
+
+ODD_TIMES: Final = (-1e12, -(2.0**31) - 1, -1.5, -0.125, 1 / 3, 1e-6, NOON + 1 / 3, NOON + 1e-6, 2.0**32 + 0.1, 2.0**52)
+"""Times before 1970, after 2096, after the last year of a date, and between two milliseconds."""
 
 UNHEARD_OF: Final = ("", "\x00", "a\nb", "\ud800", "x" * 100_000, "../" * 2_000)
 """Names that no session can have."""
@@ -85,22 +90,21 @@ class SavingPromises(StorageBench):
 
         self.in_storage(scenario)
 
-    def test_nobody_outside_keeps_a_hold(self) -> None:
-        """Who changes a record's context after the save, or in what was loaded, changes nothing that is stored."""
+    def test_any_time_is_kept(self) -> None:
+        """Times long ago, far ahead and between two milliseconds are saved, loaded and listed to the last digit."""
 
         async def scenario(storage: SessionStorage) -> None:
-            saved = SessionRecord("alice", created_at=NOON, context={"list": [1]})
-            await storage.save(saved)
-            for record in (saved, await storage.load("alice")):
-                held = record.context["list"] if record is not None else None
-                keeps(isinstance(held, list), "what was loaded has another context than what was saved")
-                if isinstance(held, list):
-                    held.append("changed outside")
-            loaded = await storage.load("alice")
-            keeps(
-                loaded is not None and loaded.context == {"list": [1]},
-                "a change of a record outside reached what is stored: keep `encode_session(record)`, not the record",
-            )
+            records = [
+                born(f"s{index}", at, used_at=used)
+                for index, (at, used) in enumerate(itertools.pairwise(sorted((*ODD_TIMES, 0.0, NOON))))
+            ]
+            for record in records:
+                await storage.save(record)
+                loaded = await storage.load(record.id)
+                keeps(loaded == record, f"the times of {record.summary} came back as those of {loaded}")
+            found = list(await storage.list(limit=100))
+            wanted = sorted((record.summary for record in records), key=newest_first)
+            keeps(found == wanted, f"times are floats, and a list shows them as they are: {wanted}, and not {found}")
 
         self.in_storage(scenario)
 
@@ -145,6 +149,12 @@ class SavingPromises(StorageBench):
                 "the version before it, in one step with the comparison (see `check_replaces`)",
             )
             keeps("'alice'" in str(error), f"a conflict has to name the session; this one says: {error}")
+            told = [getattr(error, name, None) for name in ("session", "version", "stored")]
+            keeps(
+                told == ["alice", 2, 2],
+                "a conflict has to carry the session, the version that was to be saved and the one that is stored, "
+                f"here alice, 2 and 2; this one has {told}: call `check_replaces`",
+            )
             keeps(await storage.load("alice") == first, "a save that was refused changed what is stored")
 
         self.in_storage(scenario)
@@ -154,6 +164,7 @@ class SavingPromises(StorageBench):
         versions = [born("alice")]
         while len(versions) < 6:
             versions.append(later(versions[-1], f"turn {len(versions)}"))
+        versions.append(evolve(versions[-1], version=2**40))
 
         async def scenario(storage: SessionStorage) -> None:
             for stored in (None, *versions[:4]):
@@ -268,7 +279,9 @@ class SavingPromises(StorageBench):
     # -- opened and closed
 
     def test_a_closed_storage_says_so(self) -> None:
-        """A call after the storage's block is a StorageError, neither a hang nor another error."""
+        """A call after the storage's block is a StorageError that names backend and session, neither a hang nor another
+        error.
+        """
         kept: list[SessionStorage] = []
 
         async def scenario(storage: SessionStorage) -> None:
@@ -276,12 +289,12 @@ class SavingPromises(StorageBench):
             kept.append(storage)
 
         async def after(_other: SessionStorage) -> None:
-            told = "a storage that was closed was used, and did not raise StorageError"
-            await raises(StorageError, kept[0].load("alice"), told)
-            await raises(StorageError, kept[0].save(later(born("alice"))), told)
-            await raises(StorageError, kept[0].delete("alice"), told)
-            await raises(StorageError, kept[0].list(), told)
-            await raises(StorageError, kept[0].purge(limit=1, used_before=0), told)
+            for name in ("alice", "bob"):
+                await _tells_of(name, kept[0].load(name))
+                await _tells_of(name, kept[0].save(later(born(name))))
+                await _tells_of(name, kept[0].delete(name))
+            await _tells_of(None, kept[0].list())
+            await _tells_of(None, kept[0].purge(limit=1, used_before=0))
 
         self.in_storage(scenario)
         self.in_storage(after)
@@ -347,6 +360,17 @@ class SavingPromises(StorageBench):
             self.reopened(folder, _damage_one)
             self.damage(folder, "the damaged one")
             self.reopened(folder, _damaged_is_told)
+
+
+async def _tells_of(session: str | None, call: Awaitable[object]) -> None:
+    """Make a call of a closed storage, and look at its error; `session` is the one that it has to name."""
+    error = await raises(StorageError, call, "a storage that was closed was used, and did not raise StorageError")
+    backend, named = getattr(error, "backend", None), getattr(error, "session", None)
+    keeps(
+        bool(backend) and named == session and (session is None or repr(session) in str(error)),
+        f"an error of a storage names its backend, and the session {session!r} where it is about one; this one has the "
+        f"backend {backend!r} and the session {named!r}, and says: {error}; make it with `storage_error`",
+    )
 
 
 async def _damage_one(storage: SessionStorage) -> None:

@@ -14,11 +14,11 @@ each known well, badly, by extremes or not at all.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from copy import deepcopy
 from random import Random
+from statistics import median
 from typing import ClassVar, Final
 from unittest import SkipTest
 
@@ -99,7 +99,7 @@ class StrategyContract:
     def test_it_bears_one_model_and_many(self) -> None:
         """A chain has any length, and models that it has never heard of."""
         strategy = self.make()
-        strangers = [Candidate(f"stranger-{index}") for index in range(MANY)]
+        strangers = [Candidate(f"stranger-{place}", place=place) for place in range(MANY)]
         for model in (*self._route(), *strangers[:1]):
             self._order(strategy, Planning(models=(model,), now=NOW, rng=Random(0)))
         self._order(strategy, Planning(models=tuple(strangers), now=NOW, rng=Random(0)))
@@ -123,7 +123,7 @@ class StrategyContract:
                 self._order(strategy, Planning(models=models, input_tokens=10**9, now=NOW, rng=Random(index)))
 
     def test_it_changes_nothing_of_what_it_is_given(self) -> None:
-        """What it is given belongs to all requests; of `rng` it draws, and does not seed it."""
+        """What it is given belongs to all requests; of `rng` it draws, and neither seeds nor sets it."""
         strategy = self.make()
         for seed in range(self.seeds):
             rng = _Draws(seed)
@@ -132,7 +132,8 @@ class StrategyContract:
             self._order(strategy, planning)
             assert planning == before, f"planning {seed}: order() changed what it was given; it may only read it"
             assert not rng.seeded, (
-                f"planning {seed}: order() seeded `planning.rng`, from which the whole client draws; draw from it only"
+                f"planning {seed}: order() seeded `planning.rng`, or set its state, though the whole client draws from "
+                "it; draw from it only"
             )
 
     def test_equal_seeds_order_equally(self) -> None:
@@ -142,24 +143,26 @@ class StrategyContract:
             order, again = (self._order(strategy, self._planning(seed)) for strategy in (first, second))
             assert order == again, (
                 f"planning {seed}: two strategies of one kind, which met the same, answered {list(order)} and "
-                f"{list(again)}; draw from `planning.rng` alone, order nothing by a set or by `id`, and let `make` "
-                "return a strategy with a clock that stands still"
+                f"{list(again)}; draw from `planning.rng` alone, order nothing by `id`, and let `make` return a "
+                "strategy with a clock that stands still"
             )
 
     def test_it_is_quick(self) -> None:
-        """The best of some orders of many models takes no longer than `order_within`."""
-        strategy, best = self.make(), math.inf
-        known = ModelStats(attempts=WINDOW, successes=50.0, failures=5.0, waits=(Wait(0.5),) * WINDOW, at=NOW)
-        models = tuple(Candidate(f"model-{place}", place=place, stats=known) for place in range(MANY))
+        """Half of some orders of many models, about which something new is known each time, take no longer than
+        `order_within`.
+        """
+        strategy, took = self.make(), list[float]()
+        known = ModelStats(attempts=WINDOW, successes=50.0, failures=5.0, waits=(Wait(0.5),) * WINDOW)
         for seed in range(TIMED):
-            planning = Planning(models=models, now=NOW, rng=Random(seed))
+            stats = evolve(known, successes=50.0 + seed, at=NOW + seed)
+            models = tuple(Candidate(f"model-{place}", place=place, stats=stats) for place in range(MANY))
+            planning = Planning(models=models, now=NOW + seed, rng=Random(seed))
             began = time.perf_counter()
             strategy.order(planning)
-            best = min(best, time.perf_counter() - began)
-            if best <= self.order_within:
-                return
-        raise AssertionError(
-            f"order() of {MANY} models takes {best * 1e3:.1f} ms at best, more than {self.order_within * 1e3:g} ms: "
+            took.append(time.perf_counter() - began)
+        half = median(took)
+        assert half <= self.order_within, (
+            f"order() of {MANY} models mostly takes {half * 1e3:.1f} ms, more than {self.order_within * 1e3:g} ms: "
             "every request waits for it; compute elsewhere what takes long, or set `order_within`"
         )
 
@@ -199,7 +202,8 @@ class StrategyContract:
 
     def _order(self, strategy: RoutingStrategy, planning: Planning) -> tuple[str, ...]:
         """Return the order; what it must not do fails the test."""
-        offered = ", ".join(model.name for model in planning.models)
+        names = [model.name for model in planning.models]
+        offered = ", ".join(names)
         try:
             answer: object = strategy.order(planning)
         except Exception as error:
@@ -208,8 +212,8 @@ class StrategyContract:
                 "chain's order in its place: return some order for whatever is known of the models"
             ) from error
         try:
-            return checked_order(answer, planning)
-        except (TypeError, ValueError) as error:
+            return checked_order(answer, names)
+        except Exception as error:
             raise AssertionError(
                 f"asked to order {offered}: {error}; a client would take the chain's order in its place"
             ) from error
@@ -248,7 +252,7 @@ class StrategyContract:
 
 
 class _Draws(Random):
-    """A generator that notices whether anybody has seeded it."""
+    """A generator that notices whether anybody has seeded it, or put another state into it."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
@@ -257,6 +261,10 @@ class _Draws(Random):
     def seed(self, a: object = None, version: int = 2) -> None:
         self.seeded = True
         super().seed(repr(a), version)  # any seed will do, and a text is one for all versions
+
+    def setstate(self, state: tuple[object, ...]) -> None:
+        self.seeded = True
+        super().setstate(state)
 
 
 def _stats(rng: Random) -> ModelStats:
