@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterat
 from functools import partial
 from random import Random
 from types import TracebackType
-from typing import Literal, NoReturn, ParamSpec, Self, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Literal, NoReturn, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
 from wizard_actors.ask_options import AskOptions, delivery_of
 from wizard_actors.cache import CacheState
@@ -91,12 +91,14 @@ class BlockingClient:
         """
         self._host.close()
 
-    async def __aenter__(self) -> NoReturn:
-        self.close()
-        raise TypeError("a BlockingClient's block is a plain one: with BlockingClient.open(...) as client")
+    if not TYPE_CHECKING:  # where types are checked, it has none of these
 
-    async def __aexit__(self, *error: object) -> None:
-        """Never: it is not entered."""
+        async def __aenter__(self) -> NoReturn:
+            self.close()
+            raise TypeError("a BlockingClient's block is a plain one: with BlockingClient.open(...) as client")
+
+        async def __aexit__(self, *error: object) -> None:
+            """Never: it is not entered."""
 
     def __enter__(self) -> Self:
         return self
