@@ -24,6 +24,7 @@ from tests.kernel_actors import (
     collect,
     crash,
     crash_with,
+    lanes_of,
     quiet,
     tree,
 )
@@ -54,21 +55,61 @@ async def test_an_ask_without_a_handler_is_a_reply_and_no_crash(autojump_clock: 
         assert supervisor.tree().children[0].restarts == 0
 
 
-async def test_a_told_message_without_a_handler_is_a_crash_that_says_so(autojump_clock: Clock) -> None:
-    """Nobody waits for it, so only a crash can tell of the bug."""
+async def test_a_told_message_without_a_handler_is_dropped_and_counted(autojump_clock: Clock) -> None:
+    """The mistake is the sender's: the actor goes on, however often it is made, and hears what comes behind."""
     async with tree(ChildSpec("a", clerk("a"))) as supervisor:
-        supervisor.ref("a", ClerkView).tell(TellOnly())
+        ref = supervisor.ref("a", ClerkView)
+        for message in (TellOnly(), Told("1"), TellOnly(), TellOnly(), Told("2")):
+            ref.tell(message)
         await quiet()
-        assert supervisor.tree().children[0].error == "TypeError: wizard/a has no handler for TellOnly"
+        [node] = supervisor.tree().children
+        assert (node.state, node.restarts, node.error) == (State.RUNNING, 0, None)
+        lanes = lanes_of(supervisor)
+        assert (lanes.dropped, lanes.handled) == (3, 2)
+        assert ref.published is not None
+        assert ref.published.heard == ("1", "2")
+
+
+async def test_a_told_message_without_a_handler_is_logged_once_a_class_and_actor(
+    caplog: pytest.LogCaptureFixture, autojump_clock: Clock
+) -> None:
+    """The line names both, and says what to do; over a restart too it is not said again."""
+    async with tree(ChildSpec("a", clerk("a")), ChildSpec("b", clerk("b"))) as supervisor:
+        for _ in range(2):
+            for name in ("a", "b"):
+                supervisor.ref(name, ClerkView).tell(TellOnly())
+            supervisor.ref("a", ClerkView).tell(Unheard())
+            await quiet()
+            supervisor.kill("a", BoomError("planted"))
+            await quiet()
+    said = [record.getMessage() for record in caplog.records if "no handler" in record.getMessage()]
+    dropped = "what it is told of them is dropped, and counted;"
+    assert sorted(said) == [
+        f"wizard/a has no handler for TellOnly: {dropped} mark a method @hears(it)",
+        f"wizard/a has no handler for Unheard: {dropped} `await ref.ask(message)` sends an Ask",
+        f"wizard/b has no handler for TellOnly: {dropped} mark a method @hears(it)",
+    ]
 
 
 async def test_told_messages_behind_a_crash_are_heard_by_the_next_incarnation(autojump_clock: Clock) -> None:
     """Only the message in hand is lost: the lane outlives the crash."""
     made: list[Clerk] = []
-    async with tree(ChildSpec("a", clerk("a", None, made))) as supervisor:
+
+    class Touchy(Clerk):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+        @hears(Told)
+        def hear(self, message: Told, now: float) -> None:
+            if message.text == "crash":
+                raise BoomError("planted")
+            super().hear(message, now)
+
+    async with tree(ChildSpec("a", lambda _ledger, _carry: Touchy())) as supervisor:
         ref = supervisor.ref("a", ClerkView)
-        for message in (Told("1"), TellOnly(), Told("2"), Told("3")):
-            ref.tell(message)
+        for text in ("1", "crash", "2", "3"):
+            ref.tell(Told(text))
         await quiet()
         assert [actor.heard for actor in made] == [["1"], ["2", "3"]]
 

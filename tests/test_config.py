@@ -562,6 +562,16 @@ def test_a_configuration_is_copied_and_pickled(options: dict[str, object]) -> No
                 copied.models[0].options["x"] = 1  # type: ignore[index]  # the mistake
 
 
+def test_an_environment_that_was_passed_is_not_pickled() -> None:
+    """The keys in it do not leave the process by accident; a copy of the configuration still finds them."""
+    text = '[[models]]\nname = "a"\nprovider = "openai"\napi_key_env = "KEY"\n'
+    config = WizardConfig.from_toml(text, env={"KEY": CANARY})
+
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(config)
+    assert copy.deepcopy(config).models[0].api_key() == Secret(CANARY)
+
+
 def test_tables_of_a_model_cannot_be_changed() -> None:
     """Neither by who gave them nor by who got them, at no depth; they are equal to what was given."""
     given: dict[str, Any] = {"voice": "calm", "tags": ["a", {"b": 1}]}

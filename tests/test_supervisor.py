@@ -108,11 +108,19 @@ async def test_nothing_is_left_behind(autojump_clock: Clock) -> None:
 # -- names
 
 
-@pytest.mark.parametrize("name", ["a", "", "x/y"], ids=["taken", "empty", "with a slash"])
+@pytest.mark.parametrize("name", ["", "x/y"], ids=["empty", "with a slash"])
 def test_a_name_that_cannot_be_a_path_is_refused(name: str) -> None:
-    """The message says where, and what a name has to be."""
-    with pytest.raises(ValueError, match=r"wizard cannot have a child named .*: names are unique, without '/'"):
-        tree(ChildSpec("a", clerk("a")), ChildSpec(name, clerk(name)))
+    """The message says of what, and what a name has to be; of an actor, a group, a whole tree."""
+    with pytest.raises(ValueError, match=r"a ChildSpec cannot be named .*: a name is not empty, and without '/'"):
+        ChildSpec(name, clerk(name))
+    with pytest.raises(ValueError, match=r"a GroupSpec cannot be named .*: a name is not empty, and without '/'"):
+        GroupSpec(name)
+
+
+def test_a_name_that_is_there_twice_is_refused() -> None:
+    """The message names the group and the name."""
+    with pytest.raises(ValueError, match="GroupSpec 'wizard' has two children named 'a'"):
+        tree(ChildSpec("a", clerk("a")), GroupSpec("a"))
 
 
 @pytest.mark.parametrize("path", ["nobody", "inner", "inner/nobody", "a/b", "", "nowhere/a"])

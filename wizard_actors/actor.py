@@ -23,21 +23,25 @@ actor: it outlives crashes, and so do the messages in it and every `ActorRef`. S
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
-from inspect import iscoroutinefunction
+from contextlib import suppress
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
+from threading import get_ident
 from types import MappingProxyType
-from typing import ClassVar, Generic, TypeAlias, TypeVar
+from typing import ClassVar, Final, Generic, TypeAlias, TypeVar
 
 import trio
 
 from wizard_actors.errors import ActorError, DeadlineExceededError, MailboxFullError
-from wizard_actors.mailbox import Ask, Ledger, Mailbox, Notice, Reply, Return, Waiter
+from wizard_actors.mailbox import ASK_THERE, Ask, Ledger, Mailbox, Notice, Reply, Return, Waiter
 
 __all__ = [
     "Actor",
     "ActorRef",
     "Ask",
+    "Home",
     "Ledger",
     "Notice",
     "Reply",
@@ -49,6 +53,8 @@ __all__ = [
     "takes_back",
 ]
 
+log = logging.getLogger("wizard_actors.supervisor")
+
 A_co = TypeVar("A_co", covariant=True)
 G = TypeVar("G")
 M = TypeVar("M")
@@ -57,6 +63,7 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 
+Handler: TypeAlias = Callable[..., object]
 AskHandler: TypeAlias = "Callable[[S, A_co, Reply[R], float], None]"
 
 
@@ -64,6 +71,9 @@ class handles(Generic[A_co]):  # noqa: N801 - reads as the decorator that it is
     """Mark a method `(self, message, reply, now)` as the handler of one class of `Ask`."""
 
     def __init__(self, message: type[A_co]) -> None:
+        _check_class("handles", message)
+        if not issubclass(message, Ask):
+            raise TypeError(f"@handles({message.__name__}): {message.__name__} is no Ask; what is told takes @hears")
         self._message = message
 
     def __call__(self: handles[Ask[R]], method: AskHandler[S, A_co, R]) -> AskHandler[S, A_co, R]:
@@ -75,6 +85,9 @@ class takes_back(Generic[A_co]):  # noqa: N801 - reads as the decorator that it 
     """Mark a method `(self, grant, message, now)` as the handler of one class of `Return` or `Notice`."""
 
     def __init__(self, message: type[A_co]) -> None:
+        _check_class("takes_back", message)
+        if not issubclass(message, Return | Notice):
+            raise TypeError(f"@takes_back({message.__name__}): {message.__name__} is neither a Return nor a Notice")
         self._message = message
 
     def __call__(
@@ -88,6 +101,10 @@ class hears(Generic[M]):  # noqa: N801 - reads as the decorator that it is
     """Mark a method `(self, message, now)` as the handler of one class of told messages."""
 
     def __init__(self, message: type[M]) -> None:
+        _check_class("hears", message)
+        if issubclass(message, Ask | Return | Notice):
+            name, right = message.__name__, "handles" if issubclass(message, Ask) else "takes_back"
+            raise TypeError(f"@hears({name}): {name} is no told message; its handler takes @{right}")
         self._message = message
 
     def __call__(self, method: Callable[[S, M, float], None]) -> Callable[[S, M, float], None]:
@@ -98,10 +115,37 @@ class hears(Generic[M]):  # noqa: N801 - reads as the decorator that it is
 F = TypeVar("F", bound=Callable[..., None])
 
 
+PARAMETERS: Final = {
+    "asks": ("self", "message", "reply", "now"),
+    "returns": ("self", "grant", "message", "now"),
+    "tells": ("self", "message", "now"),
+}
+"""What the handlers of each lane are called with."""
+
+
+def _check_class(decorator: str, message: object) -> None:
+    if isinstance(message, type):
+        return
+    if function := getattr(message, "__qualname__", None):
+        raise TypeError(f"@{decorator} above {function} names no message: write @{decorator}(ClassOfMessages)")
+    raise TypeError(f"@{decorator} takes the class of the messages, not {message!r}")
+
+
 def _mark(method: F, lane: str, message: type) -> F:
-    if iscoroutinefunction(method):
+    name = getattr(method, "__qualname__", repr(method))
+    if iscoroutinefunction(method) or isasyncgenfunction(method):
+        raise TypeError(f"{name} is async: a handler never waits; it answers at once, or keeps its reply")
+    if isgeneratorfunction(method):
+        raise TypeError(f"{name} is a generator: a handler is called, and done when it returns; take out the `yield`")
+    try:
+        signature(method).bind(*PARAMETERS[lane])
+    except TypeError:
+        taken = ", ".join(PARAMETERS[lane])
+        raise TypeError(f"{name} cannot be called as a handler of {message.__name__}: it takes ({taken})") from None
+    if "_handles" in vars(method):
+        other = vars(method)["_handles"][1].__name__
         raise TypeError(
-            f"{method.__qualname__} is async: a handler never waits; it answers at once, or keeps its reply"
+            f"{name} handles {other} and {message.__name__}: each class of messages has a method of its own"
         )
     method.__dict__["_handles"] = (lane, message)
     return method
@@ -120,10 +164,16 @@ class Actor:
         super().__init_subclass__()
         found: dict[str, dict[type, str]] = {lane: {} for lane in ("asks", "returns", "tells")}
         for base in reversed(cls.__mro__):
+            own: dict[type, str] = {}
             for name, value in vars(base).items():
                 if mark := getattr(value, "_handles", None):
                     lane, message = mark
-                    found[lane][message] = name
+                    if message in own:
+                        both = f"`{own[message]}` and `{name}`"
+                        raise TypeError(
+                            f"{base.__qualname__} has two handlers for {message.__name__}, {both}: keep one"
+                        )
+                    found[lane][message] = own[message] = name
         cls._handlers = MappingProxyType(found)
 
     async def start(self) -> None:
@@ -164,16 +214,63 @@ class Actor:
         return None
 
 
+class Home:
+    """The Trio run in which a tree lives, for callers anywhere; unknown until the tree starts.
+
+    `thread` identifies its thread, None while it is unknown.
+    """
+
+    __slots__ = ("_clock", "_token", "thread")
+
+    def __init__(self) -> None:
+        self.thread: int | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._clock: trio.abc.Clock | None = None
+
+    def settle(self) -> None:
+        """Be this Trio run from now on."""
+        self._token, self._clock = trio.lowlevel.current_trio_token(), trio.lowlevel.current_clock()
+        self.thread = get_ident()
+
+    @property
+    def here(self) -> bool:
+        """Whether the caller is in the run, or the run is unknown yet."""
+        return self.thread is None or (get_ident() == self.thread and trio.lowlevel.in_trio_task())
+
+    def now(self) -> float:
+        """Return the instant on the run's clock; callable from any thread once the tree has started."""
+        return trio.current_time() if self._clock is None else self._clock.current_time()
+
+    def do(self, function: Callable[..., None], *args: object) -> None:
+        """Call what never waits in the run: at once where the caller is in it, else soon, or not at all where the run
+        is over.
+        """
+        if self._token is None or (get_ident() == self.thread and trio.lowlevel.in_trio_task()):
+            function(*args)
+            return
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(_handed_over, function, args)
+
+
+def _handed_over(function: Callable[..., None], args: tuple[object, ...]) -> None:
+    try:
+        function(*args)
+    except Exception:  # its caller has gone on, and the run must not end by it
+        log.exception("what another thread sent failed: %s", function.__qualname__)
+
+
 class ActorRef(Generic[P_co]):
     """The address of one actor, good for as long as its supervisor lives, over all restarts.
 
-    `P_co` is what the actor publishes as its snapshot.
+    `P_co` is what the actor publishes as its snapshot. `tell`, `give_back`, `notify` and all that is only read work in
+    any thread and event loop; an ask is made in the Trio run of the tree, and raises `UnsupportedError` elsewhere.
     """
 
-    __slots__ = ("_mailbox",)
+    __slots__ = ("_home", "_mailbox")
 
-    def __init__(self, mailbox: Mailbox) -> None:
+    def __init__(self, mailbox: Mailbox, home: Home | None = None) -> None:
         self._mailbox = mailbox
+        self._home = home or Home()
 
     @property
     def path(self) -> str:
@@ -195,6 +292,16 @@ class ActorRef(Generic[P_co]):
         """Whether an ask would be taken: not while the actor waits out a backoff, is DOWN, or is stopped."""
         return self._mailbox.refusal is None
 
+    @property
+    def now(self) -> float:
+        """The instant on the clock of the actor's tree, from any thread."""
+        return self._home.now()
+
+    def check_here(self, instead: str = ASK_THERE) -> None:
+        """Raise what `ask` raises outside of the Trio run of the tree; `instead` says what to do beside a client."""
+        if not self._home.here:
+            raise self._mailbox.elsewhere(instead)
+
     async def ask(self, message: Ask[R], *, deadline: float = math.inf) -> R:
         """Send `message`, wait for room and for the answer, and return it. A checkpoint in every case.
 
@@ -202,16 +309,22 @@ class ActorRef(Generic[P_co]):
         forgotten, and whatever was granted to it is undone. Either the answer arrives or the cancellation, never both.
 
         Raises `ActorCrashedError` where the actor crashed with this ask in hand, or is waiting for its restart;
-        `ActorStoppedError` once its tree is stopping; `DeadlineExceededError`; and whatever the handler answers with.
+        `ActorStoppedError` once its tree is stopping; `DeadlineExceededError`; whatever the handler answers with; and
+        `UnsupportedError` (feature "event loop"), with nothing sent, in another thread or event loop than the tree's.
         """
+        if get_ident() != self._home.thread:  # the mailbox itself refuses who is in that thread, but not in Trio
+            self.check_here()
         if deadline == math.inf:
             return await self._mailbox.ask(message)
+        if not trio.lowlevel.in_trio_task():
+            self.check_here()
         with trio.CancelScope(deadline=deadline):
             return await self._mailbox.ask(message)
         raise DeadlineExceededError(f"{self.path} did not answer {type(message).__name__} in time")
 
     async def ask_nowait(self, message: Ask[R]) -> R:
         """As `ask`, but raise `MailboxFullError` at once where there is no room in the lane."""
+        self.check_here()
         if self._mailbox.full:
             raise MailboxFullError(
                 f"the mailbox of {self.path} is full ({self._mailbox.bound} asks wait)", actor=self.path
@@ -219,16 +332,20 @@ class ActorRef(Generic[P_co]):
         return await self._mailbox.ask(message)
 
     def tell(self, message: object) -> None:
-        """Send `message` without an answer. Never waits: over the bound the oldest one is dropped, and counted."""
-        self._mailbox.tell(message)
+        """Send `message` without an answer. Never waits: over the bound the oldest one is dropped, and counted.
+
+        From any thread, as `give_back` and `notify`: the messages of one thread arrive in their order, as soon as Trio
+        runs. What the actor has no handler for is dropped too, counted, and logged once.
+        """
+        self._home.do(self._mailbox.tell, message)
 
     def give_back(self, grant: G, message: Return[G]) -> None:
         """End a live `grant`. Never waits or refuses; ignored where the grant has ended, or the actor has stopped."""
-        self._mailbox.give_back(grant, message)
+        self._home.do(self._mailbox.give_back, grant, message)
 
     def notify(self, grant: G, message: Notice[G]) -> None:
         """Tell something of a live `grant`; replaces an earlier notice of it that has not been read yet."""
-        self._mailbox.notify(grant, message)
+        self._home.do(self._mailbox.notify, grant, message)
 
     def __repr__(self) -> str:
         return f"<ActorRef {self.path} {self._mailbox.state}>"
@@ -257,9 +374,11 @@ class _Turn:
         self.actor = actor
         self.mailbox = mailbox
         tables = actor._handlers  # noqa: SLF001 - the loop is the actor's other half
-        self.asks = {kind: getattr(actor, name) for kind, name in tables.get("asks", {}).items()}
-        self.returns = {kind: getattr(actor, name) for kind, name in tables.get("returns", {}).items()}
-        self.tells = {kind: getattr(actor, name) for kind, name in tables.get("tells", {}).items()}
+        self.asks: dict[type, Handler] = {kind: getattr(actor, name) for kind, name in tables.get("asks", {}).items()}
+        self.returns: dict[type, Handler] = {
+            kind: getattr(actor, name) for kind, name in tables.get("returns", {}).items()
+        }
+        self.tells: dict[type, Handler] = {kind: getattr(actor, name) for kind, name in tables.get("tells", {}).items()}
 
     def run(self, now: float) -> None:
         mailbox = self.mailbox
@@ -268,20 +387,28 @@ class _Turn:
             self._handled()
         while (item := mailbox.next_return()) is not None:
             grant, message = item
-            self._handler(self.returns, message)(grant, message, now)
+            handler = self._taker(message)
+            if (returned := handler(grant, message, now)) is not None:
+                raise _no_return(handler, returned)
             self._handled()
         if self.actor.wake_at() <= now:
             self._tick(now)
         for _ in range(mailbox.told):
             message = mailbox.next_tell()
-            self._handler(self.tells, message)(message, now)
+            if (hearer := self.tells.get(type(message))) is None:
+                mailbox.unheard(message)
+                continue
+            if (returned := hearer(message, now)) is not None:
+                raise _no_return(hearer, returned)
             self._handled()
         while not mailbox.halting and self.actor.accepting() and (envelope := mailbox.next_ask()) is not None:
             self._answer(*envelope, now)
 
-    def _handler(self, table: Mapping[type, Callable[..., None]], message: object) -> Callable[..., None]:
-        """Return the handler of a message that nobody waits for: without one, only a crash tells of the bug."""
-        handler = table.get(type(message))
+    def _taker(self, message: object) -> Handler:
+        """Return the handler of what comes back for a grant: without one the grant would never end, so that only a
+        crash helps.
+        """
+        handler = self.returns.get(type(message))
         if handler is None:
             raise TypeError(f"{self.mailbox.path} has no handler for {type(message).__name__}")
         return handler
@@ -293,7 +420,8 @@ class _Turn:
             reply.fail(ActorError(f"{self.mailbox.path} has no handler for {kind}", actor=self.mailbox.path))
             return
         self.mailbox.in_hand = reply
-        handler(message, reply, now)
+        if (returned := handler(message, reply, now)) is not None:
+            raise _no_return(handler, returned)
         self.mailbox.in_hand = None
         if reply.wanted:
             self.mailbox.kept[reply] = None
@@ -309,3 +437,8 @@ class _Turn:
     def _handled(self) -> None:
         self.mailbox.handled += 1
         self.mailbox.published = self.actor.snapshot()
+
+
+def _no_return(handler: Handler, returned: object) -> TypeError:
+    name, kind = getattr(handler, "__qualname__", repr(handler)), type(returned).__name__
+    return TypeError(f"{name} returned an object of type {kind}: a handler returns nothing; it answers by reply.send")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import trio
 
@@ -21,8 +21,16 @@ from wizard_actors.verdict import Outcome
 __all__ = ["Breaker", "PermitScope"]
 
 
+RUN_IT_THERE: Final = (
+    "put the whole block into an async function, and `await client.run(function)`, or `client.run(function)` of a "
+    "BlockingClient"
+)
+
+
 class Breaker:
     """A handle on the `CircuitBreaker` at `ref`, good over all of its restarts; share it among any number of tasks.
+
+    A permit is entered in the Trio run of the breaker's tree. All the rest works from any thread and event loop.
 
     `permit` is the whole protection: at most the configured number of probes, and no call that began before a
     transition counts after it. Code that cannot hold a permit looks at `is_open`, calls, and says how that went; what
@@ -43,7 +51,8 @@ class Breaker:
 
         False as soon as an open circuit is due: somebody has to try. True again while its probes' places are taken.
         """
-        return not self.state.allows(trio.current_time())
+        published = self._ref.published
+        return published is not None and not published.allows(self._ref.now)
 
     def record_success(self) -> None:
         """Say that a call without a permit succeeded. Never waits; the oldest unread one is dropped in a flood."""
@@ -72,7 +81,8 @@ class PermitScope:
     Entering asks for the permit and raises `CircuitOpenError` where there is none, `ActorCrashedError` where the
     breaker itself is not running, `ActorStoppedError` once its tree is stopping; the body has not begun then. A permit
     is honoured in the very step in which the body begins: had the circuit opened between the grant and that step, it
-    is given back and the circuit asked again.
+    is given back and the circuit asked again. In another thread or event loop than the tree's it raises
+    `UnsupportedError`, and can still be entered where it belongs.
 
     Leaving gives the permit back, exactly once: a body that ends well is a success, one that raises a failure; one that
     is cancelled teaches nothing, and so does any other `BaseException` that is no `Exception`. Bound the body in time:
@@ -103,6 +113,7 @@ class PermitScope:
     async def __aenter__(self) -> Self:
         if self._used:
             raise RuntimeError(f"a permit of {self._ref.path} is for one call: ask for another one")
+        self._ref.check_here(RUN_IT_THERE)
         self._used = True
         while True:
             permit = await self._ref.ask(Admit())

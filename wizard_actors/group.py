@@ -56,8 +56,8 @@ class Group:
 
     def plant(self, spec: ChildSpec | GroupSpec) -> Node:
         """Add a child at the end, not started yet."""
-        if spec.name in self.children or "/" in spec.name or not spec.name:
-            raise ValueError(f"{self.path} cannot have a child named {spec.name!r}: names are unique, without '/'")
+        if spec.name in self.children:
+            raise ValueError(f"{self.path} cannot have a child named {spec.name!r}: it has one, and names are unique")
         kind = Leaf if isinstance(spec, ChildSpec) else Group
         node = kind(spec, self, self._root, self.spec.policy)  # type: ignore[arg-type]  # each with its own kind of spec
         self.children[spec.name] = node
@@ -245,13 +245,13 @@ class Group:
 
     def leaves(self) -> Iterator[Leaf]:
         """Yield every actor below, in starting order."""
-        for child in self.children.values():
+        for child in tuple(self.children.values()):  # in one step: the reader may be another thread
             yield from child.leaves()
 
     def snapshot(self) -> TreeNode:
         """Return the group and all below as they stand."""
         error = None if self.error is None else f"{type(self.error).__name__}: {self.error}"
-        children = tuple(child.snapshot() for child in self.children.values())
+        children = tuple(child.snapshot() for child in tuple(self.children.values()))
         return TreeNode(self.spec.name, self.path, self.state, max(self.starts - 1, 0), error, None, children)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from types import TracebackType
+from typing import Final
 
 import trio
 from attrs import evolve
@@ -22,6 +23,12 @@ from wizard_actors.rate_limit import Acquire, HeadersSeen, Settle, check_seconds
 from wizard_actors.types import LimitHeaders
 
 __all__ = ["Leave", "Limiter"]
+
+
+RUN_IT_THERE: Final = (
+    "put the whole block into an async function, and `await client.run(function)`, or `client.run(function)` of a "
+    "BlockingClient"
+)
 
 
 class Leave:
@@ -79,8 +86,9 @@ class _Request:
     async def __aenter__(self) -> Leave:
         if self._leave is not None:
             raise RuntimeError("this request has been made already: call `request` again for another one")
+        self._ref.check_here(RUN_IT_THERE)
         tokens, max_wait, deadline, name = self._ask
-        acquire = Acquire(trio.current_time(), max_wait, deadline, tokens, name)
+        acquire = Acquire(self._ref.now, max_wait, deadline, tokens, name)
         self._leave = Leave(self._ref, await self._ref.ask(acquire, deadline=deadline))
         return self._leave
 
@@ -100,9 +108,9 @@ class Limiter:
 
     @property
     def state(self) -> LimiterState | None:
-        """How the limiter stands now; None before its start."""
+        """How the limiter stands now, read from any thread; None before its start."""
         published = self._ref.published
-        return None if published is None else published.at(trio.current_time())
+        return None if published is None else published.at(self._ref.now)
 
     def request(
         self, tokens: int = 0, *, max_wait: float | None = 30.0, deadline: float = math.inf, name: str | None = None
@@ -116,7 +124,8 @@ class Limiter:
 
         Entering raises `RateLimitError` as soon as it is clear that the request would wait for more than `max_wait`
         seconds or beyond the instant `deadline`, `DeadlineExceededError` where `deadline` passes before the limiter has
-        answered, `ActorCrashedError` and `ActorStoppedError`.
+        answered, `ActorCrashedError` and `ActorStoppedError`; and `UnsupportedError` in another thread or event loop
+        than the limiter's tree lives in.
         """
         patience = math.inf if max_wait is None else max_wait
         check_seconds("max_wait", patience)

@@ -14,25 +14,43 @@ States of a reply:
 
 from __future__ import annotations
 
+import logging
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Generic, TypeAlias, TypeVar, cast
+from typing import Final, Generic, TypeAlias, TypeVar, cast
 
 import outcome
 import trio
 from attrs import frozen
 
-from wizard_actors.errors import WizardError
+from wizard_actors.errors import UnsupportedError, WizardError
 
-__all__ = ["Ask", "Lanes", "Ledger", "Mailbox", "Notice", "Reply", "Return", "Waiter"]
+__all__ = ["ASK_THERE", "Ask", "Lanes", "Ledger", "Mailbox", "Notice", "Reply", "Return", "Waiter", "elsewhere"]
+
+log = logging.getLogger("wizard_actors.supervisor")
+
+UNHEARD_AT_MOST: Final = 64
+"""Of how many classes of messages without a handler a mailbox logs."""
+
+ASK_THERE: Final = "`await client.run(ref.ask, message)`, or `client.run(...)` of a BlockingClient"
 
 G = TypeVar("G")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 Refusal: TypeAlias = Callable[[], WizardError]
+
+
+def elsewhere(path: str, instead: str) -> UnsupportedError:
+    """Return the error of a call that has to be made in the Trio run of the tree, and was made outside of it."""
+    return UnsupportedError(
+        f"{path} lives in the Trio thread of its supervisor, and was called from outside of Trio there (in thread "
+        f"{threading.current_thread().name!r}); beside a client, {instead}",
+        feature="event loop",
+    )
 
 
 class Ask(Generic[R_co]):
@@ -77,6 +95,11 @@ class Waiter:
 
     def fail(self, error: WizardError) -> bool:
         """Answer by raising `error` in the caller; return whether that was delivered."""
+        if not isinstance(error, Exception):
+            raise TypeError(
+                f"{self._mailbox.path}: reply.fail takes an error to raise in the caller, such as an instance of a "
+                f"subclass of WizardError, not an object of type {type(error).__name__}"
+            )
         return self._settle(outcome.Error(error))
 
     def _settle(self, result: outcome.Outcome[object]) -> bool:
@@ -91,10 +114,10 @@ class Waiter:
             trio.lowlevel.reschedule(self._task, result)
         return True
 
-    async def _wait(self) -> object:
+    async def _wait(self, task: trio.lowlevel.Task) -> object:
         if self._outcome is not None:
             return self._outcome.unwrap()
-        self._task = trio.lowlevel.current_task()
+        self._task = task
         try:
             return await trio.lowlevel.wait_task_rescheduled(self._abandon)
         finally:
@@ -125,9 +148,9 @@ class Reply(Waiter, Generic[R]):
             self._mailbox.ledger.enter(value)  # first: what it refuses, nobody may hold
         return self._settle(outcome.Value(value))
 
-    async def wait(self) -> R:
-        """Wait for the answer, in the caller's task."""
-        return cast("R", await self._wait())  # `send` and `grant` took nothing but an R
+    async def wait(self, task: trio.lowlevel.Task) -> R:
+        """Wait for the answer, in the caller's `task`."""
+        return cast("R", await self._wait(task))  # `send` and `grant` took nothing but an R
 
 
 class _Loan:
@@ -224,6 +247,7 @@ class Mailbox:
         self._forgets: deque[Waiter] = deque()
         self._tells: deque[object] = deque(maxlen=tells)
         self._dropped = 0
+        self._unheard: set[type] = set()
         self._sleeper: trio.lowlevel.Task | None = None
         self.awake = False
 
@@ -233,6 +257,10 @@ class Mailbox:
     async def ask(self, message: Ask[R]) -> R:
         """Post `message` and wait for its answer. Protected from Ctrl-C: nobody could tell who holds the answer."""
         refusal = self.refusal
+        try:
+            task = trio.lowlevel.current_task()
+        except RuntimeError:  # before anything is touched
+            raise self.elsewhere() from None
         if refusal is not None:
             await trio.lowlevel.checkpoint()
             raise refusal()  # it stood when we asked, even if the actor is back by now
@@ -243,7 +271,12 @@ class Mailbox:
         except trio.WouldBlock:
             await self._send.send(envelope)
         self.wake()
-        return await reply.wait()
+        return await reply.wait(task)
+
+    def elsewhere(self, instead: str = ASK_THERE) -> WizardError:
+        """Return the error of an ask from outside of the tree's Trio run."""
+        gone = self.refusal if self.stopped else None
+        return elsewhere(self.path, instead) if gone is None else gone()
 
     @property
     def full(self) -> bool:
@@ -381,6 +414,16 @@ class Mailbox:
     def next_tell(self) -> object:
         """Return the oldest told message, one at a time: those after it outlive a crash of its handler."""
         return self._tells.popleft()
+
+    def unheard(self, message: object) -> None:
+        """Count a told message that has no handler as dropped; the first one of its class is logged."""
+        self._dropped += 1
+        kind = type(message)
+        if kind not in self._unheard and len(self._unheard) < UNHEARD_AT_MOST:
+            self._unheard.add(kind)
+            hint = "`await ref.ask(message)` sends an Ask" if issubclass(kind, Ask) else "mark a method @hears(it)"
+            said = "%s has no handler for %s: what it is told of them is dropped, and counted; %s"
+            log.warning(said, self.path, kind.__name__, hint)
 
     @property
     def settled(self) -> bool:

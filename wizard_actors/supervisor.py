@@ -18,11 +18,12 @@ from typing import Self, TypeVar
 
 import trio
 
-from wizard_actors.actor import ActorRef
-from wizard_actors.errors import ActorStoppedError, SupervisorError
+from wizard_actors.actor import ActorRef, Home
+from wizard_actors.errors import ActorStoppedError, SupervisorError, UnsupportedError
 from wizard_actors.events import EventStream
 from wizard_actors.group import Group
 from wizard_actors.leaf import Leaf
+from wizard_actors.mailbox import elsewhere
 from wizard_actors.restarts import RestartPolicy
 from wizard_actors.specs import (
     ActorChanged,
@@ -62,6 +63,8 @@ class Supervisor:
     Leaving the block stops the tree: every intake closes, every unanswered ask fails with `ActorStoppedError` at once,
     live grants are awaited until the deadline, then the actors end in reverse order. Raises what the body raised, else
     `SupervisorError` where the tree itself could not go on, in which case the body has been cancelled.
+
+    Making one raises `TypeError` for a `spec` that is no `GroupSpec`, entering it `UnsupportedError` outside of Trio.
     """
 
     def __init__(
@@ -72,6 +75,11 @@ class Supervisor:
         drain_timeout: float = 10.0,
         events: EventStream | None = None,
     ) -> None:
+        if not isinstance(spec, GroupSpec):
+            raise TypeError(
+                f"a Supervisor runs a GroupSpec, not a {type(spec).__name__}: "
+                'Supervisor(GroupSpec("app", [ChildSpec("name", factory)]))'
+            )
         self.rng = rng or Random()  # jitter, not a secret
         self.nursery: trio.Nursery
         self.failure: SupervisorError | None = None
@@ -79,6 +87,7 @@ class Supervisor:
         """Set as soon as the tree begins to stop, for those who wait for something else beside it."""
         self._drain_timeout = drain_timeout
         self._events = events
+        self._home = Home()
         self._root = Group(spec, None, self, spec.policy)
         self._body = trio.CancelScope()
         self._came_back = trio.lowlevel.ParkingLot()
@@ -97,23 +106,29 @@ class Supervisor:
         `published` is the type of its snapshot, `object` where none is read. Raises `KeyError` where no actor stands
         there.
         """
-        return ActorRef(self._leaf(path).mailbox)
+        return ActorRef(self._leaf(path).mailbox, self._home)
 
     def tree(self) -> TreeNode:
         """Return every node as it stands: state, restarts, last error, lanes."""
         return self._root.snapshot()
 
     def kill(self, path: str, error: Exception) -> None:
-        """Crash the actor at `path` with `error`, as a bug in a handler would: for tests and fault injection."""
-        self._leaf(path).kill(error)
+        """Crash the actor at `path` with `error`, as a bug in a handler would: for tests and fault injection, from any
+        thread.
+        """
+        self._home.do(self._leaf(path).kill, error)
 
     async def add(self, spec: ChildSpec | GroupSpec, *, under: str = "") -> None:
         """Start another child under the group at path `under` (default: the root); return when it is up, or failed.
 
         A failed start is a crash like any other: see `tree`. Where the group itself waits for its restart, the child
-        starts with it. Raises `ValueError` for a name that is taken,
-        `ActorStoppedError` once the tree is stopping.
+        starts with it. Raises `ValueError` for a name that is taken, `TypeError` for what is no spec,
+        `ActorStoppedError` once the tree is stopping, `UnsupportedError` in another thread or event loop than the
+        tree's.
         """
+        self._check_here("add", "spec")
+        if not isinstance(spec, ChildSpec | GroupSpec):
+            raise TypeError(f"what is added is a ChildSpec or a GroupSpec, not a {type(spec).__name__}")
         group = self._group(under)
         if group.closing or group.state is State.STOPPED:
             raise ActorStoppedError(f"{group.path} is stopping and takes no new children", actor=group.path)
@@ -125,8 +140,9 @@ class Supervisor:
         seconds (default: the tree's), and it is taken out of the tree.
 
         Cancelling cuts the draining short; the child is stopped all the same. Raises `KeyError` where nothing stands at
-        `path`.
+        `path`, `UnsupportedError` in another thread or event loop than the tree's.
         """
+        self._check_here("remove", "path")
         parent, _, name = path.rpartition("/")
         group = self._group(parent)
         node = group.children.get(name)
@@ -143,6 +159,14 @@ class Supervisor:
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
+        if not trio.lowlevel.in_trio_task():
+            raise UnsupportedError(
+                f"the Supervisor of {self._root.path!r} runs under Trio, and this is no Trio task (asyncio, perhaps): "
+                "beside a client, add the actors to its tree by `await client.run(client.supervisor.add, spec)`; "
+                "without one, call `trio.run` in a thread, and enter the Supervisor there",
+                feature="event loop",
+            )
+        self._home.settle()
         self._manager = trio.open_nursery()  # here, so that a tree can be made before Trio runs
         self.nursery = await self._manager.__aenter__()
         started = False
@@ -210,6 +234,11 @@ class Supervisor:
         """Look again whether every grant has come back."""
         if self._came_back:
             self._came_back.unpark_all()
+
+    def _check_here(self, method: str, argument: str) -> None:
+        if not self._home.here:
+            call = f"client.run(client.supervisor.{method}, {argument})"
+            raise elsewhere(self._root.path, f"`await {call}`, or `{call}` of a BlockingClient")
 
     def _leaf(self, path: str) -> Leaf:
         parent, _, name = path.rpartition("/")

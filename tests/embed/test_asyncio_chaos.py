@@ -7,13 +7,16 @@ below makes the same run fail: a chaos test that nothing fails proves nothing.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from random import Random
 
 import pytest
 
 from tests.embed.asyncio_chaos import Setting, run_round, run_rounds
+from tests.embed.hosts import our_threads
 from wizard_actors.asyncio_bell import AsyncioBell
 from wizard_actors.attempt import Attempt
 from wizard_actors.bells import TrioBell
@@ -182,11 +185,14 @@ def test_a_thread_that_outlives_its_client_is_caught(monkeypatch: pytest.MonkeyP
 
     async def close(self: AsyncioHost[object]) -> None:
         self._finalizer.detach()
+        self._thread._soon(partial(time.sleep, 0.2))  # it is slow
         self._thread.stop()
 
     monkeypatch.setattr(AsyncioHost, "close", close)
 
     assert planted("threads")
+    while our_threads():
+        time.sleep(0.01)
 
 
 def test_a_complaint_of_the_loop_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,7 +148,7 @@ def test_prompts_may_keep_a_scope_open_between_two_items() -> None:
         with anyio.fail_after(5):
             for number in range(3):
                 await anyio.lowlevel.checkpoint()
-                yield str(number)
+                yield str(number)  # noqa: ASYNC101, ASYNC119 - it is what is tested
 
     def progress(done: int, _total: int | None) -> None:
         if done == 2:

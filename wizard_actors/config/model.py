@@ -14,7 +14,7 @@ from attrs import field, frozen
 
 from wizard_actors import plugins
 from wizard_actors.config.checks import PRESETS, PROVIDERS, model_conflicts
-from wizard_actors.config.secret import Secret, key_from_env, key_from_file
+from wizard_actors.config.secret import Environment, Secret, key_from_env, key_from_file
 from wizard_actors.config.strict import strict
 from wizard_actors.config.values import (
     BadValue,
@@ -313,7 +313,9 @@ class ModelConfig:
     simulated: SimulatedConfig | None = None
     local: LocalConfig | None = None
     options: Mapping[str, object] = field(factory=dict)
-    _environ: Mapping[str, str] | None = field(default=None, repr=False, eq=False)
+    _environ: Mapping[str, str] | None = field(
+        default=None, converter=attrs.converters.optional(Environment), repr=False, eq=False
+    )
 
     def __attrs_post_init__(self) -> None:
         tables = {each.name: getattr(self, each.name) for each in attrs.fields(type(self))}

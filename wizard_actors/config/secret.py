@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, NoReturn
 
 from wizard_actors.config.values import BadValue
 
-__all__ = ["Secret", "key_from_env", "key_from_file", "require_file", "secret"]
+__all__ = ["Environment", "Secret", "key_from_env", "key_from_file", "require_file", "secret"]
 
 SENDABLE: Final = re.compile(r"[\x20-\x7e]*", re.ASCII)
 LARGEST_KEY: Final = 65_536
@@ -54,6 +54,35 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret cannot be pickled")
+
+
+class Environment(Mapping[str, str]):
+    """The environment that a configuration was loaded from, as it is now. As a Secret it can be copied, but not
+    pickled: there are keys in it.
+    """
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+
+    def __getitem__(self, name: str) -> str:
+        return self._variables[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variables)
+
+    def __len__(self) -> int:
+        return len(self._variables)
+
+    def __copy__(self) -> Environment:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Environment:
+        return self
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self._variables:
+            raise TypeError("a configuration cannot be pickled that was loaded with an `env` of its own")
+        return Environment, ({},)
 
 
 def secret(value: object) -> Secret:
