@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -39,7 +40,15 @@ HEAVY = {"httpx", "httpcore", "msgspec", "cattrs", "structlog", "cyclopts", "ric
 def imported(program: str) -> set[str]:
     """Return the modules that a fresh interpreter has imported after `program`."""
     report = f"{program}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
-    run = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    run = subprocess.run(
+        [sys.executable, "-c", report],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=PACKAGE.parent,
+        env=unmeasured,  # coverage imports asyncio
+    )
     return set(json.loads(run.stdout))
 
 

@@ -199,12 +199,21 @@ class Unheard(CarParkContract):
         return [Get()]
 
 
+class Unknown(CarParkContract):
+    def tells(self) -> Sequence[object]:
+        return ["hello"]
+
+
 @pytest.mark.parametrize(
     ("contract", "complaint"),
-    [(NoWayBack, "`returns` does not say which messages"), (Unheard, "no handler for Get: give it a method")],
+    [
+        (NoWayBack, "`returns` does not say which messages"),
+        (Unheard, "no handler for Get: give it a method"),
+        (Unknown, "no handler for str: give it a method with @hears"),
+    ],
 )
 def test_a_contract_that_is_not_filled_in_says_so(contract: type[ActorContract], complaint: str) -> None:
-    """A grant that cannot be given back, and an ask without a handler, are told, and no test passes over them."""
+    """A grant that cannot be given back, and a message without a handler, are told, and no test passes over them."""
     with pytest.raises(AssertionError, match=complaint):
         contract().test_no_sample_crashes_it()
 

@@ -33,7 +33,7 @@ class ActorContract(Subject):
     def test_no_sample_crashes_it(self) -> None:
         """Every sample, alone and after all the others, is taken without a crash, and has a handler."""
         for seed, message in enumerate([*self.asks(), *self.tells()]):
-            Run(self, Random(seed), samples=[message], callers=1).simulate().sound()
+            Run(self, Random(seed), samples=[message], callers=1).simulate().sound().heard()
         everything = [*self.asks(), *self.tells()]
         Run(self, Random(0), samples=everything, callers=1).simulate().sound()
 

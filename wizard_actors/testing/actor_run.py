@@ -101,6 +101,7 @@ class Run:
     broken: AssertionError | None = None
     snapshots: list[tuple[object, object]] = field(factory=list)
     outstanding: int = 0
+    dropped: int = 0
     held: int = 0
     stopping: float = 0.0
     published: object = None
@@ -126,6 +127,12 @@ class Run:
                 "`start` or the factory: answer what is wrong with a request by `reply.fail`"
             ) from self.crashed
         return self
+
+    def heard(self) -> None:
+        """Raise where a told message was dropped, which one alone is only where there is no handler for it."""
+        if self.dropped and self.samples:
+            name = type(self.samples[0]).__name__
+            raise AssertionError(f"{self}: no handler for {name}: give it a method with @hears({name})")
 
     def rest(self) -> None:
         """Check the snapshot of an actor at rest."""
@@ -233,6 +240,7 @@ class Run:
         if self.samples is None and not self.unanswered:
             await self._crowd(supervisor, ref, calm=True)
         await trio.sleep(self.subject.answer_within)  # whatever is dropped by the clock is dropped now
+        self.dropped = sum(node.lanes.dropped for node in supervisor.tree().walk() if node.lanes is not None)
         self.outstanding = sum(supervisor.outstanding.values()) or len(self._ledger)
         self.held += sum(not reply.wanted for reply in held_replies(self._actor))
         self.published, self.crashed = ref.published, ref.failure
