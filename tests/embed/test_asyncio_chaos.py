@@ -79,9 +79,9 @@ def test_nor_do_they(setting: Setting, pytestconfig: pytest.Config, report_line:
 
 
 def planted(wanted: str, setting: Setting | None = None) -> bool:
-    """Say whether a few rounds find what `wanted` counts."""
+    """Say whether a round finds what `wanted` counts: the first few do, but on a busy machine the moments are others."""
     setting = setting or Setting(limit=1.0, drain=0.3)
-    return any(getattr(run_round(seed, setting), wanted) for seed in range(8))
+    return any(getattr(run_round(seed, setting), wanted) for seed in range(80))
 
 
 def test_a_caller_who_leaves_before_the_clean_up_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
