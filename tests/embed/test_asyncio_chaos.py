@@ -79,7 +79,7 @@ def test_nor_do_they(setting: Setting, pytestconfig: pytest.Config, report_line:
 
 
 def planted(wanted: str, setting: Setting | None = None) -> bool:
-    """Say whether a round finds what `wanted` counts: the first few do, but on a busy machine the moments are others."""
+    """Say whether a round finds what `wanted` counts: one of the first, but on a busy machine the moments differ."""
     setting = setting or Setting(limit=1.0, drain=0.3)
     return any(getattr(run_round(seed, setting), wanted) for seed in range(80))
 
