@@ -18,7 +18,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from wizard_actors.providers.openai_answer import AnswerParser
+from wizard_actors.providers.answer import AnswerParser
+from wizard_actors.providers.openai_chunks import ChunkReader
 from wizard_actors.providers.refusals import Head
 
 ROUNDS: Final = 15
@@ -103,7 +104,8 @@ class Reader:
 
     @staticmethod
     def _new_parser() -> AnswerParser:
-        return AnswerParser(Head(model="m", status=200), content_type="text/event-stream")
+        head = Head(model="m", status=200)
+        return AnswerParser(head, ChunkReader(head), content_type="text/event-stream")
 
 
 def seconds(work: Callable[[], None]) -> float:

@@ -5,7 +5,7 @@ crashes; more only where more callers come than may follow one.
 import pytest
 import trio
 from attrs import define, field
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -108,7 +108,11 @@ class World:
             assert found.age < TTL
             return found.response
         if isinstance(found, Follow):
-            answer = await found.flight.follow()
+            try:
+                answer = await found.flight.follow()
+            finally:
+                if found.flight.abandoned:
+                    ref.tell(Landed(caller.flight_key, found.flight))
             if answer is not None:
                 return answer
         return await self.lead(caller, ref, found.flight)
@@ -149,6 +153,18 @@ def simulate(world: World, seed: int) -> None:
         trio.run(world.run, clock=MockClock(autojump_threshold=0))
 
 
+@example(  # a follower who is cancelled as it is handed the flight
+    [
+        Caller(b"one", None, 0.0, 6.0, fails=False, cancelled=None),
+        Caller(b"one", None, 3.0, 0.0, fails=False, cancelled=None),
+        Caller(b"one", None, 3.0, 0.0, fails=False, cancelled=None),
+        Caller(b"one", b", in parallel", 0.0, 0.0, fails=False, cancelled=None),
+        Caller(b"two", None, 4.0, 5.0, fails=False, cancelled=5.0),
+        Caller(b"two", None, 5.0, 0.0, fails=False, cancelled=4.0),
+    ],
+    [],
+    0,
+)
 @settings(max_examples=2 * settings().max_examples)
 @given(CALLERS, st.lists(INSTANTS, max_size=2), st.integers(0, 2**32))
 def test_at_most_one_call_a_key_is_in_flight(callers: list[Caller], crashes: list[float], seed: int) -> None:

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wizard_actors.errors import ProviderError, TokenLimitError, WizardError
+from wizard_actors.providers.answer import AnswerParser
 from wizard_actors.providers.headers import parse_duration, parse_limits
-from wizard_actors.providers.openai_answer import AnswerParser
+from wizard_actors.providers.openai_chunks import ChunkReader
 from wizard_actors.providers.openai_request import Dialect, request_body
 from wizard_actors.providers.refusals import Head, error_body, excerpt, page, refusal
 from wizard_actors.types import Finished, ModelEvent, Prompt, ReasoningDelta, TextDelta, Tool, ToolCallDelta
@@ -106,7 +107,8 @@ TYPES = st.sampled_from(["text/event-stream", "application/json; charset=utf-8",
 
 def read(pieces: Sequence[bytes], status: int, content_type: str) -> tuple[list[ModelEvent], WizardError | None, bool]:
     """Return the events, the failure, and whether the answer was found complete."""
-    parser = AnswerParser(Head("primary", status, secrets=(KEY,)), content_type=content_type)
+    head = Head("primary", status, secrets=(KEY,))
+    parser = AnswerParser(head, ChunkReader(head), content_type=content_type)
     events = [event for piece in pieces for event in parser.feed(piece)]
     events += parser.close()
     assert parser.ended

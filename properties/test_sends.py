@@ -262,7 +262,7 @@ def test_a_minute_without_a_cap_is_caught(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_cancelled_call_that_costs_nothing_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Providers bill it."""
-    monkeypatch.setattr(Attempt, "_used", lambda self, error: 0)
+    monkeypatch.setattr(Attempt, "_used", lambda self: 0)
 
     assert finds(limited_tokens(), no_minute_costs_more_tokens_than_the_limit)
 

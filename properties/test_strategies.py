@@ -22,7 +22,8 @@ from wizard_actors.config import (
     StreamConfig,
     TimeoutsConfig,
 )
-from wizard_actors.events import AttemptBegan, AttemptEnded, EventStream, RequestBegan, RequestEnded
+from wizard_actors.event_stream import EventStream
+from wizard_actors.events import AttemptBegan, AttemptEnded, RequestBegan, RequestEnded
 from wizard_actors.lane import Begun, Lane
 from wizard_actors.request import Delivery
 

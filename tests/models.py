@@ -41,7 +41,7 @@ from wizard_actors.config import (
     SupervisionConfig,
     TimeoutsConfig,
 )
-from wizard_actors.events import EventStream
+from wizard_actors.event_stream import EventStream
 from wizard_actors.gcra import LimiterState
 from wizard_actors.providers.base import Answer, Call, Provider
 from wizard_actors.slots import WorkerState

@@ -214,6 +214,29 @@ async def test_fifty_equal_calls_that_fail_make_one_calls_attempts(autojump_cloc
         await assert_nothing_held(client, a)
 
 
+async def test_a_follower_that_leaves_as_it_is_to_lead_leaves_no_flight_behind(autojump_clock: MockClock) -> None:
+    """Whoever is cancelled in that moment is the last who could tell the cache."""
+    async with client_of(Scripted(says(5.0, "late")), cache=ON) as client, trio.open_nursery() as nursery:
+
+        async def ask(scope: trio.CancelScope, prompt: str) -> None:
+            with scope:
+                await client.generate(prompt)
+
+        for number in range(200):  # one of them is that moment: Trio decides who is first
+            steps = number % 8
+            leader, follower = trio.CancelScope(), trio.CancelScope()
+            for scope in (leader, follower):
+                nursery.start_soon(ask, scope, f"Why {number}?")
+                await wait_all_tasks_blocked()
+            leader.cancel()
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            follower.cancel()
+            await wait_all_tasks_blocked()
+            assert client.cache is not None
+            assert client.cache.flights == {}
+
+
 async def test_a_leader_out_of_its_own_time_hands_over(autojump_clock: MockClock) -> None:
     """Its deadline is not its followers'."""
     a, calls = Scripted(says(5.0, "yes")), Calls()

@@ -16,7 +16,6 @@ from wizard_actors import (
     ModelConfig,
     RateLimitError,
     ResilientClient,
-    UnsupportedError,
     WizardConfig,
     WizardError,
 )
@@ -30,7 +29,7 @@ from wizard_actors.config import (
     SessionsConfig,
     SupervisionConfig,
 )
-from wizard_actors.events import EventStream
+from wizard_actors.event_stream import EventStream
 from wizard_actors.gcra import LimiterState
 from wizard_actors.lag import LagWatch
 from wizard_actors.providers.base import Provider
@@ -157,14 +156,6 @@ async def test_an_unreadable_authority_is_told_by_its_file(autojump_clock: MockC
     config = WizardConfig(models=[remote("one", ca_file=tmp_path / "none.pem")])
     with pytest.raises(ConfigError, match=r"none\.pem"):
         await build(config, Clients())
-
-
-@pytest.mark.parametrize("provider", ["anthropic", "gemini"])
-async def test_a_protocol_of_a_later_version_is_named(autojump_clock: MockClock, provider: str) -> None:
-    """With the model that wants it."""
-    with pytest.raises(UnsupportedError, match=f"model one: the provider '{provider}'") as caught:
-        await build(WizardConfig(models=[remote("one", provider)]), Clients())
-    assert caught.value.feature == provider
 
 
 async def test_a_provider_of_ones_own_takes_the_place_of_a_models(autojump_clock: MockClock) -> None:

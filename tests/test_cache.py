@@ -34,7 +34,7 @@ from wizard_actors.errors import DeadlineExceededError, MailboxFullError, Networ
 from wizard_actors.failure import Attempt
 from wizard_actors.flight import MAX_FOLLOWERS, Flight
 from wizard_actors.supervisor import ChildSpec, GroupSpec, RestartPolicy, Supervisor
-from wizard_actors.types import FinishReason, ServedBy, TokenUsage, ToolCall, WizardResponse
+from wizard_actors.types import FinishReason, ServedBy, Thought, TokenUsage, ToolCall, WizardResponse
 
 Ref = ActorRef[CacheState]
 
@@ -226,7 +226,7 @@ async def test_tool_calls_count_in_full(autojump_clock: MockClock) -> None:
     """An answer is not its text alone."""
     calls = tuple(ToolCall(f"call-{number}", "look", "x" * 1000) for number in range(10))
     async with cache_of() as (_, ref):
-        store(ref, response=evolve(ANSWER, text="", reasoning="y" * 5000, tool_calls=calls), text="z" * 3000)
+        store(ref, response=evolve(ANSWER, text="", thoughts=(Thought("y" * 5000),), tool_calls=calls), text="z" * 3000)
         assert (await state(ref)).bytes > 18_000
 
 

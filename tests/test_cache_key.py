@@ -20,7 +20,7 @@ from wizard_actors.config import (
     TimeoutsConfig,
 )
 from wizard_actors.providers.openai_request import Dialect, request_body
-from wizard_actors.types import Image, Message, Prompt, Role, Text, Tool, ToolCall
+from wizard_actors.types import Image, Message, Prompt, Role, Signature, Text, Thought, Tool, ToolCall
 
 LOCAL = ModelConfig(name="m", provider="local")
 PROMPT = Prompt("Why?")
@@ -67,8 +67,10 @@ def test_the_key_omits_no_field_of_a_prompt(name: str) -> None:
     assert key(OTHER_PROMPTS[name]()) != key()
 
 
-@pytest.mark.parametrize("kind", [Message, Text, Image, Tool, ToolCall])
-def test_the_key_omits_no_field_of_a_prompts_parts(kind: type[Message | Text | Image | Tool | ToolCall]) -> None:
+@pytest.mark.parametrize("kind", [Message, Text, Image, Tool, ToolCall, Thought, Signature])
+def test_the_key_omits_no_field_of_a_prompts_parts(
+    kind: type[Message | Text | Image | Tool | ToolCall | Thought | Signature],
+) -> None:
     """Each of them in turn is another than in the same prompt otherwise."""
     parts: dict[type[object], list[object]] = {
         Message: [
@@ -78,6 +80,8 @@ def test_the_key_omits_no_field_of_a_prompts_parts(kind: type[Message | Text | I
             Message("user", "a", name="n"),
             Message("user", "a", tool_call_id="i"),
             Message("user", "a", tool_calls=[ToolCall("i", "n", "{}")]),
+            Message("user", "a", thoughts=[Thought("a")]),
+            Message("user", "a", is_error=True),
         ],
         Text: [Text("a"), Text("b")],
         Image: [
@@ -88,7 +92,15 @@ def test_the_key_omits_no_field_of_a_prompts_parts(kind: type[Message | Text | I
             Image(data=b"a", media_type="image/gif"),
         ],
         Tool: [Tool("a"), Tool("b"), Tool("a", "d"), Tool("a", parameters={"a": 1}), Tool("a", strict=True)],
-        ToolCall: [ToolCall("i", "n", "a"), ToolCall("j", "n", "a"), ToolCall("i", "m", "a"), ToolCall("i", "n", "b")],
+        ToolCall: [
+            ToolCall("i", "n", "a"),
+            ToolCall("j", "n", "a"),
+            ToolCall("i", "m", "a"),
+            ToolCall("i", "n", "b"),
+            ToolCall("i", "n", "a", Signature("p", "a")),
+        ],
+        Thought: [Thought(), Thought("a"), Thought(redacted=True), Thought(id="a"), Thought("", Signature("p", "a"))],
+        Signature: [Signature("p", "a"), Signature("q", "a"), Signature("p", "b")],
     }
     different = parts[kind]
     changed = {
@@ -111,6 +123,10 @@ def _prompt_of(part: object) -> Prompt:
             return Prompt("x", tools=[part])
         case ToolCall():
             return Prompt([Message("user", "x"), Message("assistant", tool_calls=[part])])
+        case Thought():
+            return Prompt([Message("user", "x"), Message("assistant", "y", thoughts=[part])])
+        case Signature():
+            return _prompt_of(Thought(signature=part))
         case _:
             raise AssertionError(part)
 

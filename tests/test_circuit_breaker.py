@@ -23,7 +23,8 @@ from wizard_actors.circuit_breaker import (
 )
 from wizard_actors.config import BreakerConfig
 from wizard_actors.errors import CircuitOpenError
-from wizard_actors.events import BreakerChanged, EventStream, Subscription
+from wizard_actors.event_stream import EventStream, Subscription
+from wizard_actors.events import BreakerChanged
 from wizard_actors.mailbox import Mailbox
 from wizard_actors.supervisor import ChildSpec, GroupSpec, Supervisor
 from wizard_actors.verdict import Outcome

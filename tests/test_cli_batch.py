@@ -276,7 +276,7 @@ def test_a_line_holds_the_fields_of_a_prompt() -> None:
         "prompt": [
             {"role": "user", "content": [{"type": "text", "text": "What?"}, {"type": "image", "url": "http://x/y"}]},
             {"role": "assistant", "tool_calls": [{"id": "1", "name": "look", "arguments": "{}"}]},
-            {"role": "tool", "content": "a cat", "tool_call_id": "1", "name": "look"},
+            {"role": "tool", "content": "a cat", "tool_call_id": "1", "name": "look", "is_error": True},
             {"role": "user", "content": [{"type": "image", "data": "aGk=", "media_type": "image/png"}]},
         ],
         "system": "Be brief",
@@ -296,7 +296,7 @@ def test_a_line_holds_the_fields_of_a_prompt() -> None:
         [
             Message("user", [Text("What?"), Image("http://x/y")]),
             Message("assistant", tool_calls=[ToolCall("1", "look", "{}")]),
-            Message("tool", "a cat", tool_call_id="1", name="look"),
+            Message("tool", "a cat", tool_call_id="1", name="look", is_error=True),
             Message("user", [Image(data=b"hi", media_type="image/png")]),
         ],
         system="Be brief",

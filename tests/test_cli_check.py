@@ -75,14 +75,6 @@ def test_check_shows_paths_prices_and_tables(wizard: Wizard) -> None:
     assert "sk-canary" not in ran.out + wizard("check").out
 
 
-def test_check_notes_what_this_version_cannot_ask(wizard: Wizard) -> None:
-    """Such a configuration is right all the same."""
-    wizard.config(f'{SIMULATED}[[models]]\nname = "other"\nprovider = "gemini"\n')
-    ran = wizard("check")
-    assert ran.status == 0
-    assert "model other: the provider 'gemini' is not part of this version" in ran.err
-
-
 def test_probe_asks_each_model_once(wizard: Wizard) -> None:
     """The first model fails its first call and would answer a second one; the second model does not stand in for it."""
     wizard.config(two_models().replace("max_attempts = 1", "max_attempts = 3"))
@@ -156,3 +148,53 @@ def test_models_prints_a_table(wizard: Wizard) -> None:
     rows = [line.split() for line in ran.out.splitlines()]
     assert ["one", "simulated", "upstream-one", "true", "wizard,", "fast"] in [row[:6] for row in rows]
     assert ["fast", "sequential", "one"] in rows
+
+
+PRICED = """
+[[models]]
+name = "listed"
+provider = "openai"
+model = "gpt-4o"
+[[models]]
+name = "own"
+provider = "openai"
+model = "gpt-4o"
+context_window = 5000
+price = { input = 1.5, output = 2 }
+[[models]]
+name = "nobody"
+provider = "ollama"
+"""
+
+
+def test_models_shows_windows_and_prices_and_who_says_so(wizard: Wizard) -> None:
+    """What the configuration leaves open is what the list says, and marked."""
+    wizard.config(PRICED)
+    listed, own, nobody = wizard("models", "--json").json["models"]
+    assert listed["sources"] == {"context_window": "genai-prices", "price": "genai-prices"}
+    assert listed["limits"]["context_window"] > 5000
+    assert float(listed["price"]["output"]) > float(listed["price"]["input"]) > 0
+    assert own["sources"] == {"context_window": "config", "price": "config"}
+    assert own["limits"]["context_window"] == 5000
+    assert own["price"] == {"input": "1.5", "output": "2", "cached_input": None, "cache_write": None}
+    assert (nobody["price"], nobody["limits"]["context_window"]) == (None, None)
+    assert nobody["sources"] == {"context_window": None, "price": None}
+
+    rows = {line.split()[0]: line for line in wizard("models").out.splitlines() if line.split()}
+    assert rows["listed"].count("(genai-prices)") == 2
+    assert "(genai-prices)" not in rows["own"]
+    assert "context_window = 5000 " in rows["own"]
+    assert rows["own"].endswith("input = 1.5, output = 2")
+    assert rows["nobody"].endswith("-")
+
+
+def test_check_fills_in_what_the_list_says(wizard: Wizard) -> None:
+    """As settings like any other; what is configured keeps its origin, and what nobody knows its default."""
+    wizard.config(PRICED)
+    settings = {each["key"]: (each["value"], each["origin"]) for each in wizard("check", "--json").json["settings"]}
+    assert settings["models[0].context_window"][1] == "genai-prices"
+    assert settings["models[0].price.input"][1] == "genai-prices"
+    assert "models[0].price" not in settings
+    assert settings["models[1].context_window"] == (5000, "model")
+    assert settings["models[1].price.input"] == ("1.5", "model")
+    assert settings["models[2].price"] == (None, "default")

@@ -40,7 +40,8 @@ from wizard_actors.config import (
     RouteConfig,
     ServerConfig,
 )
-from wizard_actors.events import EventStream, RequestEnded
+from wizard_actors.event_stream import EventStream
+from wizard_actors.events import RequestEnded
 from wizard_actors.specs import State
 from wizard_actors.types import TextDelta
 
@@ -299,12 +300,12 @@ async def test_http_clients_are_closed_with_the_client(autojump_clock: MockClock
 async def test_http_clients_are_closed_where_opening_fails(
     autojump_clock: MockClock, http: list[Closing], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A missing key, and a provider that this version has not."""
+    """A missing key, and a provider that nobody gave."""
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     with pytest.raises(EnvVarError, match="NO_SUCH_KEY"):
         await open_and_close(WizardConfig(models=[openai("one"), openai("two", key="NO_SUCH_KEY")]))
-    with pytest.raises(UnsupportedError, match="'anthropic' is not part of this version"):
-        await open_and_close(WizardConfig(models=[openai("one"), openai("two", provider="anthropic")]))
+    with pytest.raises(ConfigError, match="two"):
+        await open_and_close(WizardConfig(models=[openai("one"), openai("two", provider="custom")]))
 
     assert [client.closed for client in http] == [True, True]
 

@@ -31,7 +31,7 @@ from wizard_actors.config import tables as shared_tables
 from wizard_actors.config.assembly import EVERY_MODEL, SHARED
 from wizard_actors.config.strict import is_seconds, settings
 from wizard_actors.errors import ConfigError, EnvVarError
-from wizard_actors.events import EventStream
+from wizard_actors.event_stream import EventStream
 from wizard_actors.providers.base import Answer, Call, Provider
 from wizard_actors.strategies import Planning, RoutingStrategy
 

@@ -39,7 +39,7 @@ from wizard_actors.config import (
 )
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
-ENV = {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"}
+ENV = {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k", "AZURE_OPENAI_API_KEY": "k"}
 TABLES: dict[str, type[attrs.AttrsInstance]] = {
     "## `[[models]]`": ModelConfig,
     "### `[models.supports]`": SupportsConfig,
@@ -156,7 +156,14 @@ def test_the_template_loads_with_every_line_switched_on(tmp_path: Path, monkeypa
 
     config = WizardConfig.from_toml(uncommented(), env=ENV)
 
-    assert [model.provider for model in config.models] == ["openai", "anthropic", "local", "simulated", "custom"]
+    assert [model.provider for model in config.models] == [
+        "openai",
+        "anthropic",
+        "azure",
+        "local",
+        "simulated",
+        "custom",
+    ]
     price = config.model("primary").price
     assert price is not None
     assert price.cached_input == Decimal("0.025")

@@ -74,7 +74,11 @@ def test_a_static_answer_says_something() -> None:
             "routes[0].strategy",
             "the chain has one model",
         ),
-        (TWO + '[fallback]\nstrategy = "cheapest"', "fallback.strategy", "no model of the chain has a price"),
+        (
+            TWO.replace("openai", "vllm") + '[fallback]\nstrategy = "cheapest"',
+            "fallback.strategy",
+            "no model of the chain has a price",
+        ),
         (ONE + "[retry_budget]\nenabled = false\ndeposit = 0.2", "retry_budget.deposit", "the budget is off"),
         (
             ONE + "[retry_budget]\ninitial = 101",

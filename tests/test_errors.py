@@ -141,7 +141,7 @@ FACTS: list[tuple[WizardError, dict[str, object]]] = [
     (OverloadedError("said", model="primary"), PROVIDER),
     (NetworkError("said", model="primary"), PROVIDER),
     (ProviderTimeoutError("said", model="primary", phase="stall"), PROVIDER | {"phase": "stall"}),
-    (ParseError("said", model="primary"), PROVIDER),
+    (ParseError("said", model="primary", text="Yes."), PROVIDER | {"text": "Yes."}),
     (StreamInterruptedError("said", model="primary", partial="half"), PROVIDER | {"partial": "half"}),
     (ProviderBugError("said", model="primary"), PROVIDER),
     (
@@ -211,7 +211,8 @@ def test_a_base_catches_its_own_and_nothing_else(base: type[WizardError], kinds:
 def test_facts_are_attributes_and_shown(error: WizardError, facts: dict[str, object]) -> None:
     """`to_dict` is `{code, message, <facts>}`, and JSON as it is."""
     shown = error.to_dict()
-    tried = shown.pop("attempts", None)
+    tried, cost = shown.pop("attempts", None), shown.pop("cost", None)
+    assert cost == (None if error.cost is None else str(error.cost))
     assert shown == {"code": error.code, "message": error.message, **facts}
     assert (tried is not None) == bool(error.attempts)
     assert json.loads(json.dumps(shown)) == shown

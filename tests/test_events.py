@@ -16,6 +16,7 @@ from attrs import frozen
 
 from tests.kernel_actors import quiet
 from wizard_actors.errors import Attempt, CircuitOpenError, OverloadedError, StreamInterruptedError
+from wizard_actors.event_stream import EventStream, Subscription
 from wizard_actors.events import (
     AttemptBegan,
     AttemptEnded,
@@ -25,14 +26,12 @@ from wizard_actors.events import (
     CacheLooked,
     Degraded,
     Event,
-    EventStream,
     FellBack,
     FirstToken,
     RequestBegan,
     RequestEnded,
     Retrying,
     Shed,
-    Subscription,
     plain,
 )
 

@@ -122,9 +122,10 @@ async def of_an_empty_prompt() -> None:
         await client.generate("")
 
 
-async def of_a_provider_that_is_not_there() -> None:
-    """A protocol of a later version."""
-    await open_and_close(openai(provider="gemini"))
+async def of_a_protocol_without_a_place() -> None:
+    """A seed, which Anthropic's does not know."""
+    async with ResilientClient.open(openai(provider="anthropic")) as client:
+        await client.generate(Prompt("Why?", seed=1))
 
 
 async def of_a_prompt_that_is_no_json() -> None:
@@ -226,7 +227,7 @@ RAISED: dict[type[WizardError], Callable[[], Awaitable[None]]] = {
     StreamInterruptedError: lambda: of_one_model("truncate", 2),
     SupervisorError: of_a_broken_tree,
     TokenLimitError: lambda: of_one_model("token_limit"),
-    UnsupportedError: of_a_provider_that_is_not_there,
+    UnsupportedError: of_a_protocol_without_a_place,
 }
 NOT_YET = {ActorError, SessionConflictError, SessionNotInitializedError, StorageError, WizardError}
 """Bases that nothing raises as themselves, and what belongs to features that are not there yet."""

@@ -21,6 +21,7 @@ KERNEL = {
         "actor",
         "bells",
         "errors",
+        "event_stream",
         "events",
         "failure",
         "group",

@@ -128,7 +128,7 @@ from wizard_actors import (
 from wizard_actors.actor import Actor, ActorRef, Ask, Reply, Waiter, handles
 from wizard_actors.breaker_core import Circuit
 from wizard_actors.config import BreakerConfig, RetryConfig
-from wizard_actors.events import EventStream
+from wizard_actors.event_stream import EventStream
 from wizard_actors.specs import ActorChanged, ChildSpec, Factory, GroupSpec, State, TreeNode
 from wizard_actors.supervisor import RestartPolicy, Supervisor
 

@@ -6,11 +6,11 @@ already, it stands in this table instead:
     startup frames count as an answer (first chunk peeked, Bifrost's startup buffer)
         tests/test_delivery.py::test_before_the_first_content_any_failure_falls_back_unseen
     a frame without content begins an answer
-        tests/providers/test_openai_answer.py::test_what_carries_nothing_is_no_event
+        tests/providers/test_answer.py::test_what_carries_nothing_is_no_event
     the status misleads where the body's code tells
         tests/providers/test_refusals.py::test_codes_and_messages_come_before_the_status
     an error object inside a 200 (LiteLLM #5512)
-        tests/providers/test_openai_answer.py::test_errors_under_a_200_are_classified
+        tests/providers/test_answer.py::test_errors_under_a_200_are_classified
     a fallback's refusal of the prompt masks the first error (LiteLLM #27967)
         tests/test_pipeline.py::test_a_fallbacks_verdict_on_the_prompt_masks_nothing_either
     half an answer is continued rather than begun anew (LiteLLM's prefill)

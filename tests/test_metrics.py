@@ -10,6 +10,7 @@ import pytest
 from attrs import asdict, evolve, frozen
 
 from wizard_actors.errors import CircuitOpenError, OverloadedError, RateLimitError, WizardError
+from wizard_actors.event_stream import EventStream
 from wizard_actors.events import (
     AttemptBegan,
     AttemptEnded,
@@ -19,7 +20,6 @@ from wizard_actors.events import (
     CacheLooked,
     Degraded,
     Event,
-    EventStream,
     FellBack,
     FirstToken,
     RequestBegan,

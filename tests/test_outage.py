@@ -15,7 +15,8 @@ from tests.models import assert_nothing_held
 from wizard_actors import DeadlineExceededError, ResilientClient, ServedBy, WizardConfig, WizardError
 from wizard_actors.breaker_core import Circuit
 from wizard_actors.config import Fault, ScriptStep, SimulatedConfig
-from wizard_actors.events import BreakerChanged, Event, EventStream
+from wizard_actors.event_stream import EventStream
+from wizard_actors.events import BreakerChanged, Event
 from wizard_actors.providers.base import Answer, Call, Provider
 from wizard_actors.providers.simulated import SimulatedCall, SimulatedProvider
 from wizard_actors.supervisor import State

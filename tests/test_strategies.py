@@ -12,7 +12,8 @@ from tests.models import Scripted, fails, says
 from tests.strategies import CHAIN, IN_ORDER, Says, Turns, config_of, planned, router_of
 from wizard_actors import AuthError, ConfigError, NetworkError, ResilientClient, ServedBy
 from wizard_actors.config import PriceConfig
-from wizard_actors.events import EventStream, RequestBegan
+from wizard_actors.event_stream import EventStream
+from wizard_actors.events import RequestBegan
 from wizard_actors.model_stats import HALF_LIFE
 from wizard_actors.needs import Needs
 from wizard_actors.plan import Bar, Choice, ModelFacts, Plan, Skip, Skipped, Why

@@ -30,7 +30,7 @@ from tests.kernel_actors import (
     tree,
 )
 from wizard_actors.errors import ActorCrashedError
-from wizard_actors.events import EventStream
+from wizard_actors.event_stream import EventStream
 from wizard_actors.mailbox import Lanes
 from wizard_actors.specs import ActorChanged, ChildSpec, GroupSpec, State, TreeNode
 from wizard_actors.supervisor import RestartPolicy, Supervisor

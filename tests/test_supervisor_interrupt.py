@@ -31,7 +31,8 @@ from tests.kernel_actors import (
     quiet,
     tree,
 )
-from wizard_actors.events import Event, EventStream
+from wizard_actors.event_stream import EventStream
+from wizard_actors.events import Event
 from wizard_actors.specs import ChildSpec, GroupSpec, State, Strategy
 from wizard_actors.supervisor import RestartPolicy, Supervisor
 

@@ -26,7 +26,7 @@ from tests.kernel_actors import (
     tree,
 )
 from wizard_actors.errors import ActorStoppedError
-from wizard_actors.events import EventStream
+from wizard_actors.event_stream import EventStream
 from wizard_actors.specs import ChildSpec, GroupSpec, Restart, State
 from wizard_actors.supervisor import RestartPolicy, Supervisor
 

@@ -27,6 +27,7 @@ from wizard_actors.types import (
     StreamEvent,
     Text,
     TextDelta,
+    Thought,
     TokenUsage,
     Tool,
     ToolCall,
@@ -158,7 +159,7 @@ RESPONSE = WizardResponse(
     cost=Decimal("0.00150"),
     finish_reason=FinishReason.TOOL_CALLS,
     raw_finish_reason="tool_calls",
-    reasoning="hm",
+    thoughts=(Thought("hm"),),
     tool_calls=(CALL,),
     attempts=(Attempt("primary", 0.0, 1.5),),
     served_by=ServedBy.RETRY,
@@ -174,6 +175,7 @@ def test_usage_counts_cached_and_reasoning_tokens_once() -> None:
         "output_tokens": 5,
         "cached_tokens": 4,
         "reasoning_tokens": 2,
+        "cache_write_tokens": 0,
         "total_tokens": 15,
     }
 

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from wizard_actors.metrics import MetricsSnapshot
     from wizard_actors.request import Delivery
     from wizard_actors.response_stream import ResponseStream
+    from wizard_actors.schema import json_schema_of
+    from wizard_actors.structured import Structured
     from wizard_actors.trio_client import Warmed
     from wizard_actors.types import (
         End,
@@ -64,9 +66,12 @@ if TYPE_CHECKING:
         Reset,
         Role,
         ServedBy,
+        Signature,
         StreamEvent,
         Text,
         TextDelta,
+        Thought,
+        ThoughtEnded,
         TokenUsage,
         Tool,
         ToolCall,
@@ -125,12 +130,16 @@ __all__ = [
     "ServedBy",
     "SessionConflictError",
     "SessionNotInitializedError",
+    "Signature",
     "StorageError",
     "StreamEvent",
     "StreamInterruptedError",
+    "Structured",
     "SupervisorError",
     "Text",
     "TextDelta",
+    "Thought",
+    "ThoughtEnded",
     "TokenLimitError",
     "TokenUsage",
     "Tool",
@@ -142,6 +151,7 @@ __all__ = [
     "WizardConfig",
     "WizardError",
     "WizardResponse",
+    "json_schema_of",
 ]
 
 _HOMES = (
@@ -152,6 +162,8 @@ _HOMES = (
     "config",
     "ask_options",
     "response_stream",
+    "schema",
+    "structured",
     "client_builder",
     "trio_client",
     "client",

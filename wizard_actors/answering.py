@@ -33,6 +33,7 @@ from wizard_actors.cache_messages import (
 )
 from wizard_actors.errors import DeadlineExceededError, WizardError
 from wizard_actors.events import CacheLooked, CacheOutcome, Degraded, DegradedTo
+from wizard_actors.failure import total_cost
 from wizard_actors.lane import Begun, Lane
 from wizard_actors.port import deadline_exceeded
 from wizard_actors.reporting import reported
@@ -44,6 +45,8 @@ from wizard_actors.types import (
     ServedBy,
     StreamEvent,
     TextDelta,
+    Thought,
+    ThoughtEnded,
     ToolCallDelta,
     UsageUpdate,
     WizardResponse,
@@ -100,7 +103,7 @@ class Answering:
             self._looked("lead")
             return await self._lead(key, looked.flight)
         self._looked("follow")
-        shared = await self._follow(looked.flight)
+        shared = await self._follow(key, looked.flight)
         if shared is not None:
             return served(shared, self._request.request_id)
         return await self._lead(key, looked.flight)
@@ -192,10 +195,13 @@ class Answering:
             raise
         finally:
             flight.hand_over()
-            if self._shared.cache is not None:
-                self._shared.cache.tell(Landed(self._flight_key(key), flight))
+            self._tell_landed(key, flight)
 
-    async def _follow(self, flight: SharedCall) -> WizardResponse | None:
+    def _tell_landed(self, key: Key, flight: SharedCall) -> None:
+        if self._shared.cache is not None:
+            self._shared.cache.tell(Landed(self._flight_key(key), flight))
+
+    async def _follow(self, key: Key, flight: SharedCall) -> WizardResponse | None:
         """Wait for the leader's answer, within the request's own deadline; None: lead from here on."""
         with trio.CancelScope(deadline=self._request.deadline):
             since = trio.current_time()
@@ -203,6 +209,8 @@ class Answering:
                 return await flight.follow()
             finally:
                 self._books.waited(since, trio.current_time())
+                if flight.abandoned:  # it was handed to us as we were cancelled, and nobody else follows
+                    self._tell_landed(key, flight)
         raise deadline_exceeded(self._request.given)
 
     # -- the cache
@@ -210,7 +218,7 @@ class Answering:
     def _make_key(self) -> Key | None:
         """Return the request's key; None where the cache has nothing to do with it."""
         shared, request = self._shared, self._request
-        if shared.cache is None or request.cache == "bypass":
+        if shared.cache is None or request.cache == "bypass" or request.raw:
             return None
         models = [shared.ports[name].config for name in request.route.chain if name in shared.ports]
         return cache_key(request.prompt, models, tenant=request.tenant)
@@ -273,7 +281,7 @@ class Answering:
                 served_by=ServedBy.STATIC,
                 request_id=self._request.request_id,
             )
-        return evolve(response, attempts=attempts)
+        return evolve(response, attempts=attempts, cost=total_cost(attempts) or Decimal(0))
 
     def _looked(self, outcome: CacheOutcome) -> None:
         if self._shared.cache is not None:
@@ -283,13 +291,16 @@ class Answering:
 def replay(response: WizardResponse, *, content: bool) -> list[StreamEvent]:
     """Return the end of the stream of a response, after its `content` where that has not been delivered."""
     events: list[StreamEvent] = []
-    if content and response.reasoning:
-        events.append(ReasoningDelta(response.reasoning))
+    for thought in response.thoughts if content else ():
+        if thought.text:
+            events.append(ReasoningDelta(thought.text))
+        if thought is not response.thoughts[-1] or thought != Thought(thought.text):
+            events.append(ThoughtEnded(thought.signature, thought.redacted, thought.id))
     if content and response.text:
         events.append(TextDelta(response.text))
     if content:
         calls = enumerate(response.tool_calls)
-        events += [ToolCallDelta(index, call.id, call.name, call.arguments) for index, call in calls]
+        events += [ToolCallDelta(index, call.id, call.name, call.arguments, call.signature) for index, call in calls]
     if response.usage is not None:
         events.append(UsageUpdate(response.usage))
     return [*events, End(response)]

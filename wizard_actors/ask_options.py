@@ -17,7 +17,8 @@ class AskOptions(TypedDict, total=False):
 
     `route` names a route (default: "wizard"), `model` asks one model only, `strategy` replaces the route's. `deadline`
     bounds the request, in seconds. `cache`: "use" it, "refresh" what it has, or "bypass" it. Callers of different
-    `tenant` never see each other's cached answers.
+    `tenant` never see each other's cached answers. `raw`: the response has what came over the wire, too; such a request
+    has nothing to do with the cache, and shares no call.
     """
 
     route: str | None
@@ -26,6 +27,7 @@ class AskOptions(TypedDict, total=False):
     deadline: float | None
     cache: CacheUse
     tenant: str
+    raw: bool
 
 
 def check_options(options: AskOptions, *, strategies: Collection[str]) -> None:
@@ -45,6 +47,9 @@ def check_options(options: AskOptions, *, strategies: Collection[str]) -> None:
         problems.append(ConfigProblem("strategy", "has no effect where one model is asked alone"))
     if cache not in get_args(CacheUse):
         problems.append(ConfigProblem("cache", f"must be one of {', '.join(get_args(CacheUse))}, not {cache!r}"))
+    raw: object = options.get("raw", False)
+    if not isinstance(raw, bool):
+        problems.append(ConfigProblem("raw", f"must be True or False, not {raw!r}"))
     names: dict[str, object] = {name: options.get(name) for name in ("route", "model")}
     names["tenant"] = options.get("tenant", "")
     problems += [

@@ -23,7 +23,6 @@ import trio
 from wizard_actors.actor import ActorRef, Ask
 from wizard_actors.breaker_core import Permit
 from wizard_actors.circuit_breaker import Admit, Ended, Heard, refusal
-from wizard_actors.cost import cost_of
 from wizard_actors.errors import (
     DeadlineExceededError,
     MailboxFullError,
@@ -45,7 +44,7 @@ from wizard_actors.rate_limit import Acquire, HeadersSeen, Settle
 from wizard_actors.slots import Slot
 from wizard_actors.streaming import Assembly
 from wizard_actors.timing import Timing
-from wizard_actors.types import ModelEvent
+from wizard_actors.types import ModelEvent, TokenUsage
 from wizard_actors.verdict import Outcome
 from wizard_actors.worker import FirstToken, Release, TakeSlot
 
@@ -98,15 +97,24 @@ class Attempt:
         self.hurried = False
         self._told = False
         self._reads = 0
+        self._refused = False
+        self._priced: tuple[TokenUsage, str | None, Decimal | None] | None = None
         self._if_cancelled = self._ending = Outcome.IGNORED
 
     # -- what it was
 
     @property
     def cost(self) -> Decimal | None:
-        """What the attempt has cost so far, in US dollars; None where the usage or the price is unknown."""
-        price, usage = self.port.config.price, self.assembly.usage
-        return None if price is None or usage is None else cost_of(price, usage)
+        """What the attempt has cost so far, in US dollars: None where the usage or the price is unknown, 0 where the
+        provider has refused it.
+        """
+        usage, model = self.assembly.usage, self.upstream_model
+        if usage is None:
+            return Decimal(0) if self._refused else None
+        if self._priced is None or self._priced[0] is not usage or self._priced[1] != model:
+            price = self.port.price  # asked once: it is wanted by the record, the router and an event
+            self._priced = usage, model, None if price is None else price.cost(usage, model)
+        return self._priced[2]
 
     @property
     def leave(self) -> float:
@@ -375,6 +383,8 @@ class Attempt:
         """Say how the call ended, and give back the permit and the grant, once."""
         if self.ended_at is None:
             self.ended_at, self._ending = trio.current_time(), outcome
+            refused = isinstance(error, ProviderError) and error.status is not None
+            self._refused = refused and not self.assembly.started
         permit, self._permit = self._permit, None
         if permit is not None:
             self.port.breaker.give_back(permit, Ended(outcome))
@@ -387,18 +397,17 @@ class Attempt:
                 self.port.limiter.give_back(grant, settle)
 
     def _settlement(self, outcome: Outcome, error: WizardError | None) -> Settle:
-        sent, used = self.sent_at is not None, self._used(error)
+        sent, used = self.sent_at is not None, self._used()
         if isinstance(error, RateLimitError) and sent:
             return Settle(limited=True, retry_after=error.retry_after, tokens=used)
         return Settle(sent=sent, succeeded=outcome is Outcome.SUCCESS, tokens=used)
 
-    def _used(self, error: WizardError | None) -> int | None:
+    def _used(self) -> int | None:
         """Return the tokens that the call has used, None where nobody knows: then it is taken at its estimate."""
         usage = self.assembly.usage
         if usage is not None and self.assembly.finished is not None:
             return max(0, usage.total_tokens)
-        refused = isinstance(error, ProviderError) and error.status is not None and not self.assembly.started
-        return 0 if refused else None
+        return 0 if self._refused else None
 
     def _release(self) -> None:
         """Give back the slot, once: the exchange is closed."""

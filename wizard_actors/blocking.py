@@ -16,12 +16,13 @@ from wizard_actors.embed.blocking_host import BlockingHost, BlockingSource
 from wizard_actors.embed.host import working
 from wizard_actors.embed.place import place_outside
 from wizard_actors.errors import InvalidPromptError, WizardError
-from wizard_actors.events import EventStream
+from wizard_actors.event_stream import EventStream
 from wizard_actors.metrics import MetricsSnapshot
 from wizard_actors.providers.base import Provider
 from wizard_actors.request import Delivery
 from wizard_actors.response_stream import Reading, refuse_reset
 from wizard_actors.strategies import RoutingStrategy
+from wizard_actors.structured import Structured
 from wizard_actors.supervisor import Supervisor, TreeNode
 from wizard_actors.trio_client import Progress, Prompts, Settings, TrioClient, Warmed
 from wizard_actors.types import Prompt, StreamEvent, TextDelta, WizardResponse
@@ -121,6 +122,22 @@ class BlockingClient:
         """
         request = self._inside.request(prompt, Delivery.WHOLE, options)
         return self._host.run(partial(self._inside.answer, request))
+
+    @overload
+    def generate_as(self, prompt: str | Prompt, kind: type[T], **options: Unpack[AskOptions]) -> Structured[T]: ...
+
+    @overload
+    def generate_as(
+        self, prompt: str | Prompt, kind: Mapping[str, object], **options: Unpack[AskOptions]
+    ) -> Structured[object]: ...
+
+    def generate_as(self, prompt: str | Prompt, kind: object, **options: Unpack[AskOptions]) -> Structured[object]:
+        """Return an answer as a value: an instance of the class `kind`, or a JSON value where that is a JSON Schema.
+
+        As `ResilientClient.generate_as`. The class's code runs in the caller's own thread.
+        """
+        request, form = self._inside.request_as(prompt, kind, options)
+        return self._host.run_for(lambda home: self._inside.answer_as(request, form, home))
 
     def stream(
         self,

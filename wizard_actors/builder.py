@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 import httpx
@@ -16,14 +17,17 @@ from wizard_actors.breaker_core import BreakerState
 from wizard_actors.cache import CacheState, ResponseCache
 from wizard_actors.circuit_breaker import CircuitBreaker
 from wizard_actors.config import PRESETS, ModelConfig, SessionsConfig, WizardConfig
-from wizard_actors.errors import ConfigError, ConfigProblem, UnsupportedError
-from wizard_actors.events import EventStream
+from wizard_actors.errors import ConfigError, ConfigProblem
+from wizard_actors.event_stream import EventStream
 from wizard_actors.gcra import LimiterState
 from wizard_actors.lag import LagWatch
 from wizard_actors.mailbox import Ledger
 from wizard_actors.port import Port
+from wizard_actors.prices import known_models
+from wizard_actors.providers.anthropic import AnthropicProvider
 from wizard_actors.providers.base import Provider
 from wizard_actors.providers.engine import Engine, EngineState, LocalProvider
+from wizard_actors.providers.gemini import GeminiProvider
 from wizard_actors.providers.http import make_http_client
 from wizard_actors.providers.openai import OpenAIProvider
 from wizard_actors.providers.own import make_own, missing, usable
@@ -37,12 +41,14 @@ from wizard_actors.strategies import RoutingStrategy, own_strategies
 from wizard_actors.supervisor import ChildSpec, GroupSpec, RestartPolicy, Supervisor
 from wizard_actors.worker import ModelWorker
 
-__all__ = ["UNSUPPORTED", "Clients", "make_shared", "make_tree", "not_used"]
+__all__ = ["Clients", "make_shared", "make_tree", "not_used"]
 
 log = logging.getLogger("wizard_actors.client")
 
-UNSUPPORTED: Final = frozenset({"anthropic", "gemini"})
-"""The providers that the configuration knows, and that this version cannot build."""
+NATIVE_PROVIDERS: Final[Mapping[str, type[OpenAIProvider | AnthropicProvider | GeminiProvider]]] = MappingProxyType(
+    {"openai": OpenAIProvider, "anthropic": AnthropicProvider, "gemini": GeminiProvider}
+)
+"""Who speaks each protocol."""
 
 Make: TypeAlias = Callable[[Ledger, object], Actor]
 
@@ -130,7 +136,7 @@ def make_tree(
     Raises `ConfigError` where a route's strategy was not given, or cannot be loaded: see `own_strategies`.
     """
     builder = _Builder(config, rng, events)
-    models = {model.name: model for model in config.models}
+    models = {name: known.config for name, known in known_models(config.models).items()}
     own = own_strategies(config, strategies)
     children: list[ChildSpec | GroupSpec] = [
         builder.child("router", lambda ledger, carry: Router(models, rng, ledger, carry, own)),
@@ -157,8 +163,7 @@ def make_shared(
 ) -> Shared:
     """Return what all requests over `tree` share; `providers` replaces those of the models that it names.
 
-    Raises `ConfigError` where a key cannot be read or `providers` names no model, `UnsupportedError` where a provider
-    is not part of this version.
+    Raises `ConfigError` where a key cannot be read or `providers` names no model.
     """
     strangers = sorted(set(providers or {}) - {model.name for model in config.models})
     if strangers:
@@ -166,7 +171,8 @@ def make_shared(
     for setting in not_used(config):
         log.warning("%s", setting)
     ports: dict[str, Port] = {}
-    for model in config.models:
+    for known in known_models(config.models).values():
+        model = known.config
         if model.enabled:
             path, group = f"models/model:{model.name}", model.rate_limit_group
             given = (providers or {}).get(model.name)
@@ -179,6 +185,7 @@ def make_shared(
                 limiter=tree.ref(f"{path}/limiter" if group is None else f"limits/{group}", LimiterState),
                 breaker=tree.ref(f"{path}/breaker", BreakerState),
                 lag=lag,
+                price=known.price,
             )
     return Shared(
         config=config,
@@ -212,13 +219,7 @@ def _provider(model: ModelConfig, tree: Supervisor, clients: Clients) -> Provide
         return SimulatedProvider.from_config(model)
     if model.provider == "local":
         return LocalProvider(model, tree.ref(f"models/model:{model.name}/engine", EngineState), clients.get(model))
-    if model.provider == "openai" or model.provider in PRESETS:
-        return OpenAIProvider.from_config(model, clients.get(model))
     if model.provider == "custom":
         raise missing(model)
-    if model.provider not in UNSUPPORTED:
-        return make_own(model, clients.get(model))
-    raise UnsupportedError(
-        f"model {model.name}: the provider {model.provider!r} is not part of this version: set its `enabled = false`",
-        feature=model.provider,
-    )
+    make = OpenAIProvider if model.provider in PRESETS else NATIVE_PROVIDERS.get(model.provider)
+    return make_own(model, clients.get(model)) if make is None else make.from_config(model, clients.get(model))

@@ -33,7 +33,7 @@ from wizard_actors.config import CacheConfig
 from wizard_actors.errors import MailboxFullError
 from wizard_actors.flight import MAX_FOLLOWERS, Flight
 from wizard_actors.lru import Sweep, TtlLru
-from wizard_actors.types import WizardResponse
+from wizard_actors.types import Signature, WizardResponse
 
 __all__ = ["CacheState", "ResponseCache"]
 
@@ -57,13 +57,20 @@ class _Stored:
         response = self.response
         parts: list[object] = [self, self.at, self.model, self.text]
         parts += [response, response.text, response.model, response.upstream_model, response.raw_finish_reason]
-        parts += [response.reasoning, response.tool_calls]
+        parts += [response.thoughts, response.tool_calls]
         for call in response.tool_calls:
-            parts += [call, call.id, call.name, call.arguments]
+            parts += [call, call.id, call.name, call.arguments, *_signature(call.signature)]
+        for thought in response.thoughts:
+            parts += [thought, thought.text, thought.id, *_signature(thought.signature)]
         usage = response.usage
         if usage is not None:
             parts += [usage, usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens]
+            parts.append(usage.cache_write_tokens)
         return sum(map(sys.getsizeof, parts))
+
+
+def _signature(signature: Signature | None) -> tuple[object, ...]:
+    return () if signature is None else (signature, signature.protocol, signature.value)
 
 
 @define

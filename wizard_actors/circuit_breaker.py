@@ -16,7 +16,8 @@ from wizard_actors.actor import Actor, Ask, Ledger, Notice, Reply, Return, handl
 from wizard_actors.breaker_core import PROBES_OUT_FOR, BreakerCore, BreakerState, Circuit, Permit, Refused
 from wizard_actors.config import BreakerConfig
 from wizard_actors.errors import CircuitOpenError
-from wizard_actors.events import BreakerChanged, EventStream
+from wizard_actors.event_stream import EventStream
+from wizard_actors.events import BreakerChanged
 from wizard_actors.verdict import Outcome
 
 __all__ = [

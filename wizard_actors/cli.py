@@ -23,6 +23,7 @@ from wizard_actors import __version__
 from wizard_actors.builder import not_used
 from wizard_actors.cli_batch import BatchJob
 from wizard_actors.cli_check import (
+    in_force,
     models_table,
     probe_models,
     probes_table,
@@ -30,7 +31,6 @@ from wizard_actors.cli_check import (
     settings_table,
     shown_models,
     shown_setting,
-    unsupported,
 )
 from wizard_actors.cli_config import DEFAULT_FILE, Found, find_config, set_up_logs, silence_logs
 from wizard_actors.cli_output import Errors, ExitStatus, Output
@@ -273,9 +273,9 @@ async def check(
     output = Output(sys.stdout)
     errors = Errors(sys.stderr, as_json=json)
     found = await _configuration(config, errors, verbose=verbose)
-    for note in (*unsupported(found.config), *not_used(found.config)):
+    for note in not_used(found.config):
         errors.note(note)
-    settings = list(found.config.effective())
+    settings = in_force(found.config)
     if not json:
         await output.tables(settings_table(settings, found.source))
     probes = await probe_models(found.config) if probe else []

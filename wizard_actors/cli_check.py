@@ -13,14 +13,15 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from wizard_actors.builder import UNSUPPORTED
 from wizard_actors.client import ResilientClient
 from wizard_actors.config import Effective, ModelConfig, WizardConfig
 from wizard_actors.errors import WizardError
+from wizard_actors.prices import KnownModel, known_models
 from wizard_actors.types import Prompt
 
 __all__ = [
     "Probe",
+    "in_force",
     "models_table",
     "probe_models",
     "probes_table",
@@ -28,7 +29,6 @@ __all__ = [
     "settings_table",
     "shown_models",
     "shown_setting",
-    "unsupported",
 ]
 
 TINY: Final = Prompt("Reply with the word: ok", max_tokens=16)
@@ -36,19 +36,25 @@ PROBES_AT_ONCE: Final = 8
 PROBE_DEADLINE: Final = 30.0
 
 LIMITS: Final = ("requests_per_minute", "tokens_per_minute", "burst")
-
-
-def unsupported(config: WizardConfig) -> list[str]:
-    """Return a note for each enabled model that this version cannot ask."""
-    return [
-        f"model {model.name}: the provider {model.provider!r} is not part of this version: "
-        "set its `enabled = false` until it is"
-        for model in config.models
-        if model.enabled and model.provider in UNSUPPORTED
-    ]
+PRICES: Final = ("input", "output", "cached_input", "cache_write")
 
 
 # -- settings --------------------------------------------------------------------------------------------------------
+
+
+def in_force(config: WizardConfig) -> list[Effective]:
+    """Return every setting of `config`, and in place of the windows and prices that it leaves open what genai-prices
+    says.
+    """
+    added: dict[str, list[Effective]] = {}
+    for index, known in enumerate(known_models(config.models).values()):
+        window, price = f"models[{index}].context_window", f"models[{index}].price"
+        if known.window_source == "genai-prices":
+            added[window] = [Effective(window, known.config.context_window, "genai-prices")]
+        if known.price_source == "genai-prices":
+            listed = [(f"{price}.{name}", getattr(known.config.price, name)) for name in PRICES]
+            added[price] = [Effective(key, value, "genai-prices") for key, value in listed]
+    return [shown for setting in config.effective() for shown in added.get(setting.key, [setting])]
 
 
 def shown_setting(setting: Effective) -> dict[str, object]:
@@ -100,14 +106,16 @@ def shown_models(config: WizardConfig) -> dict[str, object]:
     return {
         "models": [
             {
-                "name": model.name,
-                "provider": model.provider,
-                "model": model.model,
-                "enabled": model.enabled,
-                "routes": _routes_of(model, config),
-                "limits": _limits(model),
+                "name": name,
+                "provider": known.config.provider,
+                "model": known.config.model,
+                "enabled": known.config.enabled,
+                "routes": _routes_of(known.config, config),
+                "limits": _limits(known.config),
+                "price": _price(known),
+                "sources": {"context_window": known.window_source, "price": known.price_source},
             }
-            for model in config.models
+            for name, known in known_models(config.models).items()
         ],
         "routes": [
             {"name": route.name, "strategy": route.strategy, "chain": list(route.chain)}
@@ -118,10 +126,15 @@ def shown_models(config: WizardConfig) -> dict[str, object]:
 
 def models_table(config: WizardConfig) -> Table:
     """Return a table of the models, in the file's order."""
-    table = _table("model", "provider", "upstream id", "enabled", "routes", "limits")
-    for model in config.models:
+    table = _table("model", "provider", "upstream id", "enabled", "routes", "limits", "price")
+    for known in known_models(config.models).values():
+        model = known.config
         limits = {name: value for name, value in _limits(model).items() if value is not None}
-        cells = (model.name, model.provider, model.model, model.enabled, _routes_of(model, config), limits)
+        if known.window_source == "genai-prices":
+            limits["context_window"] = f"{model.context_window} (genai-prices)"
+        price = {name: value for name, value in (_price(known) or {}).items() if value is not None}
+        shown = _readable(price) + (" (genai-prices)" if known.price_source == "genai-prices" else "")
+        cells = (model.name, model.provider, model.model, model.enabled, _routes_of(model, config), limits, shown)
         style = "" if model.enabled else "dim"
         table.add_row(*(Text(_readable(cell), style) for cell in cells))
     return table
@@ -145,6 +158,15 @@ def _limits(model: ModelConfig) -> dict[str, object]:
         **{name: getattr(model.rate_limit, name) for name in LIMITS},
         "context_window": model.context_window,
     }
+
+
+def _price(known: KnownModel) -> dict[str, str | None] | None:
+    """Return a model's price in US dollars a million tokens, None where nobody knows it."""
+    price = known.config.price
+    if price is None:
+        return None
+    values = {name: getattr(price, name) for name in PRICES}
+    return {name: None if value is None else f"{value:f}" for name, value in values.items()}
 
 
 # -- probes ----------------------------------------------------------------------------------------------------------

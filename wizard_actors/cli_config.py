@@ -11,10 +11,8 @@ import trio
 from attrs import frozen
 
 from wizard_actors import logs
-from wizard_actors.builder import UNSUPPORTED
 from wizard_actors.config import WizardConfig
 from wizard_actors.config.environment import API_KEYS
-from wizard_actors.errors import UnsupportedError
 from wizard_actors.providers.local import available
 
 __all__ = ["DEFAULT_FILE", "Found", "find_config", "set_up_logs", "silence_logs"]
@@ -31,7 +29,7 @@ SIMULATED: Final = """\
 name = "simulated"
 provider = "simulated"
 """
-ADVICE: Final = "set OPENAI_API_KEY, or let `wizard init` write a configuration file"
+ADVICE: Final = "set OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY, or let `wizard init` write a file"
 
 
 @frozen
@@ -50,8 +48,7 @@ async def find_config(path: str | None, env: Mapping[str, str]) -> Found:
 
     Reads in a thread, for a path may be a pipe that nobody writes to; cancelling leaves the thread behind.
 
-    Raises `ConfigError`, and `UnsupportedError` where there are keys, but for no provider of this version: only where
-    nobody has a key does a model answer that nobody asked for.
+    Only where nobody has a key does a model answer that nobody asked for. Raises `ConfigError`.
     """
     return await trio.to_thread.run_sync(_find, path, env, abandon_on_cancel=True)
 
@@ -60,18 +57,9 @@ def _find(path: str | None, env: Mapping[str, str]) -> Found:
     named = path or env.get("WIZARD_CONFIG") or (DEFAULT_FILE if Path(DEFAULT_FILE).exists() else None)
     if named is not None:
         return Found(WizardConfig.load(named, env), named)
-    keys = {variable: provider for variable, (provider, _) in API_KEYS.items() if env.get(variable, "").strip()}
-    if not keys:
-        return _without_keys(env)
-    unusable = {variable: provider for variable, provider in keys.items() if provider in UNSUPPORTED}
-    notes = tuple(
-        f"{variable} is not used: the provider {provider!r} is not part of this version"
-        for variable, provider in unusable.items()
-    )
-    if len(unusable) == len(keys):
-        raise UnsupportedError(f"no model to ask: {'; '.join(notes)}; {ADVICE}", feature=next(iter(unusable.values())))
-    usable = {variable: value for variable, value in env.items() if variable not in unusable}
-    return Found(WizardConfig.from_env(usable), "environment", notes)
+    if any(env.get(variable, "").strip() for variable in API_KEYS):
+        return Found(WizardConfig.from_env(env), "environment")
+    return _without_keys(env)
 
 
 def _without_keys(env: Mapping[str, str]) -> Found:

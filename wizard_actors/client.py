@@ -19,12 +19,13 @@ from wizard_actors.config import WizardConfig
 from wizard_actors.embed.host import Here, Host, working
 from wizard_actors.embed.place import Place, place_outside
 from wizard_actors.errors import InvalidStateTransitionError, UnsupportedError, WizardError
-from wizard_actors.events import EventStream
+from wizard_actors.event_stream import EventStream
 from wizard_actors.metrics import MetricsSnapshot
 from wizard_actors.providers.base import Provider
 from wizard_actors.request import Delivery
 from wizard_actors.response_stream import ResponseStream
 from wizard_actors.strategies import RoutingStrategy
+from wizard_actors.structured import Structured
 from wizard_actors.supervisor import Supervisor, TreeNode
 from wizard_actors.trio_client import Progress, Prompts, Settings, TrioClient, Warmed
 from wizard_actors.types import Prompt, WizardResponse
@@ -110,6 +111,37 @@ class ResilientClient:
         """
         request = self._inside.request(prompt, Delivery.WHOLE, options)
         return await self._host.run(partial(self._inside.answer, request))
+
+    @overload
+    async def generate_as(
+        self, prompt: str | Prompt, kind: type[T], **options: Unpack[AskOptions]
+    ) -> Structured[T]: ...
+
+    @overload
+    async def generate_as(
+        self, prompt: str | Prompt, kind: Mapping[str, object], **options: Unpack[AskOptions]
+    ) -> Structured[object]: ...
+
+    async def generate_as(
+        self, prompt: str | Prompt, kind: object, **options: Unpack[AskOptions]
+    ) -> Structured[object]:
+        """Return an answer as a value: an instance of the class `kind`, or a JSON value where that is a JSON Schema.
+
+        `kind` is an attrs class, a dataclass, a TypedDict, a NamedTuple, a `msgspec.Struct`, a pydantic model, a type
+        made of them and of JSON's own, such as `list[Person]`, or a mapping, the JSON Schema itself. What is sent is
+        told by `json_schema_of`; models that are known not to follow schemas are skipped. For the options see
+        `AskOptions`.
+
+        An answer that does not fit, or that the class refuses with a ValueError or TypeError, is repaired once: what is
+        wrong with it is told, and the route asked again, with the same options. `deadline` bounds both together. The
+        class's code runs in the caller's own task or thread. A cancelled call stops as `generate` does.
+
+        Raises `InvalidPromptError` for what cannot be asked for, and for a prompt with tools or a schema of its own;
+        `ParseError`, whose `text` is the answer, where the second one does not fit either, or one is cut off at its
+        limit of tokens; `ContentFilterError` where a filter broke it off; and what `generate` raises.
+        """
+        request, form = self._inside.request_as(prompt, kind, options)
+        return await self._host.run_for(lambda home: self._inside.answer_as(request, form, home))
 
     def stream(
         self,

@@ -44,7 +44,7 @@ from wizard_actors.config.keywords import (
 )
 from wizard_actors.config.values import described
 from wizard_actors.errors import ConfigProblem
-from wizard_actors.events import EventStream
+from wizard_actors.event_stream import EventStream
 from wizard_actors.providers.base import Provider
 from wizard_actors.strategies import RoutingStrategy
 

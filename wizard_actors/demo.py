@@ -25,15 +25,8 @@ from wizard_actors.breaker_core import Circuit
 from wizard_actors.client import ResilientClient
 from wizard_actors.config import WizardConfig
 from wizard_actors.errors import Attempt, RateLimitError, WizardError
-from wizard_actors.events import (
-    AttemptBegan,
-    AttemptEnded,
-    BreakerChanged,
-    Event,
-    FellBack,
-    Retrying,
-    Subscription,
-)
+from wizard_actors.event_stream import Subscription
+from wizard_actors.events import AttemptBegan, AttemptEnded, BreakerChanged, Event, FellBack, Retrying
 from wizard_actors.providers.local import available
 from wizard_actors.supervisor import ActorChanged, State, TreeNode
 from wizard_actors.types import Prompt, TextDelta, WizardResponse

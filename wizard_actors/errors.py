@@ -307,10 +307,13 @@ class ProviderTimeoutError(ProviderError):
         return Row.FAILED if self.phase == "connect" else Row.SILENT
 
 
+@define(slots=False, eq=False, repr=False, kw_only=True)
 class ParseError(ProviderError):
-    """Raised when a provider's answer cannot be understood."""
+    """Raised when a provider's answer cannot be understood; `text` is one that is merely not what was asked for."""
 
     code = "parse"
+
+    text: str = ""
 
 
 @define(slots=False, eq=False, repr=False, kw_only=True)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
-from typing import ClassVar, Protocol, Self, TypeVar, runtime_checkable
+from decimal import Context, Decimal, localcontext
+from typing import ClassVar, Final, Protocol, Self, TypeVar, runtime_checkable
 
 from attrs import define, field, fields, frozen
 
 from wizard_actors.verdict import VERDICTS, Row, Verdict
 
-__all__ = ["Attempt", "WizardError"]
+__all__ = ["Attempt", "WizardError", "total_cost"]
+
+MONEY: Final = Context(prec=40)
+"""In which costs are added up: the caller's own context may round, or raise."""
 
 E = TypeVar("E", bound="WizardError")
 
@@ -47,6 +50,11 @@ class WizardError(Exception):
         return self._row
 
     @property
+    def cost(self) -> Decimal | None:
+        """What the `attempts` cost together, in US dollars, as far as it is known: see `total_cost`."""
+        return total_cost(self.attempts)
+
+    @property
     def verdict(self) -> Verdict:
         """What follows from this error."""
         return VERDICTS[self.row]
@@ -61,12 +69,13 @@ class WizardError(Exception):
         return self
 
     def to_dict(self) -> dict[str, object]:
-        """Return `{code, message, <facts>, attempts}` in JSON's types, as `--json` and the endpoints show it."""
+        """Return `{code, message, <facts>, attempts, cost}` in JSON's types, as `--json` and the endpoints show it."""
         shown: dict[str, object] = {"code": self.code, "message": self.message}
         names = [fact.name for fact in fields(type(self)) if fact.name not in {"message", "attempts"}]
         shown.update({name: _plain(getattr(self, name)) for name in names})
         if self.attempts:
             shown["attempts"] = [attempt.to_dict() for attempt in self.attempts]
+            shown["cost"] = None if self.cost is None else str(self.cost)
         return shown
 
     def __str__(self) -> str:
@@ -103,8 +112,8 @@ class Attempt:
 
     `start` is in seconds of the supervisor's clock, `delay` the seconds waited before it (backoff, and the limiter's
     and the bulkhead's queues), `duration` the seconds from the send to the end, 0.0 where nothing was sent. `error` is
-    None for the attempt that answered, and for one that was `cancelled` because another answered first. `cost` is None
-    where unknown.
+    None for the attempt that answered, and for one that was `cancelled` because another answered first. `cost` is in
+    US dollars: None where unknown, 0 where the provider refused the call.
     """
 
     model: str
@@ -128,3 +137,16 @@ class Attempt:
             "sent": self.sent,
             "cancelled": self.cancelled,
         }
+
+
+def total_cost(attempts: Iterable[Attempt]) -> Decimal | None:
+    """Return what attempts cost together, in US dollars. One whose cost is unknown adds nothing.
+
+    None where no cost is known, or none but those of refused calls: that is more than nothing, and nobody knows what.
+    """
+    listed = list(attempts)
+    with localcontext(MONEY):
+        total = sum((attempt.cost for attempt in listed if attempt.cost is not None), Decimal(0))
+    unknown = any(attempt.sent and attempt.cost is None for attempt in listed)
+    known = any(attempt.cost is not None for attempt in listed)
+    return total if total or (known and not unknown) else None

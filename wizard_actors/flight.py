@@ -59,7 +59,12 @@ class Flight(Generic[V]):
     @property
     def over(self) -> bool:
         """Whether nobody makes its call, nor is on the way to: whoever asks now begins another flight."""
-        return self._ended or not (self._led or self._reserved)
+        return self._ended or self.abandoned
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether everybody who was to lead it has left it without an end."""
+        return not (self._ended or self._led or self._reserved)
 
     @property
     def followers(self) -> int:

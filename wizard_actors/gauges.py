@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wizard_actors.breaker_core import BreakerState
-from wizard_actors.events import EventStream
+from wizard_actors.event_stream import EventStream
 from wizard_actors.gcra import LimiterState
 from wizard_actors.metrics import CacheGauges, Gauges, LaneGauges, ModelGauges
 from wizard_actors.port import Port

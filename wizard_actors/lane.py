@@ -21,14 +21,14 @@ from wizard_actors.providers.base import Call
 from wizard_actors.request import Delivery
 from wizard_actors.retry import retry_delay
 from wizard_actors.routing import ClaimProbe, ProbeOver
-from wizard_actors.types import ContentDelta, Finished, UsageUpdate
+from wizard_actors.types import ContentDelta, Finished, Raw, UsageUpdate
 from wizard_actors.verdict import Again
 
 __all__ = ["Begun", "Lane", "ask_router"]
 
 R = TypeVar("R")
 
-NO_CONTENT: Final = (UsageUpdate, Finished)
+NO_CONTENT: Final = (UsageUpdate, Finished, Raw)
 """The events that are no part of an answer."""
 
 
@@ -197,7 +197,7 @@ class Lane:
         self.attempts += 1
         self._number = self._books.begin(self.model, hedge=self._hedge and self.attempts == 1)
         self._heard = False
-        call = Call(request.prompt, request.request_id)
+        call = Call(request.prompt, request.request_id, request.raw)
         patience, delay = self._patience(), self._delay
         self._attempt = Attempt(self.port, call, patience, delay=delay, input_tokens=self._tokens)
         return self._attempt

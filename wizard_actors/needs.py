@@ -20,13 +20,14 @@ _first_character = itemgetter(0)
 @frozen
 class Needs:
     """What a prompt needs of a model: room for at least `tokens`, a lower bound where nobody has counted; `tools`,
-    `images`, and answers that follow a `schema`.
+    `images`, answers that follow a `schema`, and `sampling` as the prompt says.
     """
 
     tokens: int = 0
     tools: bool = False
     images: bool = False
     schema: bool = False
+    sampling: bool = False
 
 
 def needs_of(prompt: Prompt, *, smallest_window: float = 0.0) -> Needs:
@@ -50,6 +51,7 @@ def needs_of(prompt: Prompt, *, smallest_window: float = 0.0) -> Needs:
         tools=bool(prompt.tools) or any(message.tool_calls or message.role is Role.TOOL for message in messages),
         images=any(_shows_pictures(message) for message in messages),
         schema=prompt.response_schema is not None,
+        sampling=prompt.temperature is not None or prompt.top_p is not None,
     )
 
 

@@ -202,6 +202,7 @@ def _lacks(supports: SupportsConfig, needs: Needs) -> tuple[str, ...]:
         "tools": needs.tools and not supports.tools,
         "images": needs.images and not supports.images,
         "schema": needs.schema and not supports.schema,
+        "sampling": needs.sampling and not supports.sampling,
     }
     return tuple(feature for feature, missed in missing.items() if missed)
 
@@ -219,7 +220,7 @@ def _last_resort(skipped: Sequence[Skipped], facts: Mapping[str, ModelFacts], ne
         model = max(windows, key=windows.__getitem__)
         raise TokenLimitError(
             f"the prompt has at least {needs.tokens} tokens, and no model of the route takes more than "
-            f"{windows[model]} ({model})",
+            f"{windows[model]} ({model}); where that is wrong, set its `context_window`",
             model=model,
             requested=needs.tokens,
             max=windows[model],

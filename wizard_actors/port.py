@@ -12,6 +12,7 @@ from wizard_actors.config import ModelConfig
 from wizard_actors.errors import DeadlineExceededError
 from wizard_actors.gcra import LimiterState
 from wizard_actors.lag import LagWatch
+from wizard_actors.prices import Price
 from wizard_actors.providers.base import Provider
 from wizard_actors.slots import WorkerState
 
@@ -20,7 +21,9 @@ __all__ = ["Patience", "Port", "deadline_exceeded"]
 
 @frozen
 class Port:
-    """One model, as an attempt reaches it. `limiter` may be shared with other models; `lag` watches the event loop."""
+    """One model, as an attempt reaches it. `limiter` may be shared with other models; `lag` watches the event loop;
+    `price` says what its answers cost, None where nobody knows.
+    """
 
     config: ModelConfig
     provider: Provider
@@ -28,6 +31,7 @@ class Port:
     limiter: ActorRef[LimiterState]
     breaker: ActorRef[BreakerState]
     lag: LagWatch
+    price: Price | None = None
 
     @property
     def name(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from decimal import Decimal
 from typing import Final
 
 import trio
@@ -13,6 +12,7 @@ import trio
 from wizard_actors.books import Books
 from wizard_actors.errors import ActorStoppedError, MailboxFullError, WizardError
 from wizard_actors.events import RequestBegan, RequestEnded, Shed
+from wizard_actors.failure import total_cost
 from wizard_actors.metrics import overhead
 from wizard_actors.shared import Shared
 
@@ -70,7 +70,6 @@ def _report(books: Books, code: str) -> None:
     """Publish the end, and log one line; `code` says how a request ended that has no response."""
     now, request, response, records = trio.current_time(), books.request, books.response, books.attempts
     ended = code if response is None else None
-    costs = [record.cost for record in records if record.cost is not None]
     usage = None if response is None else response.usage
     books.publish(
         RequestEnded(
@@ -86,7 +85,7 @@ def _report(books: Books, code: str) -> None:
             first_token=books.first_token,
             input_tokens=0 if usage is None else usage.input_tokens,
             output_tokens=0 if usage is None else usage.output_tokens,
-            cost=sum(costs, Decimal(0)) if costs else None,
+            cost=total_cost(records),
             upstream_calls=sum(record.sent for record in records),
         )
     )
@@ -95,7 +94,7 @@ def _report(books: Books, code: str) -> None:
 
 def _log(books: Books, code: str | None, seconds: float) -> None:
     request, response = books.request, books.response
-    costs = [record.cost for record in books.attempts if record.cost is not None]
+    cost = total_cost(books.attempts)
     fields: dict[str, object] = {
         "request_id": request.request_id,
         "route": request.route.name,
@@ -104,7 +103,7 @@ def _log(books: Books, code: str | None, seconds: float) -> None:
         "attempts": len(books.attempts),
         "error": code,
         "ms": round(seconds * 1000, 1),
-        "cost": str(sum(costs)) if costs else None,
+        "cost": None if cost is None else str(cost),
     }
     if books.shared.config.logging.log_content:
         fields["prompt"] = [message.text for message in request.prompt.conversation]

@@ -29,7 +29,7 @@ class Delivery(StrEnum):
 class Request:
     """One request. `deadline` is an instant, `given` what the caller named, in seconds.
 
-    `tenant` parts callers who must not see each other's cached answers.
+    `tenant` parts callers who must not see each other's cached answers. `raw`: what comes over the wire is kept.
     """
 
     prompt: Prompt
@@ -40,3 +40,4 @@ class Request:
     given: float | None = None
     cache: CacheUse = "use"
     tenant: str = ""
+    raw: bool = False

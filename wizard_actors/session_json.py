@@ -145,6 +145,12 @@ def _whole(value: object, _type: object = None) -> int:
     return int(value)
 
 
+def _bool(value: object, _type: object = None) -> bool:
+    if not isinstance(value, bool):
+        raise _BadValueError(f"must be true or false, and is of type {type(value).__name__}")
+    return value
+
+
 def _number(value: object, _type: object = None) -> float:
     if isinstance(value, bool) or not isinstance(value, float | int):
         raise _BadValueError(f"must be a number, and is of type {type(value).__name__}")
@@ -254,6 +260,7 @@ def _strict_converter() -> Converter:
     for choice in (Role, FinishReason, SessionState):  # each by its class: they are texts too
         converter.register_structure_hook(choice, _choice)
     converter.register_structure_hook(int, _whole)
+    converter.register_structure_hook(bool, _bool)
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook(Decimal, _decimal)
     converter.register_structure_hook(bytes, _bytes)
@@ -265,6 +272,7 @@ def _strict_converter() -> Converter:
 
     converter.register_unstructure_hook(str, _text)
     converter.register_unstructure_hook(int, _whole)
+    converter.register_unstructure_hook(bool, _bool)
     converter.register_unstructure_hook(float, _number)
     converter.register_unstructure_hook(Decimal, str)
     converter.register_unstructure_hook(bytes, _shown_bytes)

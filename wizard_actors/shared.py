@@ -12,7 +12,7 @@ from wizard_actors.actor import ActorRef
 from wizard_actors.cache import CacheState
 from wizard_actors.config import WizardConfig
 from wizard_actors.errors import SupervisorError
-from wizard_actors.events import EventStream
+from wizard_actors.event_stream import EventStream
 from wizard_actors.port import Port
 from wizard_actors.retry import RetryBudget
 from wizard_actors.routing import RouterState

@@ -55,7 +55,8 @@ class Candidate:
 
     `place` is where it stands in the route's chain, 0 first; models that cannot be tried leave gaps. `probe`: its key,
     name or quota failed, its minute of rest is over, and the request that tries it finds out whether it works again.
-    `price` is as configured and `context_window` in tokens, None where they are not known. `stats` is what was observed
+    `price`, of a short prompt, and `context_window`, in tokens, are as configured, else as genai-prices has them, None
+    where they are not known. `stats` is what was observed
     of it, as it counts now; in the beginning, nothing.
     """
 

@@ -5,7 +5,7 @@ Both are pure: no I/O, no clock. Both take time linear in what they are fed, how
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
 
 from attrs import define, field, frozen
@@ -14,8 +14,12 @@ from wizard_actors.types import (
     Finished,
     FinishReason,
     ModelEvent,
+    Raw,
     ReasoningDelta,
+    Signature,
     TextDelta,
+    Thought,
+    ThoughtEnded,
     TokenUsage,
     ToolCall,
     ToolCallDelta,
@@ -31,6 +35,11 @@ MOST_TOKENS: Final = 2**63
 """Beyond any count of tokens, and still a number to calculate with."""
 
 SEQUENCES: Final = (list, tuple)
+
+MAX_STRAY: Final = 64 * 2**10
+"""Bytes that stand between events, and are no part of one, which are kept at most."""
+
+OTHER_FIELDS: Final = (b":", b"id", b"retry")
 
 BOM: Final = b"\xef\xbb\xbf"
 
@@ -48,11 +57,23 @@ class SseDecoder:
 
     It follows the WHATWG HTML standard, section 9.2.6: lines end in LF, CRLF or CR, a blank line ends an event, a byte
     order mark at the start and comments do not count. The fields `id` and `retry` are dropped, for nobody reconnects
-    here. An event of more than `max_event` bytes fails the stream: the events before it are returned first, and every
-    call after them raises `ValueError`.
+    here. Lines that are no field at all are kept aside as `stray`, up to `MAX_STRAY` bytes: Google breaks a stream off
+    with an error as plain JSON. An event of more than `max_event` bytes fails the stream: the events before it are
+    returned first, and every call after them raises `ValueError`.
     """
 
-    __slots__ = ("_at_start", "_cr_last", "_data", "_held", "_line", "_max_event", "_name", "_too_large")
+    __slots__ = (
+        "_at_start",
+        "_cr_last",
+        "_data",
+        "_held",
+        "_line",
+        "_max_event",
+        "_name",
+        "_room",
+        "_too_large",
+        "stray",
+    )
 
     def __init__(self, max_event: int = MAX_EVENT) -> None:
         self._max_event = max_event
@@ -63,6 +84,8 @@ class SseDecoder:
         self._at_start = True
         self._cr_last = False  # the last byte was a CR: an LF now is the rest of that line's end
         self._too_large = False
+        self.stray: list[bytes] = []
+        self._room = MAX_STRAY
 
     def feed(self, data: bytes) -> list[SseEvent]:
         """Return the events that `data` completes. Raises `ValueError` where an event is too large."""
@@ -119,6 +142,9 @@ class SseDecoder:
             self._held += len(value) + 1
         elif line.startswith(b"event:") or line == b"event":
             self._name = line[6:].removeprefix(b" ").decode(errors="replace")
+        elif not line.startswith(OTHER_FIELDS) and len(line) < self._room:
+            self.stray.append(line)
+            self._room -= len(line) + 1
 
     def _hold(self, piece: bytes) -> None:
         if piece and not self._too_large:
@@ -134,16 +160,19 @@ class _Call:
     id: str = ""
     name: str = ""
     arguments: list[str] = field(factory=list)
+    signature: Signature | None = None
 
 
 class Assembly:
     """The parts of one answer, put together event by event. Whoever made them, what is in it is of the stated types."""
 
-    __slots__ = ("_calls", "_reasoning", "_text", "finished", "usage")
+    __slots__ = ("_calls", "_raw", "_reasoning", "_text", "_thoughts", "finished", "usage")
 
     def __init__(self) -> None:
         self._text: list[str] = []
-        self._reasoning: list[str] = []
+        self._reasoning: list[str] = []  # of the thought that has no end yet
+        self._thoughts: list[Thought] = []
+        self._raw: list[Mapping[str, object]] = []
         self._calls: dict[int, _Call] = {}
         self.usage: TokenUsage | None = None
         """The last usage that was stated, None where none was."""
@@ -159,12 +188,16 @@ class Assembly:
             case ReasoningDelta():
                 thought: object = event.text
                 self._reasoning.append(thought if isinstance(thought, str) else _refuse(event))
+            case ThoughtEnded(signature=Signature() | None, redacted=bool(), id=str() | None):
+                self._thoughts.append(Thought(self._thought(), event.signature, event.redacted, event.id))
             case ToolCallDelta():
                 self._add_call(event)
             case UsageUpdate():
                 self.usage = _counted(event.usage)
             case Finished(reason=FinishReason(), raw=str() | None):
                 self.finished = event
+            case Raw(body=Mapping()):
+                self._raw.append(event.body)
             case _:
                 _refuse(event)
 
@@ -181,7 +214,7 @@ class Assembly:
     @property
     def started(self) -> bool:
         """Whether any content has arrived: text, reasoning or a tool call."""
-        return bool(self._text or self._reasoning or self._calls)
+        return bool(self._text or self._reasoning or self._thoughts or self._calls)
 
     @property
     def text(self) -> str:
@@ -189,23 +222,40 @@ class Assembly:
         return _joined(self._text)
 
     @property
+    def thoughts(self) -> tuple[Thought, ...]:
+        """The model's reasoning so far, piece by piece; the last one may have no end yet."""
+        return (*self._thoughts, Thought(_joined(self._reasoning))) if self._reasoning else tuple(self._thoughts)
+
+    @property
     def reasoning(self) -> str:
-        """The model's reasoning so far."""
-        return _joined(self._reasoning)
+        """The text of the model's reasoning so far."""
+        return "".join(thought.text for thought in self.thoughts)
+
+    @property
+    def raw(self) -> tuple[Mapping[str, object], ...]:
+        """What came over the wire so far, where the call asked for it."""
+        return tuple(self._raw)
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tool calls so far, in the order of their indices; one without an id is given `call_<index>`."""
         return tuple(
-            ToolCall(call.id or f"call_{index}", call.name, _joined(call.arguments))
+            ToolCall(call.id or f"call_{index}", call.name, _joined(call.arguments), call.signature)
             for index, call in sorted(self._calls.items())
         )
+
+    def _thought(self) -> str:
+        """Take the text of the thought that ends."""
+        text = _joined(self._reasoning)
+        self._reasoning.clear()
+        return text
 
     def _add_call(self, delta: ToolCallDelta) -> None:
         _check_call(delta)
         call = self._calls.setdefault(delta.index, _Call())
         call.id = call.id or delta.id or ""
         call.name = call.name or delta.name or ""
+        call.signature = call.signature or delta.signature
         if delta.arguments:
             call.arguments.append(delta.arguments)
 
@@ -228,20 +278,27 @@ def _check_sequence(events: object) -> None:
 
 def _check_call(delta: ToolCallDelta) -> None:
     match delta:
-        case ToolCallDelta(index=int(index), id=str() | None, name=str() | None, arguments=str()) if not isinstance(
-            index, bool
-        ):
+        case ToolCallDelta(
+            index=int(index), id=str() | None, name=str() | None, arguments=str(), signature=Signature() | None
+        ) if not isinstance(index, bool):
             return
     raise TypeError(
-        "a ToolCallDelta has a whole number as its index, texts or None as its id and name, and a text as its arguments"
+        "a ToolCallDelta has a whole number as its index, texts or None as its id and name, a text as its arguments, "
+        "and a Signature or None"
     )
 
 
 def _counted(usage: TokenUsage) -> TokenUsage:
-    """Return the usage, which is nothing but what its four counts say."""
+    """Return the usage, which is nothing but what its counts say."""
     if not _is_usage(usage):
         raise TypeError(f"an UsageUpdate holds a TokenUsage, not a value of type {type(usage).__name__}")
-    counts = (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens)
+    counts = (
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cached_tokens,
+        usage.reasoning_tokens,
+        usage.cache_write_tokens,
+    )
     for count in counts:
         if type(count) is not int or not -MOST_TOKENS < count < MOST_TOKENS:
             raise TypeError(f"a TokenUsage counts in whole numbers, not in {_kind(count)}")
@@ -252,6 +309,10 @@ def _refuse(event: object) -> NoReturn:
     kind = type(event).__name__
     if isinstance(event, TextDelta | ReasoningDelta):
         raise TypeError(f"the text of a {kind} is a str, not {_kind(event.text)}")
+    if isinstance(event, ThoughtEnded):
+        raise TypeError("a ThoughtEnded holds a Signature or None, whether it is redacted, and an id or None")
+    if isinstance(event, Raw):
+        raise TypeError(f"a Raw holds a JSON object, not {_kind(event.body)}")
     if isinstance(event, Finished):
         raise TypeError(
             f"a Finished holds a FinishReason and the upstream's own word or None, not {_kind(event.reason)} and "

@@ -20,7 +20,7 @@ import trio
 
 from wizard_actors.actor import ActorRef, Home
 from wizard_actors.errors import ActorStoppedError, SupervisorError, UnsupportedError
-from wizard_actors.events import EventStream
+from wizard_actors.event_stream import EventStream
 from wizard_actors.group import Group
 from wizard_actors.leaf import Leaf
 from wizard_actors.mailbox import elsewhere

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from inspect import iscoroutinefunction
 from random import Random
-from typing import Self, TypeAlias, Unpack
+from typing import Self, TypeAlias, TypeVar, Unpack
 
 import trio
 from attrs import evolve, frozen
@@ -23,20 +23,25 @@ from wizard_actors.cache_messages import Invalidate, cacheable
 from wizard_actors.config import RouteConfig, WizardConfig
 from wizard_actors.embed.errands import Home
 from wizard_actors.errors import ConfigError, ConfigProblem, InvalidPromptError, WizardError
-from wizard_actors.events import EventStream
+from wizard_actors.event_stream import EventStream
 from wizard_actors.gauges import gauges_of
+from wizard_actors.json_values import Problem
 from wizard_actors.lag import watching
 from wizard_actors.metrics import Metrics, MetricsSnapshot
 from wizard_actors.patience import failure_behind
 from wizard_actors.providers.base import Provider
-from wizard_actors.request import Delivery, Request
+from wizard_actors.request import CacheUse, Delivery, Request
 from wizard_actors.response_stream import AnswerSource, IdleWatch
+from wizard_actors.schema import Form, Found, form_of
 from wizard_actors.shared import Shared
 from wizard_actors.strategies import RoutingStrategy, known_strategies
+from wizard_actors.structured import Asking, Structured, prompt_for
 from wizard_actors.supervisor import Supervisor
 from wizard_actors.types import Prompt, WizardResponse
 
 __all__ = ["Progress", "Prompts", "Settings", "TrioClient", "Warmed"]
+
+T = TypeVar("T")
 
 Settings: TypeAlias = WizardConfig | str | os.PathLike[str]
 """Where a client's settings come from: a configuration, or the path of a TOML file."""
@@ -130,17 +135,42 @@ class TrioClient:
             route=self._route(
                 self.config.fallback.name if route is None else route, options.get("model"), options.get("strategy")
             ),
-            request_id=f"{self.shared.rng.getrandbits(64):016x}",
+            request_id=self._new_id(),
             delivery=delivery,
             deadline=math.inf if deadline is None else self._clock.current_time() + deadline,
             given=deadline,
             cache=options.get("cache", "use"),
             tenant=options.get("tenant", ""),
+            raw=options.get("raw", False),
         )
+
+    def request_as(self, prompt: str | Prompt, kind: object, options: AskOptions) -> tuple[Request, Form[object]]:
+        """Return the request for an answer that is a `kind`, and its form; see `ResilientClient.generate_as`. May be
+        called in any thread.
+        """
+        form = form_of(kind)
+        request = self.request(prompt, Delivery.WHOLE, options)
+        return evolve(request, prompt=prompt_for(request.prompt, form)), form
+
+    def _new_id(self) -> str:
+        return f"{self.shared.rng.getrandbits(64):016x}"
 
     async def answer(self, request: Request) -> WizardResponse:
         """Return the whole answer to `request`."""
         return await Answering(self.shared, request).whole()
+
+    async def answer_as(self, request: Request, form: Form[T], home: Home) -> Structured[T]:
+        """Return the answer to `request` as a value. It is read at home: that runs code of the caller's class."""
+
+        async def ask(prompt: Prompt, cache: CacheUse) -> WizardResponse:
+            return await self.answer(evolve(request, prompt=prompt, cache=cache, request_id=self._new_id()))
+
+        async def read(text: str) -> Found[T] | tuple[Problem, ...]:
+            found: list[Found[T] | tuple[Problem, ...]] = []
+            await home.told(lambda: found.append(form.read(text)))()
+            return found[0]
+
+        return await Asking(ask, read, cache=request.cache).result(request.prompt)
 
     def source(self, request: Request) -> AnswerSource:
         """Return the events of the answer to `request`."""

@@ -20,6 +20,7 @@ from wizard_actors.errors import (
 )
 from wizard_actors.estimate import estimate_input
 from wizard_actors.events import BudgetExhausted, BudgetSpent, FellBack
+from wizard_actors.failure import total_cost
 from wizard_actors.lane import Begun, Lane, ask_router
 from wizard_actors.needs import needs_of
 from wizard_actors.plan import Choice, ModelFacts, Tactics, Why
@@ -248,14 +249,15 @@ class Way:
             model=name,
             upstream_model=attempt.upstream_model,
             usage=parts.usage,
-            cost=attempt.cost,
+            cost=None if attempt.cost is None else total_cost(attempts),
             finish_reason=finished.reason,
             raw_finish_reason=finished.raw,
-            reasoning=parts.reasoning,
+            thoughts=parts.thoughts,
             tool_calls=parts.tool_calls,
             attempts=attempts,
             served_by=served_by,
             request_id=self._request.request_id,
+            raw=parts.raw,
         )
         return self._books.response
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar, Unpack, cast
 
-from wizard_actors import BlockingClient, Prompt, StreamEvent, WizardError, WizardResponse
+from wizard_actors import BlockingClient, Prompt, StreamEvent, Structured, WizardError, WizardResponse
 from wizard_actors.ask_options import AskOptions
 from wizard_actors.blocking import BlockingStream
 from wizard_actors.cache import CacheState
@@ -41,6 +41,9 @@ class Awaited:
 
     async def generate(self, prompt: str | Prompt, **options: Unpack[AskOptions]) -> WizardResponse:
         return self.blocking.generate(prompt, **options)
+
+    async def generate_as(self, prompt: str | Prompt, kind: type[T], **options: Unpack[AskOptions]) -> Structured[T]:
+        return self.blocking.generate_as(prompt, kind, **options)
 
     def stream(self, prompt: str | Prompt, *, delivery: str | None = None, **options: Unpack[AskOptions]) -> Stream:
         return Stream(self.blocking.stream(prompt, delivery=delivery, **options))  # type: ignore[arg-type]  # on purpose

@@ -33,7 +33,8 @@ from wizard_actors.config import (
     StreamConfig,
     SupervisionConfig,
 )
-from wizard_actors.events import Event, EventStream, Subscription
+from wizard_actors.event_stream import EventStream, Subscription
+from wizard_actors.events import Event
 from wizard_actors.providers.base import Provider
 
 T = TypeVar("T")

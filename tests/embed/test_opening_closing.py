@@ -23,7 +23,6 @@ from wizard_actors import (
     ModelConfig,
     ResilientClient,
     SupervisorError,
-    UnsupportedError,
     WizardConfig,
     WizardError,
     WizardResponse,
@@ -45,8 +44,8 @@ async def test_a_bad_configuration_is_the_same_error(host: Host, tmp_path: Path)
             pass
     assert len(caught.value.problems) > 1
     assert our_threads() == []
-    with pytest.raises(UnsupportedError, match="'anthropic' is not part of this version"):
-        async with host.enter(WizardConfig(models=[ModelConfig(name="a", provider="anthropic")])):
+    with pytest.raises(ConfigError, match="no provider was given for this model"):
+        async with host.enter(WizardConfig(models=[ModelConfig(name="a", provider="custom")])):
             pass
     assert our_threads() == []
     with pytest.raises(ConfigError, match="must be a WizardConfig or a path"):

@@ -27,7 +27,8 @@ from wizard_actors import (
 )
 from wizard_actors.actor import Actor, Ask, Ledger, Reply, handles
 from wizard_actors.config import CacheConfig, PriceConfig, RetryConfig, TimeoutsConfig
-from wizard_actors.events import Event, EventStream, RequestBegan, RequestEnded
+from wizard_actors.event_stream import EventStream
+from wizard_actors.events import Event, RequestBegan, RequestEnded
 from wizard_actors.specs import ChildSpec, State
 
 BROKEN = NetworkError("the connection broke", model="a", status=None)

@@ -29,7 +29,8 @@ from wizard_actors import (
 )
 from wizard_actors.bells import under_asyncio
 from wizard_actors.embed.call import Call
-from wizard_actors.events import EventStream, RequestBegan
+from wizard_actors.event_stream import EventStream
+from wizard_actors.events import RequestBegan
 
 CONFIG = WizardConfig(models=[model("a")])
 LATE = 30.0

@@ -21,7 +21,8 @@ from wizard_actors.errors import (
 )
 from wizard_actors.providers.base import Call
 from wizard_actors.providers.http import make_http_client
-from wizard_actors.providers.openai import OpenAIProvider, OpenAISettings
+from wizard_actors.providers.http_provider import HttpSettings
+from wizard_actors.providers.openai import OpenAIProvider
 from wizard_actors.streaming import Assembly
 from wizard_actors.types import FinishReason, Message, Prompt, Tool, ToolCall
 
@@ -33,7 +34,7 @@ CALL = Call(Prompt("Why do actors help?"), "request-1")
 async def provider(server: LlmockServer, upstream: Upstream = "auto") -> AsyncIterator[OpenAIProvider]:
     """Yield a provider of llmock's model."""
     async with make_http_client() as http:
-        settings = OpenAISettings(
+        settings = HttpSettings(
             name="primary", model="gpt-test", base_url=server.base_url, api_key=Secret("sk-1234"), upstream=upstream
         )
         yield OpenAIProvider(settings, http)

@@ -26,9 +26,10 @@ from wizard_actors.errors import (
 from wizard_actors.providers import local
 from wizard_actors.providers.base import Answer, Call
 from wizard_actors.providers.http import make_http_client
+from wizard_actors.providers.http_provider import HttpSettings
 from wizard_actors.providers.local import LocalServer, available, default_weights
 from wizard_actors.providers.local_engine import Settings
-from wizard_actors.providers.openai import OpenAIProvider, OpenAISettings
+from wizard_actors.providers.openai import OpenAIProvider
 from wizard_actors.types import Finished, FinishReason, ModelEvent, Prompt, TextDelta, UsageUpdate
 
 inference = pytest.mark.skipif(
@@ -48,7 +49,7 @@ def provider_for(base_url: str, stack: AsyncExitStack, key: Secret | None) -> Op
     """Return a provider that uses `key`, until `stack` ends."""
     http = make_http_client()
     stack.push_async_callback(http.aclose)
-    settings = OpenAISettings(name="local", model="any", base_url=base_url, api_key=key, upstream="stream")
+    settings = HttpSettings(name="local", model="any", base_url=base_url, api_key=key, upstream="stream")
     return OpenAIProvider(settings, http)
 
 
@@ -121,7 +122,7 @@ async def test_servers_run_side_by_side_and_one_after_another() -> None:
 
     async with started(first) as one, started(second) as two:
         old_key = first.api_key
-        assert one.url != two.url
+        assert one.settings.base_url != two.settings.base_url
         assert old_key != second.api_key
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, one, question(2))
@@ -142,7 +143,9 @@ async def test_it_answers_only_who_has_the_key() -> None:
         for provider in (stranger, guesser):
             with pytest.raises(AuthError):
                 await ask(provider, question(1))
-        preflight = await stranger.http.options(stranger.url, headers={"Origin": "http://example.com"})
+        preflight = await stranger.http.options(
+            stranger.settings.base_url + "/chat/completions", headers={"Origin": "http://example.com"}
+        )
 
     assert not preflight.headers.get("access-control-allow-origin")
 

@@ -15,7 +15,7 @@ import trio.testing
 from attrs import evolve
 
 from tests.loopback import Wire, WireRequest, chunk, response, serving
-from wizard_actors.config import PRESETS, ModelConfig, Secret
+from wizard_actors.config import NATIVE, PRESETS, ModelConfig, Secret
 from wizard_actors.errors import (
     AuthError,
     ConfigError,
@@ -31,7 +31,8 @@ from wizard_actors.errors import (
 )
 from wizard_actors.providers.base import Answer, Call, Provider
 from wizard_actors.providers.http import DRAIN_TIME, make_http_client
-from wizard_actors.providers.openai import BASE_URLS, OpenAIProvider, OpenAISettings
+from wizard_actors.providers.http_provider import HttpSettings
+from wizard_actors.providers.openai import OpenAIProvider
 from wizard_actors.streaming import Assembly
 from wizard_actors.types import (
     Finished,
@@ -82,9 +83,9 @@ def answering(*responses: bytes, seen: list[WireRequest] | None = None) -> Upstr
     return upstream
 
 
-def with_settings(**settings: object) -> OpenAISettings:
+def with_settings(**settings: object) -> HttpSettings:
     """Return settings that would work, but for these."""
-    plain = OpenAISettings(name="primary", model="up-1", base_url="http://x.test/v1", api_key=Secret(KEY))
+    plain = HttpSettings(name="primary", model="up-1", base_url="http://x.test/v1", api_key=Secret(KEY))
     return evolve(plain, **settings)  # type: ignore[arg-type]  # whatever a test wants to see refused
 
 
@@ -148,7 +149,7 @@ async def test_a_key_header_of_its_own_carries_the_bare_key() -> None:
     """As Azure wants it; and no key is sent where there is none."""
     seen: list[WireRequest] = []
     whole = response(200, JSON, [WHOLE])
-    async with provider(answering(whole, seen=seen), key_header="api-key") as model:
+    async with provider(answering(whole, seen=seen), provider="azure") as model:
         await ask(model)
     async with provider(answering(whole, seen=seen), api_key=None) as model:
         await ask(model)
@@ -177,7 +178,7 @@ async def test_the_answers_length_is_bounded_in_the_upstreams_words(base_url: st
         return httpx.Response(200, content=WHOLE)
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(upstream)) as http:
-        model = OpenAIProvider(OpenAISettings(name="m", model="m", base_url=base_url), http)
+        model = OpenAIProvider(HttpSettings(name="m", model="m", base_url=base_url), http)
         await ask(model, Call(Prompt("x", max_tokens=7), "1"))
     assert bodies[0][field] == 7
 
@@ -442,7 +443,7 @@ async def test_a_server_that_is_not_there_is_a_network_error() -> None:
         with trio.socket.socket() as unused:
             await unused.bind(("127.0.0.1", 0))
             url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-            model = OpenAIProvider(OpenAISettings(name="primary", model="m", base_url=url), http)
+            model = OpenAIProvider(HttpSettings(name="primary", model="m", base_url=url), http)
             with pytest.raises(NetworkError):
                 await ask(model)
 
@@ -454,7 +455,7 @@ async def test_connecting_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         await trio.sleep_forever()
 
     monkeypatch.setattr(trio, "open_tcp_stream", never)
-    settings = OpenAISettings(name="primary", model="m", base_url="http://far.test", connect_timeout=0.01)
+    settings = HttpSettings(name="primary", model="m", base_url="http://far.test", connect_timeout=0.01)
     async with make_http_client() as http:
         with pytest.raises(ProviderTimeoutError) as caught:
             await ask(OpenAIProvider(settings, http))
@@ -580,12 +581,13 @@ async def test_a_configured_model_becomes_a_provider(monkeypatch: pytest.MonkeyP
     """Every preset has an address but Azure, which is asked for one; the key is read now."""
     monkeypatch.setenv("SOME_KEY", KEY)
     async with make_http_client() as http:
-        for preset in ("openai", *PRESETS):
+        for preset, known in {"openai": NATIVE["openai"], **PRESETS}.items():
             base_url = "https://mine.openai.azure.com/openai/v1" if preset == "azure" else None
             config = ModelConfig(name="m", provider=preset, base_url=base_url, api_key_env="SOME_KEY")
             model = OpenAIProvider.from_config(config, http)
-            assert model.settings.base_url == (base_url or BASE_URLS[preset])
-            assert model.settings.key_header == ("api-key" if preset == "azure" else "authorization")
+            assert model.settings.base_url == (base_url or known.base_url)
+            carried = dict(model.headers)["api-key" if preset == "azure" else "authorization"]
+            assert carried == (KEY if preset == "azure" else f"Bearer {KEY}")
             assert KEY not in f"{model!r} {model.settings!r}"
         config = ModelConfig(
             name="m", provider="openai", model="up", upstream="unary", headers={"X-A": "b"}, extra={"a": 1}
@@ -620,7 +622,7 @@ def test_no_endpoint_is_no_provider() -> None:
     """A provider without a known address needs one in the configuration."""
     config = ModelConfig(name="m", provider="simulated")
     with pytest.raises(ConfigError, match="base_url"):
-        OpenAISettings.from_config(config)
+        HttpSettings.from_config(config)
 
 
 async def test_usage_reaches_the_caller() -> None:

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from wizard_actors.errors import SerializationError, UnsupportedError
-from wizard_actors.providers.openai_request import Dialect, request_body, without_refused_field
+from wizard_actors.providers.openai_request import Dialect, request_body
+from wizard_actors.providers.openai_wire import without_refused_field
 from wizard_actors.providers.refusals import ErrorBody
 from wizard_actors.types import Image, Message, Prompt, Text, Tool, ToolCall
 

@@ -16,7 +16,8 @@ from attrs import frozen
 from wizard_actors.config import ScriptStep, Secret, SimulatedConfig
 from wizard_actors.errors import WizardError
 from wizard_actors.providers.base import Answer, Call, Provider
-from wizard_actors.providers.openai import OpenAIProvider, OpenAISettings
+from wizard_actors.providers.http_provider import HttpSettings
+from wizard_actors.providers.openai import OpenAIProvider
 from wizard_actors.providers.simulated import SimulatedProvider
 from wizard_actors.testing.http_provider import HttpProviderContract, Reply
 from wizard_actors.testing.provider import PACE, Act, Bench, ProviderContract
@@ -65,7 +66,7 @@ class TestOpenAI(HttpProviderContract):
     )
 
     def provider(self, http: httpx.AsyncClient) -> Provider:
-        settings = OpenAISettings(name="yours", model="m", base_url="http://up.test/v1", api_key=Secret(self.key))
+        settings = HttpSettings(name="yours", model="m", base_url="http://up.test/v1", api_key=Secret(self.key))
         return OpenAIProvider(settings, http)
 
     def reply(self, act: Act, text: str) -> Reply | None:
@@ -89,7 +90,7 @@ class TestOpenAIUnary(TestOpenAI):
     """Chat Completions, one JSON object."""
 
     def provider(self, http: httpx.AsyncClient) -> Provider:
-        settings = OpenAISettings(
+        settings = HttpSettings(
             name="yours", model="m", base_url="http://up.test/v1", api_key=Secret(self.key), upstream="unary"
         )
         return OpenAIProvider(settings, http)

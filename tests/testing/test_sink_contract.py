@@ -14,7 +14,8 @@ from attrs import fields, frozen
 
 import wizard_actors
 from wizard_actors.errors import RateLimitError
-from wizard_actors.events import AttemptEnded, Event, EventStream, RequestEnded
+from wizard_actors.event_stream import EventStream
+from wizard_actors.events import AttemptEnded, Event, RequestEnded
 from wizard_actors.metrics import Metrics
 from wizard_actors.testing.sink import SinkContract, event_kinds, event_samples
 

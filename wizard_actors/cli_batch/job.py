@@ -288,7 +288,7 @@ class _Run:
                 self._report.note(f"line {question.line} failed: {outcome.message} (further failures are only counted)")
         else:
             self._tally.answered += 1
-            self._tally.spend(outcome.cost)
+        self._tally.spend(outcome.cost)
         self._report.update()
 
     def _stop(self, error: WizardError, advice: str = GOES_ON) -> None:

@@ -24,7 +24,7 @@ LINE_EVERY: Final = 30.0
 class Tally:
     """The lines of a batch so far: answered and failed in this run, there already (some of these as an error), broken.
 
-    `cost` is in US dollars, of this run's answers whose price is known; None where none is.
+    `cost` is in US dollars, of this run's prompts whose cost is known; None where none is.
     """
 
     answered: int = 0
@@ -45,7 +45,7 @@ class Tally:
         return not (self.failed or self.failed_before or self.broken)
 
     def spend(self, cost: Decimal | None) -> None:
-        """Add an answer's cost."""
+        """Add what a prompt cost."""
         if cost is not None:
             self.cost = cost if self.cost is None else self.cost + cost
 

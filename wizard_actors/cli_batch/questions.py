@@ -53,12 +53,13 @@ class MessageGiven(Given, frozen=True):
     tool_calls: list[CallGiven] = []
     tool_call_id: str | None = None
     name: str | None = None
+    is_error: bool = False
 
     def message(self) -> Message:
         """Return the message."""
         content: Content = self.content if isinstance(self.content, str) else tuple(map(_part, self.content))
         calls = [ToolCall(call.id, call.name, call.arguments) for call in self.tool_calls]
-        return Message(Role(self.role), content, calls, self.tool_call_id, self.name)
+        return Message(Role(self.role), content, calls, self.tool_call_id, self.name, is_error=self.is_error)
 
 
 def _part(given: TextGiven | ImageGiven) -> Text | Image:

@@ -6,7 +6,6 @@ Whatever is wrong is found at once, and raised as one `ConfigError` that names t
 from wizard_actors.config.checks import DEFAULT_ROUTE
 from wizard_actors.config.merge import Origin
 from wizard_actors.config.model import (
-    PRESETS,
     PROVIDERS,
     BreakerConfig,
     ErrorRetryConfig,
@@ -22,6 +21,16 @@ from wizard_actors.config.model import (
     SupportsConfig,
     TimeoutsConfig,
     Upstream,
+)
+from wizard_actors.config.presets import (
+    NATIVE,
+    PRESETS,
+    Api,
+    MaxTokensField,
+    Preset,
+    ReasoningField,
+    SeedField,
+    preset_of,
 )
 from wizard_actors.config.root import Effective, WizardConfig
 from wizard_actors.config.secret import Secret
@@ -47,9 +56,11 @@ from wizard_actors.config.values import Seconds, split_address
 __all__ = [
     "CUSTOM_STRATEGY",
     "DEFAULT_ROUTE",
+    "NATIVE",
     "PRESETS",
     "PROVIDERS",
     "TEMPLATE",
+    "Api",
     "BatchConfig",
     "BreakerConfig",
     "CacheConfig",
@@ -61,11 +72,14 @@ __all__ = [
     "LogFormat",
     "LogLevel",
     "LoggingConfig",
+    "MaxTokensField",
     "ModelConfig",
     "OnInterruption",
     "Origin",
+    "Preset",
     "PriceConfig",
     "RateLimitConfig",
+    "ReasoningField",
     "RetriedError",
     "RetryBudgetConfig",
     "RetryConfig",
@@ -73,6 +87,7 @@ __all__ = [
     "ScriptStep",
     "Seconds",
     "Secret",
+    "SeedField",
     "ServerConfig",
     "SessionsConfig",
     "SimulatedConfig",
@@ -83,5 +98,6 @@ __all__ = [
     "TimeoutsConfig",
     "Upstream",
     "WizardConfig",
+    "preset_of",
     "split_address",
 ]

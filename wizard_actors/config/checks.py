@@ -11,17 +11,18 @@ from typing import Final
 from attrs import evolve, field, frozen
 
 from wizard_actors.config.idle import Given, idle, idle_in_step
+from wizard_actors.config.presets import PRESETS
 from wizard_actors.config.values import closest
 from wizard_actors.errors import ConfigProblem
 
 __all__ = [
     "DEFAULT_ROUTE",
-    "PRESETS",
     "PROVIDERS",
     "NamedModel",
     "NamedRoute",
     "conflicts",
     "model_conflicts",
+    "speaks_openai",
     "takes_options",
 ]
 
@@ -29,23 +30,6 @@ DEFAULT_ROUTE: Final = "wizard"
 
 PROVIDERS: Final = ("openai", "anthropic", "gemini", "local", "simulated", "custom")
 """The wire protocols, the embedded model, the simulated one, and the one that is given in code."""
-
-PRESETS: Final = (
-    "azure",
-    "cerebras",
-    "deepseek",
-    "fireworks",
-    "groq",
-    "lmstudio",
-    "mistral",
-    "ollama",
-    "openrouter",
-    "perplexity",
-    "together",
-    "vllm",
-    "xai",
-)
-"""Providers that speak OpenAI's protocol at an address of their own."""
 
 NO_MODEL: Final = ConfigProblem(
     "models", "is empty: at least one model is needed", "add a `[[models]]` table with a name and a provider"
@@ -56,7 +40,7 @@ NO_MODEL: Final = ConfigProblem(
 class NamedModel:
     """What the checks need of a model; `name`, `group` and `limits`, its rate limit, are None where unreadable.
 
-    `priced` says whether it has a price, `tables` what was set in its tables.
+    `priced` says whether it has a price, or genai-prices may know it; `tables` what was set in its tables.
     """
 
     name: str | None
@@ -101,7 +85,11 @@ def conflicts(
     for route in routes:
         yield from _chain_problems(route, enabled)
     if models and not any(model.enabled for model in models):
-        yield ConfigProblem("models", "are all disabled", "enable one, or remove `enabled = false`")
+        yield ConfigProblem(
+            "models",
+            "are all disabled",
+            "enable one: remove its `enabled = false`, or what sets WIZARD_DEFAULTS_ENABLED",
+        )
     yield from _group_problems(models)
     for route in routes:
         yield from _strategy_problems(route, models)
@@ -188,8 +176,23 @@ def model_conflicts(model: Mapping[str, object]) -> Iterator[ConfigProblem]:
             "options", "is only for providers that are not built in", "what goes into the body: `extra`"
         )
     yield from _script_problems(model.get("simulated"))
+    if isinstance(provider, str) and provider in (*PROVIDERS, *PRESETS):
+        yield from _protocol_problems(provider, model)
     if provider == "azure" and model.get("base_url") is None:
         yield ConfigProblem("base_url", 'is required where `provider = "azure"`: each resource has its own')
+
+
+def _protocol_problems(provider: str, model: Mapping[str, object]) -> Iterator[ConfigProblem]:
+    """Find settings that the protocol of a provider of ours does not read."""
+    if model.get("api") == "responses" and not speaks_openai(provider):
+        yield ConfigProblem("api", f"has no effect where `provider = {provider!r}`: it is OpenAI's choice of protocols")
+    if model.get("api_version") is not None and provider != "azure":
+        yield ConfigProblem("api_version", 'is only for models with `provider = "azure"`')
+
+
+def speaks_openai(provider: object) -> bool:
+    """Say whether models of that provider are asked in one of OpenAI's protocols."""
+    return provider in ("openai", *PRESETS)  # not a set: a file may say a list
 
 
 def takes_options(provider: object) -> bool:

@@ -23,6 +23,7 @@ from wizard_actors.config.model import (
     TimeoutsConfig,
     Upstream,
 )
+from wizard_actors.config.presets import Api
 from wizard_actors.config.secret import Secret
 from wizard_actors.config.strategy import Strategy
 from wizard_actors.config.tables import Delivery, LogFormat, LogLevel, OnInterruption
@@ -110,6 +111,7 @@ class SupportsSettings(TypedDict, total=False):
     tools: bool
     images: bool
     schema: bool
+    sampling: bool
 
 
 class PriceSettings(TypedDict, total=False):
@@ -118,6 +120,7 @@ class PriceSettings(TypedDict, total=False):
     input: Required[Decimal | float]
     output: Required[Decimal | float]
     cached_input: Decimal | float | None
+    cache_write: Decimal | float | None
 
 
 class SimulatedSettings(TypedDict, total=False):
@@ -151,6 +154,9 @@ class ModelSettings(TypedDict, total=False):
     api_key_file: str | Path | None
     enabled: bool
     upstream: Upstream
+    api: Api
+    api_version: str | None
+    max_tokens: int | None
     max_concurrency: int
     context_window: int | None
     supports: SupportsConfig | SupportsSettings

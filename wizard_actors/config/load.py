@@ -17,6 +17,7 @@ from wizard_actors.config.checks import DEFAULT_ROUTE, NamedModel, NamedRoute, c
 from wizard_actors.config.environment import overrides, set_by
 from wizard_actors.config.hints import Tree, tree_of, unknown_key
 from wizard_actors.config.idle import OF_A_MODEL, Given, idle, merged
+from wizard_actors.config.listed import listing_of
 from wizard_actors.config.merge import Origin, Origins, merge_defaults, note
 from wizard_actors.config.model import LocalConfig, ModelConfig, RateLimitConfig
 from wizard_actors.config.secret import key_from_env, key_from_file, require_file
@@ -231,7 +232,8 @@ class Loading(Generic[C]):
                 enabled=model.get("enabled") is not False,
                 group=_text(model.get("rate_limit_group")),
                 limits=_limits(model.get("rate_limit", {})),
-                priced=model.get("price") is not None,
+                priced=model.get("price") is not None
+                or listing_of(model.get("provider"), model.get("base_url")) is not None,
                 tables={name: given for name in OF_A_MODEL if isinstance(given := model.get(name), dict)},
             )
             for _, model in self._tables_in("models")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, TypeAlias
 
-from wizard_actors.config.checks import takes_options
+from wizard_actors.config.checks import speaks_openai, takes_options
 from wizard_actors.config.idle import OF_A_MODEL, idle, merged
 from wizard_actors.config.strict import KeyPath, shown_key
 
 __all__ = ["Origin", "Origins", "merge_defaults", "note"]
 
-Origin: TypeAlias = Literal["default", "defaults", "model", "file", "environment", "code"]
+Origin: TypeAlias = Literal["default", "defaults", "model", "file", "environment", "code", "genai-prices"]
 """Where a value came from: built in, `[defaults]`, the model's own table, another table, a variable, or code."""
 
 Origins: TypeAlias = dict[str, Origin]
@@ -41,7 +41,8 @@ def merge_defaults(
 
     Where a model chooses its own key file, a variable from `[defaults]` does not stand beside it, nor the other way
     round; a model without a provider's account needs neither. The tables of the simulated and the embedded model go to
-    such models alone, `options` to those whose provider is not built in. A default that would have no effect beside the
+    such models alone, `options` to those whose provider is not built in, `api` and `api_version` to those that read
+    them. A default that would have no effect beside the
     model's own settings is left out.
     """
 
@@ -68,6 +69,10 @@ def _suits(key: str, provider: object, model: Mapping[str, object]) -> bool:
         return key == provider
     if key == "options":
         return takes_options(provider)
+    if key == "api":
+        return speaks_openai(provider)
+    if key == "api_version":
+        return provider == "azure"
     if key in KEYS:
         return KEYS[key] not in model and provider not in OWN_TABLE
     return key != "name"

@@ -13,7 +13,8 @@ import attrs
 from attrs import field, frozen
 
 from wizard_actors import plugins
-from wizard_actors.config.checks import PRESETS, PROVIDERS, model_conflicts
+from wizard_actors.config.checks import PROVIDERS, model_conflicts
+from wizard_actors.config.presets import PRESETS, Api, preset_of
 from wizard_actors.config.secret import Environment, Secret, key_from_env, key_from_file
 from wizard_actors.config.strict import strict
 from wizard_actors.config.values import (
@@ -33,7 +34,6 @@ from wizard_actors.config.values import (
 from wizard_actors.errors import ConfigError, ConfigProblem, EnvVarError
 
 __all__ = [
-    "PRESETS",
     "PROVIDERS",
     "BreakerConfig",
     "ErrorRetryConfig",
@@ -84,11 +84,12 @@ RetriedError: TypeAlias = Literal[
 
 @frozen(kw_only=True, field_transformer=strict)
 class SupportsConfig:
-    """What a model can do. A prompt that needs more skips it."""
+    """What a model can do. A prompt that needs more skips it. `sampling`: it takes `temperature` and `top_p`."""
 
     tools: bool = True
     images: bool = True
     schema: bool = True
+    sampling: bool = True
 
 
 @frozen(kw_only=True, field_transformer=strict)
@@ -187,11 +188,14 @@ def _as_optional_decimal(value: Decimal | float | None) -> Decimal | None:
 
 @frozen(kw_only=True, field_transformer=strict)
 class PriceConfig:
-    """US dollars a million tokens. `cached_input` None: cached tokens cost what `input` says."""
+    """US dollars a million tokens. `cached_input` is for tokens read from the provider's prompt cache, `cache_write`
+    for those written to it; None: they cost what `input` says.
+    """
 
     input: Decimal = field(converter=_as_decimal, validator=at_least(0))
     output: Decimal = field(converter=_as_decimal, validator=at_least(0))
     cached_input: Decimal | None = field(default=None, converter=_as_optional_decimal, validator=at_least(0))
+    cache_write: Decimal | None = field(default=None, converter=_as_optional_decimal, validator=at_least(0))
 
 
 @frozen(kw_only=True, field_transformer=strict)
@@ -274,7 +278,9 @@ class ModelConfig:
     """One model: where it is, what it allows, and how patiently it is asked.
 
     `name` is what callers, routes, logs and metrics use, `model` the upstream's id (default: the name). The key is
-    never held here: `api_key_env` names a variable, `api_key_file` a file, and `api_key()` reads it. `max_concurrency`
+    never held here: `api_key_env` names a variable, `api_key_file` a file, and `api_key()` reads it. `api` is the
+    protocol in which OpenAI and those compatible with it are asked, `api_version` Azure's, `max_tokens` the bound of an
+    answer where the prompt has none (None: the provider's own; Anthropic wants one: 8192). `max_concurrency`
     is the number of calls at once (default: 32; 1 for the embedded model, which answers one after the other). Models of
     one `rate_limit_group` share one limiter, and so have equal `rate_limit` tables. `extra` goes into the body of every
     request as it is. `context_window` is in tokens, None where unknown. `simulated` and `local` are set exactly for
@@ -294,6 +300,9 @@ class ModelConfig:
     api_key_file: Path | None = field(default=None, converter=_as_path)
     enabled: bool = True
     upstream: Upstream = "auto"
+    api: Api = "chat"
+    api_version: str | None = field(default=None, validator=plain_name)
+    max_tokens: int | None = field(default=None, validator=at_least(1))
     max_concurrency: int = field(
         default=attrs.Factory(lambda self: 1 if self.provider == "local" else 32, takes_self=True),
         validator=at_least(1),
@@ -334,15 +343,25 @@ class ModelConfig:
     def api_key(self) -> Secret | None:
         """Read the key, now, from the environment that the configuration was loaded with, or from its file.
 
-        None where the model names neither. Raises `EnvVarError` or `ConfigError` where it cannot be read.
+        Where the model names neither, and no address either, the variable in which the provider's customers keep their
+        key counts; it goes to that provider and nowhere else. None where that is not set. Raises `EnvVarError` or
+        `ConfigError` where the key cannot be read.
         """
-        key = f"models.{self.name}.api_key_env"
+        environ = os.environ if self._environ is None else self._environ
+        if self.api_key_file is not None:
+            try:
+                return key_from_file(self.api_key_file)
+            except BadValue as found:
+                key = f"models.{self.name}.api_key_file"
+                raise ConfigError([ConfigProblem(key, found.reason, found.hint)]) from None
+        variable = self._usual_variable(environ) if self.api_key_env is None else self.api_key_env
         try:
-            if self.api_key_env is not None:
-                return key_from_env(self.api_key_env, os.environ if self._environ is None else self._environ)
-            key = f"models.{self.name}.api_key_file"
-            return None if self.api_key_file is None else key_from_file(self.api_key_file)
+            return None if variable is None else key_from_env(variable, environ)
         except BadValue as found:
-            if self.api_key_env is not None:
-                raise EnvVarError(self.api_key_env, key=key, reason=found.reason) from None
-            raise ConfigError([ConfigProblem(key, found.reason, found.hint)]) from None
+            raise EnvVarError(variable or "", key=f"models.{self.name}.api_key_env", reason=found.reason) from None
+
+    def _usual_variable(self, environ: Mapping[str, str]) -> str | None:
+        preset = preset_of(self.provider)
+        if preset is None or preset.key_env is None or self.base_url is not None or preset.key_env not in environ:
+            return None
+        return preset.key_env

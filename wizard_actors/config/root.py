@@ -14,6 +14,7 @@ from attrs import field, frozen
 from wizard_actors.config.checks import DEFAULT_ROUTE, NamedModel, NamedRoute, conflicts
 from wizard_actors.config.environment import API_KEYS, models_from_keys
 from wizard_actors.config.idle import HEDGED_ONLY, OF_A_MODEL
+from wizard_actors.config.listed import listing_of
 from wizard_actors.config.load import Loading
 from wizard_actors.config.merge import Origin, Origins
 from wizard_actors.config.model import ModelConfig
@@ -174,7 +175,7 @@ def named_model(model: ModelConfig) -> NamedModel:
         model.enabled,
         model.rate_limit_group,
         attrs.asdict(model.rate_limit),
-        priced=model.price is not None,
+        priced=model.price is not None or listing_of(model.provider, model.base_url) is not None,
         tables={name: chosen(getattr(model, name)) for name in OF_A_MODEL},
     )
 

@@ -60,9 +60,11 @@ api_key_env = "OPENAI_API_KEY"      # the variable that holds the key; never the
 #rate_limit_group = "account"       # models of one group share one limit
 #proxy = "http://proxy.example.com:3128"
 #ca_file = "company-ca.pem"         # certificates to trust
-#context_window = 400_000           # tokens; default: unknown
-#supports = { tools = true, images = true, schema = true }   # a prompt that needs more skips the model
-#price = { input = 0.25, output = 2.00, cached_input = 0.025 }   # US dollars a million tokens
+#context_window = 400_000           # tokens; default: as genai-prices has it, else unknown
+#supports = { tools = true, images = true, schema = true, sampling = true }   # a prompt that needs more skips the model
+#max_tokens = 8192                  # of an answer, where the prompt does not say
+#api = "chat"                       # OpenAI's protocol: "chat" | "responses"
+#price = { input = 0.25, output = 2.00, cached_input = 0.025, cache_write = 0.25 }   # US dollars a million tokens
 #headers = { OpenAI-Organization = "org-example" }
 #extra = { service_tier = "flex" }  # goes into every request as it is
 
@@ -74,6 +76,14 @@ api_key_env = "OPENAI_API_KEY"      # the variable that holds the key; never the
 #timeouts = { first_token = 10 }    # merged over [defaults]
 #circuit_breaker = { failure_rate = 0.5, minimum_calls = 20 }   # of at least so many calls; for failure_threshold
 #retry = { errors = { overloaded = { max_attempts = 5, base_delay = 1, max_delay = 30 } } }   # after this error
+
+#[[models]]
+#name = "azure"
+#provider = "azure"
+#model = "gpt-4o"                   # the deployment
+#base_url = "https://resource.openai.azure.com"
+#api_version = "2024-10-21"         # leave it out for Azure's v1 API
+#api_key_env = "AZURE_OPENAI_API_KEY"
 
 #[[models]]
 #name = "embedded"                  # needs the extra `local`

@@ -33,10 +33,15 @@ __all__ = ["Answer", "Call", "Provider", "ProviderFactory"]
 
 @frozen
 class Call:
-    """One call of one model: the prompt, and the id that runs through logs, events and headers."""
+    """One call of one model: the prompt, and the id that runs through logs, events and headers.
+
+    `raw`: whoever asks wants to see what comes over the wire, too, as `Raw` events. A provider that has nothing of the
+    kind sends none.
+    """
 
     prompt: Prompt
     request_id: str
+    raw: bool = False
 
 
 class Answer(Protocol):

@@ -13,8 +13,9 @@ from wizard_actors.actor import Actor, ActorRef
 from wizard_actors.config import LocalConfig, ModelConfig, Secret
 from wizard_actors.errors import ConfigError, NetworkError, UnsupportedError, WizardError
 from wizard_actors.providers.base import Answer, Call
+from wizard_actors.providers.http_provider import HttpSettings
 from wizard_actors.providers.local import LocalServer
-from wizard_actors.providers.openai import OpenAIProvider, OpenAISettings
+from wizard_actors.providers.openai import OpenAIProvider
 
 __all__ = ["Engine", "EngineState", "LocalProvider"]
 
@@ -95,13 +96,14 @@ class LocalProvider:
         return error
 
     def _in_front_of(self, state: EngineState) -> OpenAIProvider:
-        settings = OpenAISettings(
+        settings = HttpSettings(
             name=self._config.name,
             model=self._config.model,
             base_url=state.base_url,
             api_key=state.api_key,
             upstream="stream",  # closing a unary call's connection does not stop the engine
             connect_timeout=self._config.timeouts.connect,
+            max_tokens=self._config.max_tokens,
             extra=self._config.extra,
         )
         return OpenAIProvider(settings, self._http)

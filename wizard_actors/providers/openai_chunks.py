@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
 import msgspec
 
 from wizard_actors.errors import ProviderError
+from wizard_actors.providers.json_parts import count_of, text_of
 from wizard_actors.providers.refusals import Head, error_body, refusal
 from wizard_actors.types import (
     Finished,
     FinishReason,
     ModelEvent,
     ReasoningDelta,
+    Signature,
     TextDelta,
+    ThoughtEnded,
     TokenUsage,
     ToolCallDelta,
     UsageUpdate,
 )
 
-__all__ = ["ChunkReader"]
+__all__ = ["DETAIL_TEXTS", "PROTOCOL", "ChunkReader"]
+
+PROTOCOL: Final = "chat"
+"""The protocol of signatures whose value is an entry of `reasoning_details`, without its text."""
+
+DETAIL_TEXTS: Final[Mapping[str, str]] = MappingProxyType({"reasoning.text": "text", "reasoning.summary": "summary"})
+"""Where the text stands in an entry of `reasoning_details`, by its type; other types show none."""
 
 FINISH_REASONS: Final[Mapping[str, FinishReason]] = MappingProxyType(
     {
@@ -50,18 +60,22 @@ class ChunkReader:
         self.id: str | None = None
         self._head = head
         self._calls = _ToolCalls()
+        self._thoughts = _Thoughts()
+        self._created: object = None
         self._usage: TokenUsage | None = None
         self.finished = False
+        self.ended = False  # the last word is no JSON
         self._blank: str | None = None  # the finish reason "" that some state; on a chunk it means nothing yet
 
-    def read(self, chunk: object, events: list[ModelEvent], *, whole: bool = False, is_error: bool = False) -> None:
+    def read(self, chunk: object, events: list[ModelEvent], *, whole: bool = False, name: str = "message") -> None:
         """Append the events in `chunk`. Raises the error in it, after the events before it."""
-        if not isinstance(chunk, dict) or is_error or _is_error(chunk):
-            if is_error or isinstance(chunk, (dict, list)):
+        if not isinstance(chunk, dict) or name == "error" or _is_error(chunk):
+            if name == "error" or isinstance(chunk, (dict, list)):
                 raise refusal(self._head, error_body(chunk))
             raise self._head.parse_error("is not a JSON object")
         if self.model is None:
-            self.model, self.id = _text(chunk.get("model")), _text(chunk.get("id"))
+            self.model, self.id = text_of(chunk.get("model")), text_of(chunk.get("id"))
+            self._created = chunk.get("created")
         choices = chunk.get("choices")
         if whole and not _has_message(choices):
             raise self._head.parse_error("has no choices with a message")
@@ -70,7 +84,7 @@ class ChunkReader:
             if isinstance(choice, dict) and not choice.get("index"):  # more than one is nothing that we asked for
                 delta = choice.get("message" if whole or "delta" not in choice else "delta")
                 if isinstance(delta, dict):
-                    self._read_delta(delta, events)
+                    self._read_delta(delta, events, whole=whole)
                 finish = choice.get("finish_reason")
         self._read_usage(chunk, events)
         if finish == "":
@@ -81,13 +95,14 @@ class ChunkReader:
     def end(self, events: list[ModelEvent]) -> None:
         """Append the sign of completion, where the answer is complete without having stated a reason."""
         if not self.finished:
-            self.finished = True
-            events.append(Finished(FinishReason.STOP, self._blank))
+            self._complete(Finished(FinishReason.STOP, self._blank), events)
 
-    def _read_delta(self, delta: Mapping[str, object], events: list[ModelEvent]) -> None:
+    def _read_delta(self, delta: Mapping[str, object], events: list[ModelEvent], *, whole: bool) -> None:
+        details = delta.get("reasoning_details")
+        shown = isinstance(details, list) and self._thoughts.read_details(details, events, whole=whole)
         reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-        if reasoning and isinstance(reasoning, str):
-            events.append(ReasoningDelta(reasoning))
+        if reasoning and isinstance(reasoning, str) and not shown:
+            self._thoughts.read_text(reasoning, events)
         content = delta.get("content") or delta.get("refusal")  # a refusal is what the model has to say
         if content:
             self._read_content(content, events)
@@ -129,8 +144,74 @@ class ChunkReader:
                 status=self._head.status,
                 request_id=self._head.request_id or self.id,
             )
+        self._complete(Finished(FINISH_REASONS.get(raw.lower(), FinishReason.OTHER), raw), events)
+
+    def _complete(self, sign: Finished, events: list[ModelEvent]) -> None:
         self.finished = True
-        events.append(Finished(FINISH_REASONS.get(raw.lower(), FinishReason.OTHER), raw))
+        self._thoughts.end(events)
+        self._calls.name_all(f"{self._head.request_id or ''} {self.id or ''} {self._created or ''}".strip(), events)
+        events.append(sign)
+
+
+class _Thoughts:
+    """The model's reasoning: plain text, or the entries of `reasoning_details`, which come in pieces and go back whole.
+
+    OpenRouter, and those that speak as it does, state the text twice; where there are entries, theirs counts.
+    """
+
+    def __init__(self) -> None:
+        self._entry: dict[str, object] | None = None  # the one that has no end yet, without its text
+        self._loose = False  # there is text that belongs to no entry
+
+    def read_text(self, text: str, events: list[ModelEvent]) -> None:
+        self._loose = self._loose or self._entry is None
+        events.append(ReasoningDelta(text))
+
+    def read_details(self, details: Sequence[object], events: list[ModelEvent], *, whole: bool) -> bool:
+        """Read the entries, which are `whole`, or pieces of some. Return whether any of them shows a text."""
+        shown = False
+        for piece in details:
+            if not isinstance(piece, dict):
+                continue
+            place = _place(piece)
+            if place is None or self._begins_another(piece):
+                self.end(events)
+            text = text_of(piece.get(place)) if place is not None else None
+            self._add(piece, place, events)
+            if text is not None:
+                shown = True
+                events.append(ReasoningDelta(text))
+            if whole or place is None:
+                self.end(events)
+        return shown
+
+    def end(self, events: list[ModelEvent]) -> None:
+        """Append the end of the entry that has none yet."""
+        if self._entry is not None:
+            redacted = _place(self._entry) is None
+            signature = Signature(PROTOCOL, _json(self._entry))
+            events.append(ThoughtEnded(signature, redacted, text_of(self._entry.get("id"))))
+            self._entry = None
+
+    def _add(self, piece: Mapping[str, object], place: str | None, events: list[ModelEvent]) -> None:
+        if self._entry is None:
+            if self._loose:
+                events.append(ThoughtEnded())
+                self._loose = False
+            self._entry = {}
+        for name, value in piece.items():
+            if name != place and (value or name not in self._entry):  # a later piece may state what was empty before
+                self._entry[name] = value
+
+    def _begins_another(self, piece: Mapping[str, object]) -> bool:
+        known = self._entry
+        if known is None:
+            return False
+        for name in ("type", "index", "id"):
+            stated, before = piece.get(name), known.get(name)
+            if stated is not None and before is not None and stated != before:
+                return True
+        return False
 
 
 class _ToolCalls:
@@ -146,7 +227,7 @@ class _ToolCalls:
                 continue
             function = call.get("function")
             function = function if isinstance(function, dict) else {}
-            call_id, name = _text(call.get("id")), _text(function.get("name"))
+            call_id, name = text_of(call.get("id")), text_of(function.get("name"))
             index = self._index(call.get("index"), call_id, name)
             known_id, known_name = self._known[index]
             self._known[index] = (known_id or call_id, known_name or name)
@@ -158,6 +239,15 @@ class _ToolCalls:
             )
             if delta.id or delta.name or delta.arguments:
                 events.append(delta)
+
+    def name_all(self, answer: str, events: list[ModelEvent]) -> None:
+        """Append an id for each call that has none, made from what tells this `answer` from others: in a conversation
+        no two calls may have the same.
+        """
+        for index, (call_id, _) in enumerate(self._known):
+            if call_id is None and answer:
+                made = hashlib.blake2b(f"{answer} {index}".encode(), digest_size=12).hexdigest()
+                events.append(ToolCallDelta(index, f"call_{made}"))
 
     def _index(self, key: object, call_id: str | None, name: str | None) -> int:
         if isinstance(key, int):
@@ -197,43 +287,44 @@ def _texts(content: object) -> Iterator[str]:
             yield text
 
 
-def _text(value: object) -> str | None:
-    return value if value and isinstance(value, str) else None
+def _place(detail: Mapping[str, object]) -> str | None:
+    """Return the field of an entry of `reasoning_details` that holds its text, None for one that shows none."""
+    kind = detail.get("type")
+    return DETAIL_TEXTS.get(kind) if isinstance(kind, str) else None
 
 
 def _arguments(value: object) -> str:
     """Return a tool call's arguments as JSON text; some send the object itself."""
     if isinstance(value, str):
         return value
-    return msgspec.json.encode(value).decode() if isinstance(value, (dict, list)) else ""
+    return _json(value) if isinstance(value, (dict, list)) else ""
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _usage(stated: Mapping[str, object]) -> TokenUsage | None:
     """Return the usage, None where nothing is counted: some send zeros until they know."""
-    inputs, outputs = _count(stated.get("prompt_tokens")), _count(stated.get("completion_tokens"))
+    inputs, outputs = count_of(stated.get("prompt_tokens")), count_of(stated.get("completion_tokens"))
     if not inputs and not outputs:
         return None
     reasoning = _detail(stated, "completion_tokens_details", "reasoning_tokens")
-    if reasoning and _count(stated.get("total_tokens")) == inputs + outputs + reasoning:
+    if reasoning and count_of(stated.get("total_tokens")) == inputs + outputs + reasoning:
         outputs += reasoning  # xAI counts the reasoning beside the answer, not in it
     cached = _detail(stated, "prompt_tokens_details", "cached_tokens")
     return TokenUsage(
         input_tokens=inputs,
         output_tokens=outputs,
-        cached_tokens=cached or _count(stated.get("prompt_cache_hit_tokens")),
+        cached_tokens=cached or count_of(stated.get("prompt_cache_hit_tokens")),
         reasoning_tokens=reasoning,
+        cache_write_tokens=_detail(stated, "prompt_tokens_details", "cache_write_tokens"),
     )
 
 
 def _detail(stated: Mapping[str, object], table: str, name: str) -> int:
     details = stated.get(table)
-    return _count(details.get(name)) if isinstance(details, dict) else 0
-
-
-def _count(value: object) -> int:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return count_of(details.get(name)) if isinstance(details, dict) else 0
 
 
 def _has_message(choices: object) -> bool:

@@ -3,53 +3,44 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
-from attrs import evolve, frozen
+from attrs import frozen
 
+from wizard_actors.config import MaxTokensField, ReasoningField, SeedField
 from wizard_actors.errors import SerializationError, UnsupportedError
-from wizard_actors.providers.refusals import ErrorBody
-from wizard_actors.types import Content, Image, Message, Prompt, Role, Text, Tool, ToolCall
+from wizard_actors.providers.openai_chunks import DETAIL_TEXTS, PROTOCOL
+from wizard_actors.types import Content, Image, Message, Prompt, Role, Text, Thought, Tool, ToolCall
 
-__all__ = ["Dialect", "request_body", "without_refused_field"]
+__all__ = ["Dialect", "is_strict", "request_body", "schema_format"]
 
 _encoder = msgspec.json.Encoder()
+
+BOUNDS: Final = frozenset({"max_tokens", "max_completion_tokens"})
+
+TOOL_ID_SIZE: Final = 9
+"""Characters of the id that a tool call is given in place of one that the upstream would refuse: all take that many."""
 
 
 @frozen
 class Dialect:
-    """What an upstream understands of the protocol: learned from its refusals, except for `max_tokens_field`.
+    """What an upstream understands of the protocol.
 
-    `stream`: it can stream; `stream_options`: it can be asked for the usage of a stream.
+    `stream`: it can stream; `stream_options`: it can be asked for the usage of a stream. `max_tokens_learned`: its own
+    refusal has told the `max_tokens_field`. The rest is the preset's, see `wizard_actors.config.Preset`.
     """
 
     stream: bool = True
     stream_options: bool = True
-    max_tokens_field: str = "max_tokens"
-
-
-REFUSES_STREAM: Final = re.compile(
-    r"\bstream(?:ing)?\b.*(?:unsupported|support|unknown|unrecogni[sz]ed|allowed|permitted|forbidden|disabled|available)"
-    r"|(?:unsupported|support|unknown|unrecogni[sz]ed|allowed|permitted|extra|invalid).*\bstream(?:ing)?\b",
-    re.IGNORECASE | re.DOTALL,
-)
-"""A message that refuses streams; one that merely speaks of a stream ("unexpected end of stream") does not."""
-
-
-def without_refused_field(dialect: Dialect, refused: ErrorBody, *, keep_stream: bool = False) -> Dialect | None:
-    """Return the dialect without the field that a 400 or 422 names, None where it names neither of the two.
-
-    With `keep_stream` the answer has to be a stream, so only `stream_options` may go.
-    """
-    named = f"{refused.param} {refused.message}"
-    if dialect.stream and dialect.stream_options and re.search(r"\bstream_options\b", named):
-        return evolve(dialect, stream_options=False)
-    if dialect.stream and not keep_stream and (refused.param == "stream" or REFUSES_STREAM.search(refused.message)):
-        return evolve(dialect, stream=False)
-    return None
+    max_tokens_field: MaxTokensField = "max_tokens"
+    max_tokens_learned: bool = False
+    seed_field: SeedField = "seed"
+    reasoning_field: ReasoningField | None = None
+    tool_ids: str = "(?s:.*)"
 
 
 def request_body(
@@ -61,7 +52,10 @@ def request_body(
     both name `model`, the configured name.
     """
     try:
-        return _encoder.encode({**_fields(prompt, model, upstream_model, dialect), **extra, **prompt.extra})
+        fields, overruling = _fields(prompt, model, upstream_model, dialect), {**extra, **prompt.extra}
+        if not BOUNDS.isdisjoint(overruling):
+            fields.pop(dialect.max_tokens_field, None)  # under both names it would be refused
+        return _encoder.encode({**fields, **overruling})
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise SerializationError(
             f"{model}: the request cannot be written as JSON: {error}; look at the tools, the schema and `extra`"
@@ -71,7 +65,7 @@ def request_body(
 def _fields(prompt: Prompt, model: str, upstream_model: str, dialect: Dialect) -> dict[str, object]:
     fields: dict[str, object] = {
         "model": upstream_model,
-        "messages": [_message(message, model) for message in prompt.conversation],
+        "messages": [_message(message, model, dialect) for message in prompt.conversation],
     }
     if dialect.stream:
         fields["stream"] = True
@@ -82,12 +76,12 @@ def _fields(prompt: Prompt, model: str, upstream_model: str, dialect: Dialect) -
     if prompt.tool_choice is not None:
         fields["tool_choice"] = _tool_choice(prompt.tool_choice)
     if prompt.response_schema is not None:
-        fields["response_format"] = _response_format(prompt.response_schema)
+        fields["response_format"] = {"type": "json_schema", "json_schema": schema_format(prompt.response_schema)}
     wished = {
         dialect.max_tokens_field: prompt.max_tokens,
         "temperature": prompt.temperature,
         "top_p": prompt.top_p,
-        "seed": prompt.seed,
+        dialect.seed_field: prompt.seed,
         "stop": prompt.stop or None,
     }
     fields.update({name: value for name, value in wished.items() if value is not None})
@@ -97,16 +91,18 @@ def _fields(prompt: Prompt, model: str, upstream_model: str, dialect: Dialect) -
 # -- messages ----------------------------------------------------------------------------------------
 
 
-def _message(message: Message, model: str) -> dict[str, object]:
+def _message(message: Message, model: str, dialect: Dialect) -> dict[str, object]:
     shown: dict[str, object] = {"role": message.role.value, "content": _content(message.content, message.role, model)}
     if message.name is not None:
         shown["name"] = message.name
+    if message.role is Role.ASSISTANT and dialect.reasoning_field is not None:
+        shown.update(_reasoning(message, dialect.reasoning_field))
     if message.tool_calls:
-        shown["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+        shown["tool_calls"] = [_tool_call(call, dialect) for call in message.tool_calls]
         if not message.content:
             shown["content"] = None  # an assistant that only calls tools says nothing
     if message.tool_call_id is not None:
-        shown["tool_call_id"] = message.tool_call_id
+        shown["tool_call_id"] = _tool_id(message.tool_call_id, dialect)
     return shown
 
 
@@ -131,8 +127,45 @@ def _part(part: Text | Image) -> dict[str, object]:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
-def _tool_call(call: ToolCall) -> dict[str, object]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+def _tool_call(call: ToolCall, dialect: Dialect) -> dict[str, object]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": _tool_id(call.id, dialect), "type": "function", "function": function}
+
+
+def _tool_id(call_id: str, dialect: Dialect) -> str:
+    """Return the id as the upstream takes it: a conversation that another provider began has ids of its kind."""
+    if re.fullmatch(dialect.tool_ids, call_id):
+        return call_id
+    return hashlib.blake2b(call_id.encode(errors="replace"), digest_size=5).hexdigest()[:TOOL_ID_SIZE]
+
+
+# -- reasoning that goes back ------------------------------------------------------------------------
+
+
+def _reasoning(message: Message, field: ReasoningField) -> dict[str, object]:
+    if field == "reasoning_details":
+        details = [detail for thought in message.thoughts if (detail := _detail(thought)) is not None]
+        if details:
+            return {field: details}
+        field = "reasoning"
+        text = "".join(thought.text for thought in message.thoughts if thought.signature is None)
+    else:
+        text = "".join(thought.text for thought in message.thoughts)
+    if text or (message.tool_calls and field == "reasoning_content"):
+        return {field: text}  # DeepSeek refuses a call of a tool without the field, empty as it may be
+    return {}
+
+
+def _detail(thought: Thought) -> dict[str, object] | None:
+    """Return the thought as it came in `reasoning_details`, None for one that did not."""
+    if thought.signature is None or thought.signature.protocol != PROTOCOL:
+        return None
+    try:
+        detail = msgspec.json.decode(thought.signature.value, type=dict[str, object])
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    place = DETAIL_TEXTS.get(str(detail.get("type")))
+    return {**detail, place: thought.text} if place is not None and thought.text else detail
 
 
 # -- tools and schemas -------------------------------------------------------------------------------
@@ -155,16 +188,17 @@ def _tool_choice(choice: str) -> object:
     return {"type": "function", "function": {"name": choice}}
 
 
-def _response_format(schema: Mapping[str, object]) -> dict[str, object]:
+def schema_format(schema: Mapping[str, object]) -> dict[str, object]:
+    """Return how OpenAI's protocols are told of the schema that an answer has to follow: `{name, schema, strict}`."""
     title = schema.get("title")
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", title)[:64] if isinstance(title, str) and title else "answer"
     asked: dict[str, object] = {"name": name, "schema": schema}
-    if _is_strict(schema):
+    if is_strict(schema):
         asked["strict"] = True
-    return {"type": "json_schema", "json_schema": asked}
+    return asked
 
 
-def _is_strict(schema: object) -> bool:
+def is_strict(schema: object) -> bool:
     """Whether OpenAI takes the schema as strict: every object lists all its properties as required, and no others.
 
     Strict ones it guarantees; to one that does not qualify it would answer with a 400.
@@ -178,7 +212,7 @@ def _is_strict(schema: object) -> bool:
                 return False
             if set(required) != names:
                 return False
-        return all(_is_strict(inner) for inner in schema.values())
+        return all(is_strict(inner) for inner in schema.values())
     if isinstance(schema, (list, tuple)):
-        return all(_is_strict(inner) for inner in schema)
+        return all(is_strict(inner) for inner in schema)
     return True

@@ -27,9 +27,9 @@ from wizard_actors.errors import (
     WizardError,
 )
 from wizard_actors.providers.headers import parse_duration
-from wizard_actors.retry import LONGEST_RETRY_AFTER
+from wizard_actors.retry import LONGEST_RETRY_AFTER, parse_retry_delay
 
-__all__ = ["ErrorBody", "Head", "error_body", "excerpt", "page", "refusal"]
+__all__ = ["ErrorBody", "Head", "error_body", "excerpt", "page", "refusal", "refuses_stream"]
 
 LONGEST_MESSAGE: Final = 400
 """Characters of a provider's own text that an error repeats at most."""
@@ -64,7 +64,8 @@ class Head:
 class ErrorBody:
     """What an error body says: its message, its codes (lower case, words joined by `_`), the parameters it blames.
 
-    `status` is the HTTP status that some state inside the body, `requested` and `max` the tokens that some count.
+    `status` is the HTTP status that some state inside the body, `requested` and `max` the tokens that some count,
+    `retry_after` the seconds for which Google asks to be left alone.
     """
 
     message: str = ""
@@ -73,6 +74,7 @@ class ErrorBody:
     status: int | None = None
     requested: int | None = None
     max: int | None = None
+    retry_after: float | None = None
 
 
 def excerpt(text: str | bytes, secrets: Iterable[str] = ()) -> str:
@@ -94,9 +96,9 @@ def error_body(body: object) -> ErrorBody:
     """Return what a decoded error body says, whatever its shape.
 
     Seen in the wild: `{"error": {...}}` (OpenAI; a number as `code` from OpenRouter, counts from llama.cpp), the same
-    in a list of one (Google), `{"error": "text", "code": ...}` (xAI, Ollama), `{"detail": "text"}` and `{"detail":
-    [{loc, msg}]}` (FastAPI, Mistral), the fields at the top (`{"object": "error", "message": ...}`, vLLM, Mistral) and
-    `{"errors": [...]}` (Cloudflare). Anything else has no message and no codes.
+    in a list of one, with `details` (Google), `{"error": "text", "code": ...}` (xAI, Ollama), `{"detail": "text"}` and
+    `{"detail": [{loc, msg}]}` (FastAPI, Mistral), the fields at the top (`{"object": "error", "message": ...}`, vLLM,
+    Mistral) and `{"errors": [...]}` (Cloudflare). Anything else has no message and no codes.
     """
     while isinstance(body, list) and body:
         body = body[0]
@@ -116,6 +118,7 @@ def error_body(body: object) -> ErrorBody:
         status=_http_status(fields.get("code"), fields.get("status"), fields.get("status_code")),
         requested=_count(fields.get("n_prompt_tokens")),
         max=_count(fields.get("n_ctx")),
+        retry_after=_retry_delay(fields),
     )
 
 
@@ -137,12 +140,24 @@ def _codes(fields: Mapping[str, object]) -> Iterable[str]:
     """Yield what may be a code, the most specific first."""
     below = fields.get("innererror")  # Azure
     inner_code = below.get("code") if isinstance(below, dict) else None
-    for value in (inner_code, *(fields.get(name) for name in ("code", "type", "status", "error_type"))):
+    reasons = (detail.get("reason") for detail in _details(fields))
+    for value in (inner_code, *reasons, *(fields.get(name) for name in ("code", "type", "status", "error_type"))):
         if isinstance(value, str) and value:
             yield value.strip().lower().replace(" ", "_").replace("-", "_")
     metadata = fields.get("metadata")
     if isinstance(metadata, dict) and ("flagged_input" in metadata or "reasons" in metadata):
         yield "content_filter"  # how OpenRouter's moderation shows itself, under a bare 403
+
+
+def _details(fields: Mapping[str, object]) -> Iterable[Mapping[str, object]]:
+    """Yield what Google tells of an error beside its message: an `ErrorInfo` has a reason, a `RetryInfo` a delay."""
+    details = fields.get("details")
+    return (detail for detail in (details if isinstance(details, list) else ()) if isinstance(detail, dict))
+
+
+def _retry_delay(fields: Mapping[str, object]) -> float | None:
+    stated = (detail.get("retryDelay") for detail in _details(fields))
+    return next((parse_retry_delay(delay) for delay in stated if isinstance(delay, str)), None)
 
 
 def _param(fields: Mapping[str, object]) -> str:
@@ -163,6 +178,21 @@ def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
+# -- what it refuses ---------------------------------------------------------------------------------
+
+REFUSES_STREAM: Final = re.compile(
+    r"\bstream(?:ing)?\b.*(?:unsupported|support|unknown|unrecogni[sz]ed|allowed|permitted|forbidden|disabled|available)"
+    r"|(?:unsupported|support|unknown|unrecogni[sz]ed|allowed|permitted|extra|invalid).*\bstream(?:ing)?\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A message that refuses streams; one that merely speaks of a stream ("unexpected end of stream") does not."""
+
+
+def refuses_stream(refused: ErrorBody) -> bool:
+    """Say whether a refusal is one of streams, rather than of anything else in the request."""
+    return refused.param == "stream" or REFUSES_STREAM.search(refused.message) is not None
+
+
 # -- judging it --------------------------------------------------------------------------------------
 
 Kind: TypeAlias = "type[ProviderError | TokenLimitError]"
@@ -174,7 +204,7 @@ CODES: Final[Mapping[Kind, str]] = MappingProxyType(
         QuotaExhaustedError: """insufficient_quota insufficient_balance insufficient_credits insufficient_funds
             quota_exhausted billing_hard_limit_reached billing_not_active billing_error payment_required""",
         AuthError: """invalid_api_key incorrect_api_key authentication_error invalid_authentication unauthorized
-            unauthenticated account_deactivated permission_error permission_denied""",
+            unauthenticated account_deactivated permission_error permission_denied api_key_invalid""",
         ModelNotFoundError: """model_not_found model_not_available model_not_exist model_decommissioned invalid_model
             unknown_model deploymentnotfound""",
         ContentFilterError: """content_filter content_policy_violation responsibleaipolicyviolation invalid_prompt
@@ -211,7 +241,8 @@ REFUSED_CODES: Final = frozenset({"invalid_request_error", "invalid_request", "b
 TOO_LONG: Final = re.compile(
     r"(?:maximum|max|available) (?:context|prompt) (?:length|size|window)"
     r"|exceeds? the (?:\w+ )?context (?:length|size|window)|(?:prompt|input) (?:is )?too long"
-    r"|exceeds the maximum number of tokens|too many tokens|request too large for|`inputs` tokens",
+    r"|exceeds the maximum number of tokens|too many tokens|request too large for|`inputs` tokens"
+    r"|exceed context limit",
     re.IGNORECASE,
 )
 MAX_LENGTH: Final = r"maximum (?:context|prompt) length (?:is|of) (?P<max>[\d,]+)"
@@ -223,6 +254,7 @@ TOKEN_COUNTS: Final = tuple(
         r"contains (?P<requested>[\d,]+) tokens.{0,100}?with (?P<max>[\d,]+)",
         r"limit (?P<max>[\d,]+), requested (?P<requested>[\d,]+)",
         r"must be <= (?P<max>[\d,]+)\. given: (?P<requested>[\d,]+)",
+        r"exceed context limit: [\d,]+ \+ [\d,]+ > (?P<max>[\d,]+)(?P<requested>)",
         r"cannot exceed (?P<max>[\d,]+).{0,60}?received (?P<requested>[\d,]+)",
         rf"{MAX_LENGTH}.{{0,100}}?(?:resulted in|requested|contains|used|have)(?: about)? (?P<requested>[\d,]+)",
         rf"{MAX_LENGTH}(?P<requested>)",
@@ -233,12 +265,22 @@ NO_CREDIT: Final = re.compile(
     r"|(?:have|has|no|any|of) credits",
     re.IGNORECASE,
 )
+NO_QUOTA: Final = re.compile(r"\blimit: 0(?![\d.,]*\d)")
+"""Google's word for a model that an account may not use at all, beside the code of a limit that passes."""
+
+NO_CREDIT_HERE: Final = re.compile(
+    r"credit balance is too low|reached your specified .{0,40}usage limit", re.IGNORECASE
+)
+"""How Anthropic says it, under a plain 400."""
+
+FILTERED: Final = re.compile(r"blocked by content filtering policy", re.IGNORECASE)
 BAD_KEY: Final = re.compile(
     r"(?:incorrect|invalid|missing|no) api.?key|api.?key (?:is )?(?:not valid|invalid|missing)", re.IGNORECASE
 )
 NO_MODEL: Final = re.compile(
-    r"model\b.{0,120}?(?:does not exist|not found|not exist|decommissioned|is not available)"
-    r"|not a valid model|invalid model|unknown model|no such model",
+    r"models?\b.{0,120}?(?:does not exist|not found|not exist|decommissioned|is not available)"
+    r"|not a valid model|invalid model|unknown model|no such model"
+    r"|^model: \S+$",  # Anthropic says no more
     re.IGNORECASE | re.DOTALL,
 )
 TRY_AGAIN: Final = re.compile(r"(?:try again|retry) (?:in|after) ((?:\d+(?:\.\d+)?(?:ms|s|m|h))+)", re.IGNORECASE)
@@ -248,7 +290,7 @@ def refusal(head: Head, body: ErrorBody) -> WizardError:
     """Return the error for a response that refuses: a status of 300 and above, or an error inside a 200.
 
     The result is a `ProviderError`, or `TokenLimitError` with the counts where they are stated. Its `retry_after` is
-    the head's; for a rate limit without one, what the message says ("try again in 6ms").
+    the head's, else the body's; for a rate limit without either, what the message says ("try again in 6ms").
     """
     status = head.status if head.status >= 300 or body.status is None else body.status
     if status < 400 and head.status >= 300:
@@ -260,7 +302,7 @@ def refusal(head: Head, body: ErrorBody) -> WizardError:
     if issubclass(kind, TokenLimitError):
         requested, limit = _token_counts(body)
         return kind(text, model=head.model, requested=requested, max=limit)
-    retry_after = head.retry_after
+    retry_after = body.retry_after if head.retry_after is None else head.retry_after
     if kind is RateLimitError and retry_after is None and (stated := TRY_AGAIN.search(said)):
         stated_wait = parse_duration(stated[1])
         retry_after = stated_wait if stated_wait is not None and stated_wait <= LONGEST_RETRY_AFTER else None
@@ -309,6 +351,8 @@ _ADVICE: Final[Mapping[type[WizardError], str]] = MappingProxyType(
 def _kind(status: int, body: ErrorBody, said: str) -> Kind:
     if status < 500 and status not in {401, 403} and TOO_LONG.search(said):
         return TokenLimitError  # before the codes: a single request over the limit a minute is no matter of waiting
+    if "resource_exhausted" in body.codes and NO_QUOTA.search(body.message[: 8 * LONGEST_MESSAGE]):
+        return QuotaExhaustedError
     for code in body.codes:
         if code in KINDS_BY_CODE:
             return KINDS_BY_CODE[code]
@@ -318,6 +362,10 @@ def _kind(status: int, body: ErrorBody, said: str) -> Kind:
 def _kind_by_message(status: int, said: str) -> Kind | None:
     if status in {402, 403, 429} and NO_CREDIT.search(said):
         return QuotaExhaustedError
+    if status == 400 and NO_CREDIT_HERE.search(said):
+        return QuotaExhaustedError
+    if status == 400 and FILTERED.search(said):
+        return ContentFilterError
     if status == 400 and BAD_KEY.search(said):
         return AuthError  # xAI, Google
     if status in {400, 404, 422} and NO_MODEL.search(said):

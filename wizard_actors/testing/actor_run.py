@@ -16,7 +16,8 @@ from attrs import define, field
 
 from wizard_actors.actor import Actor, ActorRef, Ask, Ledger, Notice, Return, Waiter
 from wizard_actors.errors import ActorCrashedError, ActorError, ActorStoppedError, WizardError
-from wizard_actors.events import Event, EventStream
+from wizard_actors.event_stream import EventStream
+from wizard_actors.events import Event
 from wizard_actors.supervisor import ActorChanged, ChildSpec, GroupSpec, RestartPolicy, State, Supervisor
 from wizard_actors.testing.looking import frozen_copy, held_replies
 

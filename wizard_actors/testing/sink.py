@@ -36,7 +36,8 @@ from wizard_actors.errors import (
     RateLimitError,
     WizardError,
 )
-from wizard_actors.events import Event, EventStream
+from wizard_actors.event_stream import EventStream
+from wizard_actors.events import Event
 from wizard_actors.specs import ActorChanged
 from wizard_actors.types import Prompt
 

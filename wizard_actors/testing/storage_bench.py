@@ -17,7 +17,7 @@ from attrs import evolve
 from wizard_actors.errors import SessionConflictError
 from wizard_actors.session_record import SessionRecord, SessionState, TurnRecord
 from wizard_actors.storage.base import SessionStorage
-from wizard_actors.types import FinishReason, Image, Message, Role, Text, TokenUsage, ToolCall
+from wizard_actors.types import FinishReason, Image, Message, Role, Signature, Text, Thought, TokenUsage, ToolCall
 
 __all__ = [
     "NOON",
@@ -158,14 +158,19 @@ def everything(session: str = "everything") -> SessionRecord:
     looking = TurnRecord(
         [
             Message(Role.USER, pictures, name="ann"),
-            Message(Role.ASSISTANT, "", [ToolCall("call-1", "look", '{"at": "\\u0000 \\" \u2028"}')]),
-            Message(Role.TOOL, "line\r\n\ttab\x00\x7f", tool_call_id="call-1"),
+            Message(
+                Role.ASSISTANT,
+                "",
+                [ToolCall("call-1", "look", '{"at": "\\u0000 \\" \u2028"}', Signature("gemini", "c2ln"))],
+                thoughts=[Thought("Hm.", Signature("anthropic", "+/="), id="t1"), Thought(redacted=True)],
+            ),
+            Message(Role.TOOL, "line\r\n\ttab\x00\x7f", tool_call_id="call-1", is_error=True),
             Message(Role.ASSISTANT, ()),
         ],
         at=NOON + 1 / 3,
         model="primary",
         upstream_model="gpt-5-mini-2025",
-        usage=TokenUsage(2**40, 3, 2, 1),
+        usage=TokenUsage(2**40, 3, 2, 1, 4),
         cost=Decimal("0.000000000000000000001230"),
         finish_reason=FinishReason.LENGTH,
         reasoning="Hm.\nIt is a picture.",

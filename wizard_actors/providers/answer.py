@@ -1,4 +1,4 @@
-"""What Chat Completions upstreams answer, turned into a model's events. Pure: bytes in, events out, no waiting.
+"""What upstreams answer, turned into a model's events. Pure: bytes in, events out, no waiting.
 
 A response's body is an event stream or one JSON object, whatever was asked for and whatever its content type says; its
 first byte tells which.
@@ -12,10 +12,10 @@ import msgspec
 
 from wizard_actors.conversion import from_json
 from wizard_actors.errors import ParseError, WizardError
-from wizard_actors.providers.openai_chunks import ChunkReader
 from wizard_actors.providers.refusals import ErrorBody, Head, error_body, excerpt, page, refusal
+from wizard_actors.providers.wire import Reader
 from wizard_actors.streaming import SseDecoder
-from wizard_actors.types import ModelEvent
+from wizard_actors.types import ModelEvent, Raw
 
 __all__ = ["MAX_BODY", "MAX_ERROR_BODY", "AnswerParser"]
 
@@ -36,19 +36,21 @@ _BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class AnswerParser:
-    """The events of one response's body, fed piece by piece.
+    """The events of one response's body, fed piece by piece, as `reader` reads its protocol.
 
-    It never raises: what goes wrong is its `failure`, to be raised once the events before it are delivered.
+    With `raw` each JSON object is an event too, before those in it. It never raises: what goes wrong is its `failure`,
+    to be raised once the events before it are delivered.
     """
 
-    def __init__(self, head: Head, *, content_type: str = "") -> None:
+    def __init__(self, head: Head, reader: Reader, *, content_type: str = "", raw: bool = False) -> None:
         self._head = head
         self._content_type = content_type.partition(";")[0].strip().lower()
         self._sse: SseDecoder | None = None
         # An error status decides too: what comes with it is no answer.
         self._whole: list[bytes] | None = [] if head.status >= 300 else None
         self._size = 0
-        self._chunks = ChunkReader(head)
+        self._reader = reader
+        self._raw = raw
         self._started = False
         self.ended = False
         """Whether the protocol's last word has come; nothing is parsed after it."""
@@ -60,17 +62,17 @@ class AnswerParser:
     @property
     def finished(self) -> bool:
         """Whether the answer is complete, though more may come: usage, the protocol's last word."""
-        return self._chunks.finished
+        return self._reader.finished
 
     @property
     def upstream_model(self) -> str | None:
         """What the provider calls the model, None until it has said so."""
-        return self._chunks.model
+        return self._reader.model
 
     @property
     def upstream_id(self) -> str | None:
         """The provider's id of this call: from the headers, else from the body."""
-        return self._head.request_id or self._chunks.id
+        return self._head.request_id or self._reader.id
 
     def feed(self, data: bytes) -> list[ModelEvent]:
         """Return the events that `data` completes."""
@@ -144,28 +146,40 @@ class AnswerParser:
         except ValueError as error:
             raise self._head.parse_error(f"cannot be understood: {error}") from error
         for event in arrived:
-            self._take(event.data, events, is_error=event.name == "error")
+            self._take(event.data, events, event.name)
             if self.ended:
                 return
 
-    def _take(self, data: bytes, events: list[ModelEvent], *, is_error: bool = False) -> None:
+    def _take(self, data: bytes, events: list[ModelEvent], name: str) -> None:
         if data == b"[DONE]" or data.strip() == b"[DONE]":
             if not self._started:
                 raise self._head.parse_error("ends before it has begun")
             self.ended = True
-            self._chunks.end(events)
+            self._reader.end(events)
         elif data and not data.isspace():
             self._started = True
-            self._chunks.read(self._decode(data), events, is_error=is_error)
+            self._read(self._decode(data), events, name=name)
+            self.ended = self._reader.ended
 
     def _close_stream(self, sse: SseDecoder, events: list[ModelEvent]) -> None:
         for event in sse.close():
             try:
-                self._take(event.data, events, is_error=event.name == "error")
+                self._take(event.data, events, event.name)
             except ParseError:
                 return  # half an event: the answer was cut, which is for the caller to see
+        if not self.finished and sse.stray:
+            self._take_stray(b"\n".join(sse.stray))
         if not self._started and not self.ended and self._content_type != "text/event-stream":
             raise self._head.parse_error(f"of type {self._content_type or 'unknown'} holds no event")
+
+    def _take_stray(self, stray: bytes) -> None:
+        """Raise the error that stands in an unfinished stream as plain JSON, as Google's do."""
+        try:
+            value = _decoder.decode(stray)
+        except _BAD_JSON:
+            return
+        if isinstance(value, (dict, list)):
+            raise refusal(self._head, error_body(value))
 
     # -- one JSON object -----------------------------------------------------------------------------
 
@@ -185,8 +199,13 @@ class AnswerParser:
         if self._head.status >= 300:
             self.refused = self._refusal(data[:MAX_ERROR_BODY])
             raise refusal(self._head, self.refused)
-        self._chunks.read(self._decode(data), events, whole=True)
-        self._chunks.end(events)
+        self._read(self._decode(data), events, whole=True)
+        self._reader.end(events)
+
+    def _read(self, value: object, events: list[ModelEvent], *, whole: bool = False, name: str = "message") -> None:
+        if self._raw:
+            events += [Raw(each) for each in (value if isinstance(value, list) else [value]) if isinstance(each, dict)]
+        self._reader.read(value, events, whole=whole, name=name)
 
     def _refusal(self, data: bytes) -> ErrorBody:
         try:

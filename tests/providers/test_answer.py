@@ -1,18 +1,12 @@
 """What Chat Completions upstreams answer, read without a socket: every quirk, every failure, all recorded traffic."""
 
-import gzip
 import json
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from random import Random
 
 import pytest
-from attrs import frozen
 
 from wizard_actors.errors import (
     ContentFilterError,
-    ModelNotFoundError,
     OverloadedError,
     ParseError,
     ProviderError,
@@ -20,7 +14,8 @@ from wizard_actors.errors import (
     RequestError,
     WizardError,
 )
-from wizard_actors.providers.openai_answer import MAX_ERROR_BODY, AnswerParser
+from wizard_actors.providers.answer import MAX_ERROR_BODY, AnswerParser
+from wizard_actors.providers.openai_chunks import ChunkReader
 from wizard_actors.providers.refusals import Head
 from wizard_actors.streaming import MAX_EVENT, Assembly
 from wizard_actors.types import (
@@ -56,7 +51,7 @@ DONE = b"data: [DONE]\n\n"
 
 def parse(*pieces: bytes, head: Head = HEAD, content_type: str = EVENT_STREAM) -> list[ModelEvent]:
     """Return the events of a whole body; raise what failed."""
-    parser = AnswerParser(head, content_type=content_type)
+    parser = AnswerParser(head, ChunkReader(head), content_type=content_type)
     events: list[ModelEvent] = []
     for piece in pieces:
         events += parser.feed(piece)
@@ -119,7 +114,7 @@ def test_what_carries_nothing_is_no_event() -> None:
 
 def test_the_end_of_the_body_alone_finishes_nothing() -> None:
     """A stream that just ends was cut: no `Finished`, for the caller to see."""
-    parser = AnswerParser(HEAD, content_type=EVENT_STREAM)
+    parser = AnswerParser(HEAD, ChunkReader(HEAD), content_type=EVENT_STREAM)
     events = [*parser.feed(chunk({"content": "half"})), *parser.close()]
     assert events == [TextDelta("half")]
     assert parser.ended
@@ -143,7 +138,7 @@ def test_done_without_a_finish_reason_is_complete() -> None:
 
 def test_nothing_is_read_after_the_last_word() -> None:
     """What follows `[DONE]` is neither parsed nor able to fail."""
-    parser = AnswerParser(HEAD, content_type=EVENT_STREAM)
+    parser = AnswerParser(HEAD, ChunkReader(HEAD), content_type=EVENT_STREAM)
     assert parser.feed(chunk({"content": "a"}, "stop") + DONE + b"data: {broken\n\n")
     assert parser.ended
     assert parser.feed(b"data: {broken\n\n") == []
@@ -251,13 +246,14 @@ def test_a_refusal_is_the_text_of_the_answer() -> None:
 
 def test_the_upstream_names_itself() -> None:
     """The model's own name and the call's id are the first that are not empty; an id in the headers wins."""
-    parser = AnswerParser(HEAD, content_type=EVENT_STREAM)
+    parser = AnswerParser(HEAD, ChunkReader(HEAD), content_type=EVENT_STREAM)
     names = []
     for piece in (event({"choices": [], "model": "", "id": ""}), chunk({"content": "a"})):
         parser.feed(piece)
         names.append((parser.upstream_model, parser.upstream_id))
     assert names == [(None, None), ("up-1", "chatcmpl-1")]
-    assert AnswerParser(Head("m", request_id="req_7")).upstream_id == "req_7"
+    head = Head("m", request_id="req_7")
+    assert AnswerParser(head, ChunkReader(head)).upstream_id == "req_7"
 
 
 def test_other_choices_than_the_first_are_ignored() -> None:
@@ -369,7 +365,7 @@ def test_a_filtered_answer_without_message_ends_by_the_filter() -> None:
 def test_an_error_inside_a_stream_is_raised_after_the_events_before_it() -> None:
     """Nothing that arrived is lost; what comes after the error is not read."""
     error = event({"error": {"message": "engine overloaded", "code": "overloaded", "type": "server_error"}})
-    parser = AnswerParser(HEAD, content_type=EVENT_STREAM)
+    parser = AnswerParser(HEAD, ChunkReader(HEAD), content_type=EVENT_STREAM)
     events = parser.feed(chunk({"content": "a"}) + error + chunk({"content": "b"}) + DONE)
     assert events == [TextDelta("a")]
     assert isinstance(parser.failure, OverloadedError)
@@ -437,7 +433,7 @@ def test_other_text_is_no_answer() -> None:
 
 def test_an_endless_event_fails() -> None:
     """What a server may make us hold is bounded."""
-    parser = AnswerParser(HEAD, content_type=EVENT_STREAM)
+    parser = AnswerParser(HEAD, ChunkReader(HEAD), content_type=EVENT_STREAM)
     parser.feed(chunk({"content": "a"}) + b"data: ")
     for _ in range(MAX_EVENT // 2**20 + 1):
         parser.feed(b"x" * 2**20)
@@ -447,7 +443,7 @@ def test_an_endless_event_fails() -> None:
 
 def test_an_endless_answer_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """JSON that does not end is not collected for ever."""
-    monkeypatch.setattr("wizard_actors.providers.openai_answer.MAX_BODY", 100)
+    monkeypatch.setattr("wizard_actors.providers.answer.MAX_BODY", 100)
     assert "larger than 100 bytes" in str(failure(b'{"choices": [', b"1," * 50))
 
 
@@ -457,7 +453,7 @@ def test_an_error_status_makes_an_error_of_any_body() -> None:
     assert "upstream gone" in str(failure(b'{"error": {"message": "upstream gone"}}', head=head))
     assert "502 Bad Gateway" in str(failure(b"<html><title>\n502 Bad Gateway</title>" + b"x" * 5000, head=head))
     assert str(failure(head=head)) == "primary: the provider failed (HTTP 502)"
-    parser = AnswerParser(head)
+    parser = AnswerParser(head, ChunkReader(head))
     parser.feed(b"<html>" + b"x" * MAX_ERROR_BODY)
     assert parser.failure is not None
 
@@ -475,101 +471,3 @@ def test_no_error_repeats_the_key() -> None:
     for error in errors:
         assert "***" in str(error)
         assert KEY not in f"{error!r} {error.to_dict()} {error.__cause__!r}"
-
-
-# -- recorded traffic --------------------------------------------------------------------------------
-
-RECORDED_ERRORS: dict[str, type[WizardError]] = {
-    "DeploymentNotFound": ModelNotFoundError,
-    "model_not_found": ModelNotFoundError,
-    "content_filter": ContentFilterError,
-    "invalid_image_url": RequestError,
-    "invalid_image_format": RequestError,
-}
-"""What each code that fails in the recordings means; each stands there once."""
-
-
-@frozen
-class Reading:
-    """What an answer says. `calls` are ids, names and arguments, `tokens` the input and all of the output."""
-
-    text: str = ""
-    reasoning: str = ""
-    calls: tuple[tuple[str, str, str], ...] = ()
-    tokens: tuple[int, int] | None = None
-    finish: str | None = None
-    done: bool = True
-
-
-def read_plainly(body: str, *, streamed: bool) -> Reading:
-    """Read a recorded answer with the standard library, and no code of ours."""
-    lines = [line[5:].strip() for line in body.split("\n") if line.startswith("data:")] if streamed else [body]
-    chunks = [json.loads(line) for line in lines if line != "[DONE]"]
-    choices = [choice for each in chunks for choice in each["choices"][:1]]
-    deltas = [choice.get("delta" if streamed else "message") or {} for choice in choices]
-    usages = [u for each in chunks if (u := each.get("usage") or each.get("x_groq", {}).get("usage"))]
-    calls: dict[int, list[str]] = {}
-    for delta in deltas:
-        for place, call in enumerate(delta.get("tool_calls") or ()):
-            parts = calls.setdefault(
-                call.get("index", place), [call.get("id", ""), call["function"].get("name", ""), ""]
-            )
-            parts[2] += call["function"].get("arguments", "")
-        if delta.get("function_call"):
-            calls[0] = ["call_0", delta["function_call"]["name"], delta["function_call"]["arguments"]]
-    return Reading(
-        text="".join(delta.get("content") or delta.get("refusal") or "" for delta in deltas),
-        reasoning="".join(delta.get("reasoning_content") or delta.get("reasoning") or "" for delta in deltas),
-        calls=tuple((call[0], call[1], call[2]) for _, call in sorted(calls.items())),
-        tokens=(usages[-1]["prompt_tokens"], usages[-1]["total_tokens"] - usages[-1]["prompt_tokens"])
-        if usages
-        else None,
-        finish=next((choice["finish_reason"] for choice in choices if choice.get("finish_reason")), None),
-        done="[DONE]" in lines or not streamed,
-    )
-
-
-def read_with_the_parser(body: bytes, status: int, rng: Random) -> Reading:
-    """Read an answer with the parser, in pieces of random lengths; raise what it fails with."""
-    parser = AnswerParser(Head("primary", status))
-    assembly = Assembly()
-    done = False
-    start = 0
-    while start < len(body):
-        end = start + rng.choice([1, 7, 100, 4096, 65536])
-        assembly.extend(parser.feed(body[start:end]))
-        start = end
-    done = parser.ended or not body.startswith((b"data:", b":"))
-    assembly.extend(parser.close())
-    if parser.failure is not None:
-        raise parser.failure
-    usage = assembly.usage
-    return Reading(
-        text=assembly.text,
-        reasoning=assembly.reasoning,
-        calls=tuple((call.id, call.name, call.arguments) for call in assembly.tool_calls),
-        tokens=None if usage is None else (usage.input_tokens, usage.output_tokens),
-        finish=None if assembly.finished is None else assembly.finished.raw,
-        done=done,
-    )
-
-
-def test_all_recorded_answers_are_understood(recordings: Path) -> None:
-    """Every recorded pair reads as its JSON says, in whatever pieces it comes, or raises the error that it is."""
-    rng = Random(1)
-    answers, failures = 0, Counter[str]()
-    with gzip.open(recordings / "openai-chat.jsonl.gz", "rt", encoding="utf-8") as lines:
-        for pair in map(json.loads, lines):
-            body, status = pair["response"]["body"], pair["response"]["status"]
-            name = f"{pair['path']}[{pair['idx']}]"
-            if status == 200 and '"choices"' in body:
-                expected = read_plainly(body, streamed=pair["stream"])
-                assert read_with_the_parser(body.encode(), status, rng) == expected, name
-                answers += 1
-            else:
-                code = json.loads(body)["error"]["code"]
-                with pytest.raises(RECORDED_ERRORS[code]):
-                    read_with_the_parser(body.encode(), status, rng)
-                failures[code] += 1
-    assert answers == 654
-    assert failures == dict.fromkeys(RECORDED_ERRORS, 1)

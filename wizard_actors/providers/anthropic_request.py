@@ -1,0 +1,320 @@
+"""A prompt as the body of a Messages request. Pure.
+
+What sets the protocol apart from a conversation as our types have it:
+
+- There is one system text, above the conversation: all system messages are joined there, in order, parted by a blank
+  line. So one from the middle of a conversation holds from its beginning.
+- The user and the assistant take turns: messages of one side that follow each other become one. Tools' results are the
+  user's, and stand before anything else that the user says in that turn.
+- A text without anything but white space is refused: it is left out, and so is a message that has nothing else.
+- Of thoughts only those go back that Anthropic has signed, before the message's text. Names of speakers have no place.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import urllib.parse
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Self
+
+import httpx
+import msgspec
+from attrs import evolve, frozen
+
+from wizard_actors.errors import SerializationError, UnsupportedError
+from wizard_actors.providers.anthropic_events import PROTOCOL, EventReader
+from wizard_actors.providers.base import Call
+from wizard_actors.providers.http_provider import HttpSettings
+from wizard_actors.providers.refusals import ErrorBody, Head, refuses_stream
+from wizard_actors.providers.wire import Outgoing
+from wizard_actors.types import Image, Message, Prompt, Role, Text, Thought, Tool, ToolCall
+
+__all__ = ["DEFAULT_MAX_TOKENS", "AnthropicWire", "request_body"]
+
+DEFAULT_MAX_TOKENS: Final = 8192
+"""The protocol demands a bound for the answer; this one stands where neither prompt nor model names one."""
+
+Block = dict[str, object]
+
+_encoder = msgspec.json.Encoder()
+_arguments = msgspec.json.Decoder(dict[str, object])
+
+
+@frozen(kw_only=True)
+class AnthropicWire:
+    """The Messages API, a `Wire`: `model` is the upstream's id of the model that is configured as `name`.
+
+    `streams`: it is asked for a stream, until it has refused one. `max_tokens` bounds answers to prompts that do not.
+    """
+
+    name: str
+    model: str
+    url: httpx.URL
+    streams: bool = True
+    max_tokens: int = DEFAULT_MAX_TOKENS
+    extra: Mapping[str, object]
+
+    @classmethod
+    def of(cls, settings: HttpSettings, url: httpx.URL) -> Self:
+        """Return the protocol as a model's settings want it spoken."""
+        return cls(
+            name=settings.name,
+            model=settings.model,
+            url=url,
+            streams=settings.upstream != "unary",
+            max_tokens=DEFAULT_MAX_TOKENS if settings.max_tokens is None else settings.max_tokens,
+            extra=settings.extra,
+        )
+
+    def request(self, call: Call) -> Outgoing:
+        """Return the request; raises what `request_body` raises."""
+        body = request_body(
+            call.prompt,
+            model=self.name,
+            upstream_model=self.model,
+            stream=self.streams,
+            max_tokens=self.max_tokens,
+            extra=self.extra,
+        )
+        return Outgoing(self.url, body)
+
+    def reader(self, head: Head) -> EventReader:
+        """Return what reads the answer that begins with `head`."""
+        return EventReader(head)
+
+    def without(self, refused: ErrorBody, *, keep_stream: bool) -> Self | None:
+        """Return the dialect without streams where a refusal names them."""
+        named = refuses_stream(refused)
+        return evolve(self, streams=False) if named and self.streams and not keep_stream else None
+
+
+def request_body(
+    prompt: Prompt,
+    *,
+    model: str,
+    upstream_model: str,
+    stream: bool,
+    max_tokens: int = DEFAULT_MAX_TOKENS,
+    extra: Mapping[str, object],
+) -> bytes:
+    """Return the JSON body that asks `upstream_model` the prompt; `extra`, then the prompt's own, overrule the rest.
+
+    But `output_config` in them is added to a response schema, which is part of it, rather than put in its place.
+    `max_tokens` bounds the answer where the prompt does not.
+
+    Raises `UnsupportedError` for what the protocol has no place for, `SerializationError` for what JSON has none for;
+    both name `model`, the configured name.
+    """
+    if prompt.seed is not None:
+        raise UnsupportedError(f"{model}: Anthropic's models take no seed", feature="seed", model=model)
+    fields: dict[str, object] = {
+        "model": upstream_model,
+        "max_tokens": max_tokens if prompt.max_tokens is None else prompt.max_tokens,
+        **({"stream": True} if stream else {}),
+        **_fields(prompt, model),
+    }
+    for more in (extra, prompt.extra):
+        config, added = fields.get("output_config"), more.get("output_config")
+        fields.update(more)
+        if isinstance(config, Mapping) and isinstance(added, Mapping):
+            fields["output_config"] = {**config, **added}
+    try:
+        return _encoder.encode(fields)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise SerializationError(
+            f"{model}: the request cannot be written as JSON: {error}; look at the tools, the schema and `extra`"
+        ) from error
+
+
+def _fields(prompt: Prompt, model: str) -> dict[str, object]:
+    fields: dict[str, object] = {"messages": _turns(prompt.conversation, model)}
+    if system := _system(prompt.conversation, model):
+        fields["system"] = system
+    if prompt.tools:
+        fields["tools"] = [_tool(tool) for tool in prompt.tools]
+    if prompt.tool_choice is not None:
+        fields["tool_choice"] = _tool_choice(prompt.tool_choice)
+    if prompt.response_schema is not None:
+        fields["output_config"] = {"format": {"type": "json_schema", "schema": prompt.response_schema}}
+    wished = {"temperature": prompt.temperature, "top_p": prompt.top_p, "stop_sequences": prompt.stop or None}
+    fields.update({name: value for name, value in wished.items() if value is not None})
+    return fields
+
+
+class _Ids:
+    """The ids of a conversation's tool calls, as the protocol takes them.
+
+    It takes letters, digits, `_` and `-`, and each id but once; a conversation that another provider had a part in may
+    have more, and the same in one answer after the other.
+    """
+
+    def __init__(self) -> None:
+        self._sent: dict[str, str] = {}  # for results: of an id that comes again the last call counts
+        self._times: Counter[str] = Counter()
+
+    def of_call(self, call_id: str) -> str:
+        plain = sent = _plain_id(call_id)
+        while self._times[sent]:
+            self._times[plain] += 1
+            sent = f"{plain}_{self._times[plain]}"
+        self._times[sent] += 1
+        self._sent[call_id] = sent
+        return sent
+
+    def of_result(self, call_id: str) -> str:
+        return self._sent.get(call_id) or _plain_id(call_id)
+
+
+def _plain_id(call_id: str) -> str:
+    return re.sub("[^A-Za-z0-9_-]", "_", call_id) or "_"
+
+
+# -- messages ----------------------------------------------------------------------------------------
+
+
+def _system(conversation: Iterable[Message], model: str) -> str:
+    said = [message for message in conversation if message.role is Role.SYSTEM]
+    for message in said:
+        _without_images(message, model)
+    return "\n\n".join(message.text for message in said if message.text.strip())
+
+
+def _turns(conversation: Iterable[Message], model: str) -> list[Block]:
+    """Return the turns of the conversation, results of tools before what else the user says."""
+    turns: list[tuple[str, list[Block]]] = []
+    ids = _Ids()
+    for message in conversation:
+        if message.role is Role.SYSTEM:
+            continue
+        speaker = "assistant" if message.role is Role.ASSISTANT else "user"
+        blocks = _blocks(message, ids, model)
+        if blocks and turns and turns[-1][0] == speaker:
+            turns[-1][1].extend(blocks)
+        elif blocks:
+            turns.append((speaker, blocks))
+    for _, blocks in turns:
+        blocks.sort(key=lambda block: block["type"] != "tool_result")
+    return [{"role": speaker, "content": _plain(blocks)} for speaker, blocks in turns]
+
+
+def _plain(blocks: list[Block]) -> object:
+    """Return the blocks, a lone text as nothing but that."""
+    return blocks[0]["text"] if len(blocks) == 1 and blocks[0]["type"] == "text" else blocks
+
+
+def _blocks(message: Message, ids: _Ids, model: str) -> list[Block]:
+    match message.role:
+        case Role.TOOL:
+            return [_tool_result(message, ids, model)]
+        case Role.ASSISTANT:
+            _without_images(message, model)
+            thoughts = [block for thought in message.thoughts for block in _thought(thought)]
+            calls = [_tool_use(call, ids) for call in message.tool_calls]
+            return [*thoughts, *_content(message, model), *calls]
+        case _:
+            return _content(message, model)
+
+
+def _content(message: Message, model: str) -> list[Block]:
+    parts = (Text(message.content),) if isinstance(message.content, str) else message.content
+    return [
+        {"type": "text", "text": part.text} if isinstance(part, Text) else _image(part, model)
+        for part in parts
+        if not isinstance(part, Text) or part.text.strip()
+    ]
+
+
+def _without_images(message: Message, model: str) -> None:
+    if not isinstance(message.content, str) and any(isinstance(part, Image) for part in message.content):
+        raise UnsupportedError(
+            f"{model}: an image can stand in a message of the user or of a tool, not in one of the "
+            f"{message.role.value}",
+            feature=f"images in {message.role.value} messages",
+            model=model,
+        )
+
+
+def _thought(thought: Thought) -> Sequence[Block]:
+    signature = thought.signature
+    if signature is None or signature.protocol != PROTOCOL:
+        return ()
+    if thought.redacted:
+        return ({"type": "redacted_thinking", "data": signature.value},)
+    return ({"type": "thinking", "thinking": thought.text, "signature": signature.value},)
+
+
+def _tool_use(call: ToolCall, ids: _Ids) -> Block:
+    return {"type": "tool_use", "id": ids.of_call(call.id), "name": call.name, "input": _input(call.arguments)}
+
+
+def _input(arguments: str) -> object:
+    """Return the arguments as the object that the protocol wants, their numbers as the model wrote them.
+
+    What is none goes back as https://platform.claude.com/docs/en/agents-and-tools/tool-use/fine-grained-tool-streaming
+    advises, so that the model sees what it wrote.
+    """
+    if not arguments.strip():
+        return {}
+    try:
+        _arguments.decode(arguments)
+    except (msgspec.DecodeError, RecursionError):
+        return {"INVALID_JSON": arguments}
+    return msgspec.Raw(arguments.encode())
+
+
+def _tool_result(message: Message, ids: _Ids, model: str) -> Block:
+    block: Block = {"type": "tool_result", "tool_use_id": ids.of_result(message.tool_call_id or "")}
+    if content := _content(message, model):
+        block["content"] = _plain(content)
+    if message.is_error:
+        block["is_error"] = True
+    return block
+
+
+# -- images ------------------------------------------------------------------------------------------
+
+
+def _image(image: Image, model: str) -> Block:
+    if image.url is None:
+        return _base64_image(image.media_type or "", base64.b64encode(image.data or b"").decode())
+    if image.url[:5].lower() != "data:":
+        return {"type": "image", "source": {"type": "url", "url": image.url}}
+    head, _, written = image.url.partition(",")
+    media_type, *parameters = head[5:].lower().split(";")
+    data = urllib.parse.unquote_to_bytes(written)
+    try:
+        if "base64" in parameters:
+            data = base64.b64decode(data, validate=True)
+    except binascii.Error as error:
+        raise UnsupportedError(
+            f"{model}: an image's data: URL is not valid base64: {error}", feature="broken data: URLs", model=model
+        ) from error
+    return _base64_image(media_type, base64.b64encode(data).decode())
+
+
+def _base64_image(media_type: str, data: str) -> Block:
+    media_type = media_type.strip().lower()
+    # A name that many use, and Anthropic refuses.
+    media_type = "image/jpeg" if media_type == "image/jpg" else media_type
+    return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
+
+
+# -- tools -------------------------------------------------------------------------------------------
+
+
+def _tool(tool: Tool) -> Block:
+    shown: Block = {"name": tool.name, "input_schema": {"type": "object", **tool.parameters}}
+    if tool.description:
+        shown["description"] = tool.description
+    if tool.strict:
+        shown["strict"] = True
+    return shown
+
+
+def _tool_choice(choice: str) -> Block:
+    if choice in {"auto", "none"}:
+        return {"type": choice}
+    return {"type": "any"} if choice == "required" else {"type": "tool", "name": choice}
