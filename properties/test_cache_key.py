@@ -17,21 +17,34 @@ JSON = st.recursive(
 OBJECTS = st.dictionaries(TEXTS, JSON, max_size=3)
 PARTS = st.one_of(
     st.builds(Text, TEXTS),
-    st.builds(Image, TEXTS.map("http://".__add__)),
-    st.builds(Image, data=st.binary(max_size=4), media_type=TEXTS),
+    st.builds(Image, TEXTS.map("https://x.test/".__add__)),
+    st.builds(Image, data=st.binary(min_size=1, max_size=4), media_type=st.sampled_from(["image/png", "image/gif"])),
 )
-CALLS = st.builds(ToolCall, TEXTS, TEXTS, TEXTS)
+CALLS = st.builds(ToolCall, TEXTS.map("c".__add__), TEXTS, TEXTS)
 MESSAGES = st.one_of(
     st.builds(Message, st.sampled_from(["user", "assistant"]), TEXTS | st.lists(PARTS, min_size=1, max_size=2)),
     st.builds(Message, st.just("assistant"), tool_calls=st.lists(CALLS, min_size=1, max_size=2)),
 )
 USUAL = Message("user", "Why?")
+NAMES = st.text("ab_", min_size=1, max_size=3)
+SCHEMAS = OBJECTS.map(lambda some: {**some, "type": "object", "properties": {}, "required": ["a"]})
+
+
+def answered(some: list[Message]) -> list[Message]:
+    """Return a conversation of these messages, in which every call of a tool has its result."""
+    conversation = [USUAL]
+    for message in some:
+        results = [Message("tool", "x", tool_call_id=call.id) for call in message.tool_calls]
+        conversation += [message, *results]
+    return conversation
+
+
 PROMPTS = st.builds(
     Prompt,
-    st.lists(MESSAGES, max_size=3).map(lambda some: [USUAL, *some]),
+    st.lists(MESSAGES, max_size=3).map(answered),
     system=st.none() | TEXTS,
-    tools=st.lists(st.builds(Tool, TEXTS, TEXTS, OBJECTS, st.booleans()), max_size=2),
-    tool_choice=st.none() | TEXTS,
+    tools=st.lists(st.builds(Tool, NAMES, TEXTS, SCHEMAS, st.booleans()), max_size=2, unique_by=lambda tool: tool.name),
+    tool_choice=st.sampled_from([None, "auto", "none"]),
     response_schema=st.none() | OBJECTS,
     temperature=st.none() | st.integers(0, 2) | st.floats(0, 2),
     top_p=st.none() | st.integers(0, 1) | st.floats(0, 1),

@@ -19,7 +19,7 @@ from wizard_actors.config import ReasoningField, preset_of
 from wizard_actors.providers.openai_request import Dialect, request_body
 from wizard_actors.providers.openai_wire import dialect_of, without_refused_field
 from wizard_actors.providers.refusals import ErrorBody
-from wizard_actors.types import Message, Prompt, Role
+from wizard_actors.types import Message, Prompt, Role, ToolCall
 
 Json = dict[str, object]
 
@@ -162,9 +162,11 @@ def test_any_ids_of_calls_stay_apart_and_together(ids: list[str], provider: str)
     """Whatever ids another provider has given, each result is still that of its call."""
     preset = preset_of(provider)
     results = [Message(Role.TOOL, "x", tool_call_id=call_id) for call_id in ids]
-    sent = written(Prompt([Message("user", "x"), *results]), dialect_of(preset, "x.test"))["messages"]
+    made = Message(Role.ASSISTANT, tool_calls=[ToolCall(call_id, "f", "{}") for call_id in ids])
+    sent = written(Prompt([made, *results]), dialect_of(preset, "x.test"))["messages"]
     assert isinstance(sent, list)
     shown = [message["tool_call_id"] for message in sent[1:]]
+    assert shown == [call["id"] for call in sent[0]["tool_calls"]]
     assert len(set(shown)) == len(ids)
     assert all(len(call_id) <= 40 for call_id in shown) or provider == "groq"
     if provider == "mistral":

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from wizard_actors.config import PriceConfig
 from wizard_actors.cost import billed, cost_of
-from wizard_actors.errors import Attempt
+from wizard_actors.errors import Attempt, WizardError
 from wizard_actors.failure import total_cost
 from wizard_actors.prices import ListedPrice
 from wizard_actors.types import TokenUsage
@@ -27,7 +27,17 @@ PRICES = st.builds(
 )
 COSTS = st.none() | st.decimals(0, 10, places=9)
 ATTEMPTS = st.lists(
-    st.builds(Attempt, st.just("a"), st.just(0.0), st.just(0.0), cost=COSTS, sent=st.booleans()), max_size=6
+    st.builds(
+        Attempt,
+        st.just("a"),
+        st.just(0.0),
+        st.just(0.0),
+        error=st.none() | st.just(WizardError("no")),
+        cost=COSTS,
+        sent=st.booleans(),
+        cancelled=st.booleans(),
+    ),
+    max_size=6,
 )
 
 
@@ -72,11 +82,16 @@ def test_a_listed_price_comes_to_what_a_configured_one_does(price: PriceConfig, 
 
 @given(ATTEMPTS)
 def test_a_total_is_the_sum_of_what_is_known(attempts: list[Attempt]) -> None:
-    """And None, never 0, where all that is known is that something cost nothing beside what nobody knows."""
+    """And None, never 0, where nothing was answered, and all that is known is that something cost nothing beside what
+    nobody knows.
+    """
     costs = [attempt.cost for attempt in attempts if attempt.cost is not None]
     total = total_cost(attempts)
     assert (total or Decimal(0)) == sum(costs)
+    answered = any(each.cost is not None and each.error is None and not each.cancelled for each in attempts)
+    unknown = any(attempt.sent and attempt.cost is None for attempt in attempts)
     if total is None:
-        assert not costs or any(attempt.sent and attempt.cost is None for attempt in attempts)
+        assert not answered
+        assert not costs or unknown
     elif total == 0:
-        assert not any(attempt.sent and attempt.cost is None for attempt in attempts)
+        assert answered or not unknown

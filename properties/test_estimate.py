@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from wizard_actors.estimate import estimate_input, estimate_output
 from wizard_actors.types import Message, Prompt, Role
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=200)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=200).filter(
+    lambda text: bool(text.strip())
+)
 
 
 @given(TEXTS, TEXTS)

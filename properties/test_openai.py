@@ -203,8 +203,8 @@ def test_durations_add_up(hours: int, minutes: int, thousandths: int) -> None:
 
 
 @given(
-    text=st.text(min_size=1),
-    schema=st.dictionaries(st.text(max_size=8), JSON, max_size=3),
+    text=st.text(min_size=1).filter(lambda text: bool(text.strip())),
+    schema=st.fixed_dictionaries({"type": st.just("object")}, optional={"x-own": JSON, "default": JSON}),
     stream=st.booleans(),
     extra=st.dictionaries(st.sampled_from(["temperature", "top_k", "stop"]), JSON),
 )

@@ -17,11 +17,23 @@ from wizard_actors.types import FinishReason, Image, Message, Role, Text, TokenU
 
 texts = st.text(max_size=20)
 wholes = st.integers(-(2**63) + 1, 2**63 - 1)
-times = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e18, max_value=1e18) | st.integers(-(2**62), 2**62)
-images = st.builds(Image, texts) | st.builds(Image, st.none(), st.binary(max_size=20), texts)
+times = (
+    st.floats(allow_nan=False, allow_infinity=False, min_value=-1e18, max_value=1e18) | st.integers(-(2**62), 2**62)
+).map(lambda at: at or 0.0)  # -0.0 equals the default, and is left out as that
+kinds = st.sampled_from(["image/png", "image/svg+xml"])
+images = st.builds(Image, texts.map("https://x.test/".__add__)) | st.builds(
+    Image, st.none(), st.binary(min_size=1, max_size=20), kinds
+)
 contents = texts | st.lists(st.builds(Text, texts) | images, max_size=4)
 calls = st.lists(st.builds(ToolCall, texts, texts, texts), max_size=2)
-messages = st.builds(Message, st.sampled_from(Role), contents, calls, st.text(min_size=1), st.none() | texts)
+names = st.none() | texts
+messages = st.one_of(
+    st.builds(Message, st.sampled_from([Role.SYSTEM, Role.USER]), contents, name=names),
+    st.builds(Message, st.just(Role.ASSISTANT), contents, calls, name=names),
+    st.builds(
+        Message, st.just(Role.TOOL), contents, tool_call_id=st.text(min_size=1), name=names, is_error=st.booleans()
+    ),
+)
 turns = st.builds(
     TurnRecord,
     st.lists(messages, max_size=3),

@@ -27,7 +27,7 @@ def tiered(base: int, above: int) -> TieredPrices:
 
 
 def snapshot() -> DataSnapshot:
-    """Return a list of two providers and some models, at round prices."""
+    """Return a list of some providers and models, at round prices."""
     small = ModelPrice(input_mtok=Decimal(1), output_mtok=Decimal(2))
     night = ModelPrice(input_mtok=Decimal("0.5"), output_mtok=Decimal(1))
     cached = ModelPrice(
@@ -51,6 +51,11 @@ def snapshot() -> DataSnapshot:
                     ConditionalPrice(constraint=TimeOfDateConstraint(time(22), time(6)), prices=night),
                 ],
             ),
+            ModelInfo(
+                "reasons",
+                ClauseEquals("reasons"),
+                prices=ModelPrice(input_mtok=Decimal(1), output_mtok=Decimal(2), output_reasoning_mtok=Decimal(5)),
+            ),
             ModelInfo("unpriced", ClauseEquals("unpriced"), context_window=500, prices=ModelPrice()),
             ModelInfo("by-input", ClauseEquals("by-input"), prices=ModelPrice(input_mtok=Decimal(1))),
         ],
@@ -66,7 +71,16 @@ def snapshot() -> DataSnapshot:
             ModelInfo("small", ClauseEquals("small"), prices=ModelPrice(input_mtok=Decimal(7), output_mtok=Decimal(7)))
         ],
     )
-    return DataSnapshot(providers=[openai, azure, other], from_auto_update=False)
+    # Patterns as real ones are: one leaves the last name open, one takes whatever comes first, one wants a path.
+    open_end, wide, path = (
+        Provider(id=id_, name=id_, api_pattern=pattern, models=other.models)
+        for id_, pattern in [
+            ("open-end", r"https://api\.moon\."),
+            ("wide", r"https://(.*\.)?wide\.example"),
+            ("path", r"https://router\.example/path"),
+        ]
+    )
+    return DataSnapshot(providers=[openai, azure, other, open_end, wide, path], from_auto_update=False)
 
 
 @contextmanager

@@ -571,6 +571,20 @@ async def test_a_bug_in_an_answers_property_is_one_too(
         await assert_nothing_held(client, a)
 
 
+async def test_a_broken_answer_that_cannot_name_its_model_stays_what_it_was(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The name is wanted for its price alone; that it could not be had is logged."""
+    properties_raise(monkeypatch, "upstream_model")
+    a = Scripted(cut("half"))
+    async with client_of(a, model(retry=ONCE)) as client:
+        with pytest.raises(StreamInterruptedError):
+            await client.generate("Why?")
+
+        assert "a: asking an answer for its model's name failed: KeyError" in caplog.text
+        await assert_nothing_held(client, a)
+
+
 CLOSING: dict[str, tuple[Turn, type[WizardError] | None]] = {
     "a whole answer": (Turn(("whole", DONE), closing=KeyError("planted")), None),
     "a failed one": (Turn((BROKEN,), closing=KeyError("planted")), NetworkError),

@@ -78,10 +78,11 @@ def test_the_key_omits_no_field_of_a_prompts_parts(
             Message("user", "b"),
             Message("assistant", "a"),
             Message("user", "a", name="n"),
-            Message("user", "a", tool_call_id="i"),
-            Message("user", "a", tool_calls=[ToolCall("i", "n", "{}")]),
-            Message("user", "a", thoughts=[Thought("a")]),
-            Message("user", "a", is_error=True),
+            Message("tool", "a", tool_call_id="i"),
+            Message("tool", "a", tool_call_id="j"),
+            Message("tool", "a", tool_call_id="i", is_error=True),
+            Message("assistant", "a", tool_calls=[ToolCall("i", "n", "{}")]),
+            Message("assistant", "a", thoughts=[Thought("a")]),
         ],
         Text: [Text("a"), Text("b")],
         Image: [
@@ -91,7 +92,7 @@ def test_the_key_omits_no_field_of_a_prompts_parts(
             Image(data=b"b", media_type="image/png"),
             Image(data=b"a", media_type="image/gif"),
         ],
-        Tool: [Tool("a"), Tool("b"), Tool("a", "d"), Tool("a", parameters={"a": 1}), Tool("a", strict=True)],
+        Tool: [Tool("a"), Tool("b"), Tool("a", "d"), Tool("a", parameters={"type": "object"}), Tool("a", strict=True)],
         ToolCall: [
             ToolCall("i", "n", "a"),
             ToolCall("j", "n", "a"),
@@ -116,7 +117,7 @@ def test_the_key_omits_no_field_of_a_prompts_parts(
 def _prompt_of(part: object) -> Prompt:
     match part:
         case Message():
-            return Prompt(part)
+            return Prompt(part, extra={"previous_response_id": "r"})  # the call of a result is there
         case Text() | Image():
             return Prompt(Message("user", (part, Text("x"))))
         case Tool():
@@ -177,7 +178,7 @@ def test_the_order_of_a_mapping_does_not_count(where: str) -> None:
         if where == "model":
             return key(PROMPT, attrs.evolve(LOCAL, extra=mapping))
         if where == "parameters":
-            return key(Prompt("Why?", tools=[Tool("t", parameters=mapping)]))
+            return key(Prompt("Why?", tools=[Tool("t", parameters={"default": mapping})]))
         return key(Prompt("Why?", extra=mapping) if where == "extra" else Prompt("Why?", response_schema=mapping))
 
     one: Mapping[str, object] = {"a": 1, "b": {"c": [1], "d": 2}}

@@ -351,6 +351,26 @@ def test_a_line_of_openais_batch_format_is_told_what_to_be(asked: object, keys: 
     assert "OpenAI" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (
+            {
+                "prompt": [
+                    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x.test/a"}}]}
+                ]
+            },
+            "a picture here is",
+        ),
+        ({"prompt": "x", "tools": [{"type": "function", "function": {"name": "f"}}]}, "a tool here is"),
+    ],
+)
+def test_a_part_in_openais_form_is_told_what_to_be(asked: object, said: str) -> None:
+    """Pictures, tools and calls as its protocol has them."""
+    with pytest.raises(InvalidPromptError, match=f"as in OpenAI's protocol; {said}"):
+        question_of(line(asked))
+
+
 async def test_lines_are_the_same_however_they_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of any size give the same lines, numbers and offsets."""
     data = b"one\n\ntwo and more\n" + b"x" * 50 + b"\nfour\r\nfive"

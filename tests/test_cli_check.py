@@ -60,6 +60,68 @@ def test_check_json_shows_the_same_as_objects(wizard: Wizard) -> None:
     assert {key: settings[key] for key in ORIGINS} == ORIGINS
 
 
+def keyed(provider: str, more: str = "") -> str:
+    """Return a configuration of one model of that provider."""
+    return f'[[models]]\nname = "primary"\nprovider = "{provider}"\n{more}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (keyed("anthropic"), "set ANTHROPIC_API_KEY, or name a variable"),
+        (keyed("groq"), "set GROQ_API_KEY, or name a variable"),
+        (keyed("openai", 'base_url = "https://api.openai.com/v1"'), "is sent: name a variable"),
+        (keyed("azure", 'base_url = "https://mine.openai.azure.com"'), "is sent: name a variable"),
+    ],
+)
+def test_check_says_who_has_no_key(wizard: Wizard, text: str, said: str) -> None:
+    """Nobody is asked there without one; the configuration is right all the same."""
+    wizard.config(text)
+    ran = wizard("check")
+    assert ran.status == 0
+    assert "`models[0]` (primary) has no key, and none is sent: " in ran.err
+    assert said in ran.err
+    assert "api_key_env" in ran.err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        keyed("ollama"),
+        keyed("openai", 'base_url = "http://127.0.0.1:9/v1"'),
+        keyed("openai", 'headers = { Authorization = "Bearer mine" }'),
+        keyed("gemini", 'headers = { x-goog-api-key = "mine" }'),
+        keyed("mistral"),
+    ],
+)
+def test_check_says_nothing_of_who_has_a_key_or_needs_none(wizard: Wizard, text: str) -> None:
+    """Servers of one's own, keys in headers, the usual variable."""
+    wizard.monkeypatch.setenv("MISTRAL_API_KEY", "sk-canary")
+    wizard.config(text)
+    ran = wizard("check")
+    assert (ran.status, ran.err) == (0, "")
+
+
+def test_check_shows_the_usual_variable_where_it_counts(wizard: Wizard) -> None:
+    """As the one that is in force, and from where."""
+    wizard.monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-canary")
+    wizard.config(keyed("anthropic"))
+    ran = wizard("check")
+    rows = [line.split() for line in ran.out.splitlines()]
+    assert ["models[0].api_key_env", "ANTHROPIC_API_KEY", "environment"] in rows
+    assert "sk-canary" not in ran.out + ran.err
+
+
+@pytest.mark.parametrize("command", [("check",), ("ask", "Why?")])
+def test_an_empty_usual_variable_is_told_alike(wizard: Wizard, command: tuple[str, ...]) -> None:
+    """Whatever is run."""
+    wizard.monkeypatch.setenv("OPENAI_API_KEY", " ")
+    wizard.config(keyed("openai"))
+    ran = wizard(*command)
+    assert ran.status == 2
+    assert "wizard.toml: `models[0].api_key_env` is left out, and the usual variable OPENAI_API_KEY is empty" in ran.err
+
+
 def test_check_shows_paths_prices_and_tables(wizard: Wizard) -> None:
     """Values that JSON has no type for are texts."""
     (wizard.path / "some.key").write_text("sk-canary", encoding="utf-8")

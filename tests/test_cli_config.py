@@ -54,6 +54,19 @@ def test_without_a_file_the_keys_make_the_chain(wizard: Wizard) -> None:
     assert "sk-canary" not in ran.out + ran.err
 
 
+def test_a_key_of_which_no_model_can_be_made_is_no_reason_to_make_an_answer_up(wizard: Wizard) -> None:
+    """Its owner is told to name a model; beside a key that makes one it is a note."""
+    wizard.monkeypatch.setenv("GROQ_API_KEY", "gsk-canary")
+    ran = wizard("ask", "Why?")
+    assert (ran.status, ran.out) == (2, "")
+    assert "GROQ_API_KEY is set: to ask a model of groq, name it in a file; `wizard init` writes one" in ran.err
+    wizard.monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
+    ran = wizard("models")
+    assert ran.status == 0
+    assert "GROQ_API_KEY is set" in ran.err
+    assert "canary" not in ran.err
+
+
 def test_without_any_key_a_simulated_model_answers_and_says_so(wizard: Wizard, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the embedded model is not installed, one line on standard error tells what the answer is worth."""
     monkeypatch.setattr("wizard_actors.cli_config.available", lambda: False)

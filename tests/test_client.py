@@ -174,7 +174,7 @@ async def test_a_client_is_opened_once() -> None:
 async def test_a_deadline_is_a_time_ahead(autojump_clock: MockClock, deadline: float) -> None:
     """Anything else is a mistake of the caller's, not a passed deadline."""
     async with client_of(Scripted()) as client:
-        with pytest.raises(ConfigError, match=r"deadline.* must be more than 0 seconds"):
+        with pytest.raises(ConfigError, match=r"^this call: `deadline` must be more than 0 seconds"):
             await client.generate("Why?", deadline=deadline)
 
 

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.models import Scripted, assert_nothing_held, client_of, fails, model, says
+from tests.models import USAGE, Scripted, assert_nothing_held, client_of, cut, fails, model, says
 from wizard_actors import (
     AuthError,
     ConfigError,
@@ -18,7 +18,15 @@ from wizard_actors import (
     WizardError,
     WizardResponse,
 )
-from wizard_actors.config import BatchConfig, CacheConfig, RateLimitConfig, RouteConfig, ServerConfig
+from wizard_actors.config import (
+    BatchConfig,
+    CacheConfig,
+    PriceConfig,
+    RateLimitConfig,
+    RetryConfig,
+    RouteConfig,
+    ServerConfig,
+)
 
 
 async def test_a_batch_keeps_its_order_and_gives_each_prompt_one_outcome(autojump_clock: MockClock) -> None:
@@ -95,6 +103,18 @@ async def test_a_rate_limit_slows_a_batch_and_burns_nothing(autojump_clock: Mock
         asked = [int(seen.prompt.split()[1]) for seen in a.calls]
         assert max(abs(number - place) for place, number in enumerate(asked)) < 8
         await assert_nothing_held(client, a)
+
+
+async def test_a_failure_that_several_items_share_is_paid_for_once(autojump_clock: MockClock) -> None:
+    """The sum of a batch is what its calls cost."""
+    a = Scripted(cut("Half", USAGE))
+    priced = model(price=PriceConfig(input=100_000, output=0), retry=RetryConfig(max_attempts=1))
+    async with client_of(a, priced, cache=CacheConfig(max_entries=10)) as client:
+        outcomes = await client.generate_batch(["same"] * 5)
+
+        assert len(a.calls) == 1
+        assert sorted(outcome.cost or 0 for outcome in outcomes) == [0, 0, 0, 0, 1]
+        assert client.metrics().requests.cost == 1
 
 
 async def test_an_open_circuit_is_waited_out(autojump_clock: MockClock) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import attrs
+import certifi
 import pytest
 
 from wizard_actors.config import (
@@ -153,6 +154,7 @@ def test_the_template_loads_with_every_line_switched_on(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     for file in ("company-ca.pem", "anthropic.key", "model.gguf", "clients.keys"):
         (tmp_path / file).write_text("something")
+    (tmp_path / "company-ca.pem").write_bytes(Path(certifi.where()).read_bytes())
 
     config = WizardConfig.from_toml(uncommented(), env=ENV)
 

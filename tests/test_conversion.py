@@ -2,6 +2,7 @@
 
 import errno
 import json
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -191,6 +192,62 @@ def test_what_cannot_be_sent_is_a_request_error(raw: httpx.HTTPError | httpx.Inv
 def test_a_proxy_is_named_as_the_one_to_check() -> None:
     """Its refusal is not the provider's."""
     assert "proxy" in str(from_httpx(httpx.ProxyError("407 Proxy Authentication Required"), model="primary"))
+
+
+TLS_FAILED = ssl.SSLError(1, "x")
+TLS_FAILED.reason = "WRONG_VERSION_NUMBER"
+
+
+async def through(proxy: str) -> httpx.HTTPError:
+    """Return httpx's own error for a call that goes by way of `proxy`."""
+    async with httpx.AsyncClient(trust_env=False, proxy=proxy) as http:
+        with pytest.raises(httpx.HTTPError) as caught:
+            await http.post(f"https://api.example.com/v1?key={CANARY}", content=b"{}")
+    return caught.value
+
+
+async def test_a_dead_proxy_is_named_in_the_place_of_the_provider() -> None:
+    """It is what has to be looked at; the provider was never reached."""
+    with trio.socket.socket() as unused:
+        await unused.bind(("127.0.0.1", 0))
+        proxy = f"127.0.0.1:{unused.getsockname()[1]}"
+        raw = await through(f"http://user:{CANARY}@{proxy}")
+        error = from_httpx(raw, model="primary", proxy=proxy)
+    assert type(error) is NetworkError
+    assert "the connection to the proxy was refused" in str(error)
+    assert f"api.example.com, by way of the proxy {proxy}" in str(error)
+    assert "base_url" not in str(error)
+    assert CANARY not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "x"), "the proxy's host name cannot be resolved"),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "the connection to the proxy failed: No route to host"),
+        (TLS_FAILED, "TLS failed"),
+    ],
+)
+def test_what_keeps_a_proxy_from_being_reached_is_told_of_it(cause: OSError, said: str) -> None:
+    """But TLS is spoken with the provider, through it."""
+    raw = httpx.ConnectError("x")
+    raw.__cause__ = cause
+    assert f"primary: {said}" in str(from_httpx(raw, model="primary", proxy="proxy.example.com:3128"))
+    assert "proxy" not in str(from_httpx(raw, model="primary"))
+
+
+def test_a_slow_connection_names_its_proxy() -> None:
+    """Which of the two was late, nobody knows."""
+    error = from_httpx(httpx.ConnectTimeout("x"), model="primary", proxy="proxy.example.com:3128")
+    assert "by way of the proxy proxy.example.com:3128" in str(error)
+
+
+@pytest.mark.parametrize("upstream", [hang_up, speak_oddly])
+async def test_plain_http_to_a_tls_port_is_guessed(upstream: Callable[[Wire], Awaitable[None]]) -> None:
+    """Such a server closes the connection, or answers in TLS."""
+    async with serving(upstream) as url:
+        error = await converted(url)
+    assert "if TLS is spoken there, base_url begins with https://" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import threading
 from collections.abc import Callable
 from decimal import Decimal
 from enum import StrEnum
@@ -261,6 +262,39 @@ def test_the_stream_knows_what_all_subscribers_lost() -> None:
         assert stream.dropped == 3
     publish(stream, 4)
     assert stream.dropped == 3
+
+
+def test_who_leaves_while_an_event_is_told_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From another thread: what had not reached it then neither does later, nor is it counted as lost."""
+    stream = EventStream()
+    with stream.subscribe() as first:
+        leaver = stream.subscribe(bound=1)
+        leaver.__enter__()
+        publish(stream, 1, 2)
+        monkeypatch.setattr(first, "put", lambda event: leaver.__exit__(None, None, None))
+        publish(stream, 3)
+
+        assert numbers(leaver.drain()) == [2]
+        assert stream.dropped == leaver.dropped == 1
+
+
+def test_who_counts_while_somebody_leaves_counts_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From another thread, in the midst of the leaving."""
+    stream = EventStream()
+    leaver, counted = stream.subscribe(bound=1), list[int]()
+    counting = threading.Thread(target=lambda: counted.append(stream.dropped))
+    close = leaver.close
+
+    def closing() -> int:
+        counting.start()
+        counting.join(0.05)  # it has to wait; else it is done by now
+        return close()
+
+    monkeypatch.setattr(leaver, "close", closing)
+    with leaver:
+        publish(stream, 1, 2, 3)
+    counting.join()
+    assert counted == [2]
 
 
 # -- listeners

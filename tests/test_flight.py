@@ -2,13 +2,14 @@
 
 import gc
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 
 import pytest
 import trio
 from attrs import define, field
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from wizard_actors.errors import NetworkError, WizardError
+from wizard_actors.errors import Attempt, NetworkError, WizardError
 from wizard_actors.flight import Flight
 
 CALL = 5.0
@@ -126,6 +127,21 @@ async def test_fifty_callers_share_one_failure_each_by_a_copy_of_its_own(autojum
     assert len({id(error) for error in crowd.errors.values()} | {id(first)}) == 50
     assert all(type(error) is NetworkError and error.__cause__ is first for error in crowd.errors.values())
     assert {error.to_dict()["message"] for error in crowd.errors.values()} == {"reset"}
+
+
+async def test_a_failure_is_paid_for_once_however_many_share_it(autojump_clock: MockClock) -> None:
+    """The leader's error tells the cost; a follower's lists the same attempts, at no cost."""
+    flight: Flight[str] = Flight()
+    error = NetworkError("reset", model="a", attempts=[Attempt("a", 1.0, 2.0, cost=Decimal(2)), Attempt("b", 3.0, 4.0)])
+    flight.fail(error)
+    with pytest.raises(NetworkError) as caught:
+        await flight.follow()
+
+    assert (error.cost, caught.value.cost) == (Decimal(2), Decimal(0))
+    assert caught.value.attempts == (
+        Attempt("a", 1.0, 2.0, cost=Decimal(0)),
+        Attempt("b", 3.0, 4.0, cost=Decimal(0)),
+    )
 
 
 async def test_a_bug_of_the_leader_is_told_as_an_error_of_ours(autojump_clock: MockClock) -> None:

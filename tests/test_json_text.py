@@ -1,5 +1,7 @@
 """The one JSON value in what a model wrote."""
 
+import time
+
 import pytest
 
 from wizard_actors.json_text import NoJsonError, json_in
@@ -32,6 +34,29 @@ def test_json_is_found_alone_in_a_fence_and_among_words(text: str) -> None:
 def test_any_json_value_is_one(text: str, value: object) -> None:
     """A number or a text counts where it stands alone, a list among words too."""
     assert json_in(text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"According to [1], {PERSON}",
+        f"Answer[1]:\n{PERSON}",
+        f"- [ ] to do {PERSON}",
+        f"```json\n[1]\n```\n```json\n{PERSON}\n```",
+    ],
+)
+def test_where_an_object_is_wanted_a_citation_is_none(text: str) -> None:
+    """Models that search cite in brackets, wherever they write."""
+    assert json_in(text, an_object=True) == VALUE
+
+
+def test_a_text_of_nothing_but_fences_takes_no_time() -> None:
+    """What a model writes that has come into a loop; the work is linear in it, and done on the caller's event loop."""
+    began = time.process_time()
+    for loop in ("```json\n", "```\n", "```json\n{\n", "{", "[", "```json {"):
+        with pytest.raises(NoJsonError):
+            json_in(loop * 100_000)
+    assert time.process_time() - began < 5
 
 
 def test_a_fence_inside_of_a_text_is_part_of_it() -> None:

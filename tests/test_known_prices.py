@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
+import trio
 from attrs import evolve
 from trio.testing import MockClock
 
@@ -14,6 +15,7 @@ from wizard_actors import (
     ModelConfig,
     NetworkError,
     OverloadedError,
+    ParseError,
     Prompt,
     ProviderError,
     RateLimitError,
@@ -192,6 +194,48 @@ async def test_without_a_usage_a_cost_is_unknown(autojump_clock: MockClock) -> N
         assert (await client.generate("Why?")).cost is None
 
 
+@pytest.mark.parametrize("first", [cut("Too"), fails(REFUSED)], ids=["of unknown cost", "refused"])
+async def test_a_free_answer_costs_nothing_whatever_came_before(autojump_clock: MockClock, first: Turn) -> None:
+    """The sum of what is known is 0, where the answer's own cost is."""
+    free = model("a", price=PriceConfig(input=0, output=0), retry=NO_JITTER)
+    ended: list[RequestEnded] = []
+    async with client_of(Scripted(first, PLAYED), free) as client:
+        client.events.listen(lambda event: ended.append(event) if isinstance(event, RequestEnded) else None)
+        answer = await client.generate("Why?")
+
+    assert answer.cost == 0
+    assert [event.cost for event in ended] == [0]
+
+
+def says_that_it_is(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Have every answer say from its head on that it is of the model `name`."""
+    stated = property(lambda self: name, lambda self, value: None)
+    monkeypatch.setattr("tests.models._Answer.upstream_model", stated, raising=False)
+
+
+async def test_a_broken_answer_is_billed_as_what_it_said_to_be(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some providers say at once which model it is; an answer need not be whole to be billed."""
+    says_that_it_is(monkeypatch, "large")
+    async with client_of(Scripted(CUT), listed("a", "small")) as client:
+        with pytest.raises(ProviderError) as caught:
+            await client.generate("Why?")
+        assert caught.value.cost == PAID
+        assert client.metrics().models["a"].cost == PAID
+
+
+async def test_a_cancelled_answer_is_billed_as_what_it_said_to_be(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that broke off."""
+    says_that_it_is(monkeypatch, "large")
+    async with client_of(Scripted(says("Hello", USAGE, 9.0)), listed("a", "small")) as client:
+        with trio.move_on_after(5):
+            await client.generate("Why?")
+        assert client.metrics().models["a"].cost == PAID
+
+
 async def test_a_refused_call_costs_nothing(autojump_clock: MockClock) -> None:
     """Nobody is billed for an error in place of an answer, whatever the model's price."""
     a = Scripted(fails(REFUSED), PLAYED)
@@ -209,9 +253,17 @@ async def test_a_refused_call_costs_nothing(autojump_clock: MockClock) -> None:
         (Turn((USAGE, REFUSED)), PAID),
         (Turn(("Some", REFUSED)), None),
         (fails(BROKEN), None),
+        (fails(ParseError("no answer", model="a", status=200)), None),
         (fails(RateLimitError("slow down", model="a", source="limiter")), None),
     ],
-    ids=["refused", "refused after its usage", "broken off after content", "no answer", "no status"],
+    ids=[
+        "refused",
+        "refused after its usage",
+        "broken off after content",
+        "no answer",
+        "an answer of rubbish",
+        "no status",
+    ],
 )
 async def test_what_a_failed_attempt_costs(autojump_clock: MockClock, turn: Turn, cost: Decimal | None) -> None:
     """Nothing only where the provider refused it; what it stated; else nobody knows."""

@@ -65,12 +65,18 @@ def test_pictures_tools_and_schemas_are_needed_where_they_stand() -> None:
     assert needs_of(Prompt("Why?", response_schema={"type": "object"})) == Needs(1, schema=True)
 
 
+@pytest.mark.parametrize("prompt", [Prompt("Why?", temperature=0.0), Prompt("Why?", top_p=0.5)])
+def test_either_of_the_sampling_parameters_is_one(prompt: Prompt) -> None:
+    """A model that takes none of them refuses each."""
+    assert needs_of(prompt) == Needs(1, sampling=True)
+
+
 def test_a_conversation_with_tool_calls_in_it_needs_tools() -> None:
     """A model without tools cannot read it, even where no more tools are offered."""
     call = ToolCall("1", "look", "{}")
     asked = Message(Role.ASSISTANT, tool_calls=(call,))
     assert needs_of(Prompt([Message("user", "Why?"), asked])).tools
-    assert needs_of(Prompt([Message("user", "Why?"), Message("tool", "so", tool_call_id="1")])).tools
+    assert needs_of(Prompt([asked, Message("tool", "so", tool_call_id="1"), Message("user", "Why?")])).tools
 
 
 def test_an_empty_schema_is_a_schema() -> None:

@@ -624,6 +624,32 @@ async def test_a_probe_that_taught_nothing_is_left_to_the_next(autojump_clock: M
         await assert_nothing_held(client, a, b)
 
 
+async def test_models_that_were_left_out_are_named(autojump_clock: MockClock) -> None:
+    """The second of two equal calls asks one model where the first asked two: its error tells of the other."""
+    providers = {"a": Scripted(fails(AUTH)), "b": Scripted(fails(AuthError("wrong key", model="b", status=401)))}
+    async with client_of(providers, model("a"), model("b")) as client:
+        with pytest.raises(FallbackError) as first:
+            await client.generate("Why?")
+        with pytest.raises(AuthError) as second:
+            await client.generate("Why?")
+    assert "not asked" not in str(first.value)
+    assert "(not asked: b is left out for a while: its key, its name or its quota failed lately)" in str(second.value)
+    assert "not asked" not in str(second.value.attempts[0].error)
+
+
+async def test_a_prompt_that_no_protocol_has_a_place_for_is_unsupported(autojump_clock: MockClock) -> None:
+    """As where the configuration says so: no model has failed."""
+    providers = {
+        name: Scripted(fails(UnsupportedError(f"{name} takes no seed", feature="seed", model=name))) for name in "ab"
+    }
+    async with client_of(providers, model("a"), model("b")) as client:
+        with pytest.raises(UnsupportedError, match="a takes no seed; b takes no seed") as caught:
+            await client.generate("Why?")
+    assert (caught.value.feature, caught.value.model) == ("seed", None)
+    assert [attempt.model for attempt in caught.value.attempts] == ["a", "b"]
+    assert isinstance(caught.value.__cause__, UnsupportedError)
+
+
 async def test_alone_a_barred_model_is_tried_all_the_same(autojump_clock: MockClock) -> None:
     """There is nobody else; also while its probe is out."""
     a = Scripted(fails(AUTH), fails(AUTH), Turn((5.0, "one", DONE)), Turn((5.0, "two", DONE)))

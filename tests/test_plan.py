@@ -71,6 +71,17 @@ def test_what_cannot_answer_is_skipped_with_the_reason() -> None:
         Skipped("d", Skip.BARRED, 150.0),
         Skipped("e", Skip.PROBING, 90.0),
     )
+    assert [skip.said.split(":")[0] for skip in made.skipped] == [
+        "is disabled",
+        "has too small a window",
+        "is down",
+        "is left out for a while",
+        "is left out for a while",
+    ]
+    assert Skipped("a", Skip.UNSUPPORTED, lacks=("tools", "sampling")).said == (
+        "does not support tools and `temperature` and `top_p`"
+    )
+    assert Skipped("a", Skip.NOT_CHOSEN).said == "was not chosen"
 
 
 def test_a_window_is_large_enough_for_just_what_fits() -> None:
@@ -129,6 +140,13 @@ def test_a_model_that_cannot_do_what_the_prompt_needs_is_skipped(feature: str) -
     assert tried(made) == "b"
     assert made.skipped == (Skipped("a", Skip.UNSUPPORTED, lacks=(feature,)),)
     assert tried(planned(without, FREE)) == "ab"
+
+
+def test_sampling_goes_by_the_names_that_a_prompt_has() -> None:
+    """Nobody has asked for "sampling"."""
+    with pytest.raises(UnsupportedError, match="a does not support `temperature` and `top_p`") as caught:
+        planned(ModelFacts(supports=SupportsConfig(sampling=False)), needs=Needs(sampling=True))
+    assert caught.value.feature == "sampling"
 
 
 def test_a_prompt_that_no_model_can_answer_is_an_error_that_names_what_each_lacks() -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Context, Decimal, localcontext
+from types import ModuleType
 
 import pytest
 from attrs import evolve
@@ -12,8 +13,8 @@ from genai_prices.data_snapshot import get_snapshot, set_custom_snapshot
 
 from tests.listed import listing, snapshot
 from wizard_actors.config import ModelConfig, PriceConfig
-from wizard_actors.config.listed import LISTED, listing_of
-from wizard_actors.prices import NAMES_AT_MOST, KnownModel, ListedPrice, known_models
+from wizard_actors.config.listed import LISTED, Listing, listing_of
+from wizard_actors.prices import NAMES_AT_MOST, KnownModel, ListedPrice, _library, known_models
 from wizard_actors.types import TokenUsage
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC).timestamp()
@@ -156,7 +157,17 @@ def test_a_deployment_is_not_the_model_of_its_name() -> None:
         ("https://api.openai.com/v1", "0.0012"),
         ("https://api.openai.com/v1/", "0.0012"),
         ("https://api.openai.com/v2", "0.0012"),
+        ("https://API.OpenAI.com/v1", "0.0012"),
+        ("https://api.openai.com:443/v1", "0.0012"),
         ("https://api.other.example/v1", "0.0077"),
+        ("https://api.moon.cn/v1", "0.0077"),
+        ("https://eu.wide.example/v1", "0.0077"),
+        ("https://router.example/path/v1", "0.0077"),
+        ("https://api.openai.com.example.net/v1", None),
+        ("https://api.openai.community/v1", None),
+        ("https://api.moon.example.net/v1", None),
+        ("https://llm.example.net/a.wide.example/v1", None),
+        ("https://router.example/other/v1", None),
         ("https://llm.example.com/v1", None),
         ("http://127.0.0.1:8123/v1", None),
         ("http://[::1]:8123/v1", None),
@@ -194,7 +205,36 @@ def test_what_cannot_be_listed_is_not_looked_for(provider: object, base_url: obj
     assert listing_of(provider, base_url) is None
 
 
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("https://User:Pass@API.Example.com:8443/V1/", "https://api.example.com:8443/V1/"),
+        ("https://api.openai.com@llm.example.com/v1", "https://llm.example.com/v1"),
+    ],
+)
+def test_an_address_is_looked_for_in_one_spelling(url: str, address: str) -> None:
+    """Hosts know no capital letters, and who logs in there is nobody's name."""
+    assert listing_of("openai", url) == Listing(api_url=address)
+
+
 # -- how much
+
+
+def test_what_was_written_to_a_prompt_cache_has_its_configured_price() -> None:
+    """As what was read from it; without one, each costs what other input does."""
+    usage = TokenUsage(input_tokens=1000, output_tokens=100, cached_tokens=600, cache_write_tokens=300)
+    price = PriceConfig(input=10, output=20, cached_input=1, cache_write=12)
+
+    assert cost(known(price=price), usage) == Decimal("0.0072")
+    assert cost(known(price=evolve(price, cache_write=None)), usage) == Decimal("0.0066")
+    assert cost(known(price=evolve(price, cached_input=None)), usage) == Decimal("0.0126")
+
+
+def test_reasoning_that_has_a_price_of_its_own_costs_it() -> None:
+    """It is a part of the output."""
+    usage = TokenUsage(input_tokens=1000, output_tokens=100, reasoning_tokens=60)
+    assert cost(known("reasons"), usage) == Decimal("0.00138")  # 1000 x 1 + 40 x 2 + 60 x 5, a million
+    assert cost(known("small"), usage) == Decimal("0.0012")
 
 
 def test_what_was_read_from_a_prompt_cache_and_written_to_it_has_its_price() -> None:
@@ -284,6 +324,36 @@ def test_the_list_is_loaded_only_where_it_may_be_of_use(settings: str, loaded: b
     program = LOADED.replace("{settings}", settings)
     run = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
     assert (run.stdout.strip(), run.stderr) == (str(loaded), "")
+
+
+class Broken(ModuleType):
+    """A module of a library that was installed badly."""
+
+    def __getattr__(self, name: str) -> object:
+        raise SystemError("the installed core is of another version")
+
+
+@pytest.mark.parametrize(
+    ("module", "kind"),
+    [(None, "ModuleNotFoundError"), (Broken("genai_prices.data_snapshot"), "SystemError: the installed core")],
+)
+def test_without_the_list_nothing_is_known_but_what_is_configured(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, module: ModuleType | None, kind: str
+) -> None:
+    """A client opens all the same; why nothing is known is said once."""
+    monkeypatch.setitem(sys.modules, "genai_prices.data_snapshot", module)
+    _library.cache_clear()
+    try:
+        models = known(), known(window=7), known(price=OWN)
+    finally:
+        _library.cache_clear()
+
+    assert [model.config.context_window for model in models] == [None, 7, None]
+    assert [cost(model) for model in models] == [None, None, Decimal("0.12")]
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith("genai-prices cannot be loaded, so nothing is known of prices")
+    assert kind in record.getMessage()
 
 
 def test_a_disabled_model_is_what_its_configuration_says() -> None:

@@ -6,8 +6,9 @@ import dataclasses
 from collections import namedtuple
 from collections.abc import Iterator, Mapping
 from datetime import date
+from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Any, Literal, NamedTuple, TypedDict
+from typing import Annotated, Any, Generic, Literal, NamedTuple, Optional, TypedDict, TypeVar
 
 import attrs
 import jsonschema
@@ -277,6 +278,144 @@ def test_a_schema_that_was_returned_is_the_callers_own() -> None:
     assert list(json_schema_of(Home)["properties"]) == ["street", "number"]  # type: ignore[call-overload]  # a dict
 
 
+@attrs.frozen
+class Private:
+    _secret: str
+    shown: int = attrs.field(alias="number", validator=attrs.validators.ge(0))
+    length: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "length", len(self._secret))
+
+
+@dataclasses.dataclass
+class Counted:
+    word: str
+    length: int = dataclasses.field(init=False, default=0)
+
+
+def test_what_is_asked_for_is_what_the_initialiser_takes() -> None:
+    """By the names that it has there; a field that it does not take is not asked for."""
+    assert json_schema_of(Private)["required"] == ["secret", "number"]
+    assert value_of(Private, '{"secret": "abc", "number": 3}') == Private("abc", 3)
+    assert problems_of(Private, '{"secret": 1, "number": 3}') == [Problem("$.secret", "1 is not of type 'string'")]
+    assert json_schema_of(Counted)["required"] == ["word"]
+    assert value_of(list[Counted], '{"value": [{"word": "a", "length": 7}]}') == [Counted("a")]
+
+
+S = TypeVar("S")
+
+
+class Single(msgspec.Struct, Generic[S]):
+    one: S
+
+
+def test_a_named_tuple_is_asked_for_by_its_names() -> None:
+    """Wherever it stands, but for a `msgspec.Struct`'s, which is read as the list that it writes."""
+    holder = msgspec.defstruct("Holder", [("point", tuple[Point, int])])
+
+    assert json_schema_of(Point)["properties"] == {
+        "x": {"type": "integer"},
+        "home": {"$ref": "#/$defs/Home"},
+        "name": {"type": "string"},
+    }
+    assert value_of(Point, '{"x": 1, "home": {"street": "Oak"}}') == Point(1, Home("Oak"))
+    assert value_of(list[Point], '{"value": [{"x": 1, "home": {"street": "Oak"}, "name": "b"}]}') == [
+        Point(1, Home("Oak"), "b")
+    ]
+    assert problems_of(Point, '{"x": "1", "home": {"street": "Oak"}}') == [
+        Problem("$.x", "'1' is not of type 'integer'")
+    ]
+    assert value_of(holder, '{"point": [[1, {"street": "Oak"}], 2]}').point == (Point(1, Home("Oak")), 2)  # type: ignore[attr-defined]  # a Holder
+    assert value_of(Single[Point], '{"one": [1, {"street": "Oak"}]}') == Single(Point(1, Home("Oak")))
+
+
+@dataclasses.dataclass
+class Quoted:
+    kids: "list[Quoted]"  # noqa: UP037 - what is tested
+    home: Optional["Home"] = None  # noqa: UP037, UP045 - what is tested
+
+
+def test_names_in_quotes_are_looked_up_wherever_they_stand() -> None:
+    """Inside of other types too, and in a function for the class itself."""
+
+    @attrs.frozen
+    class Inner:
+        kids: list[Inner]
+
+    node = attrs.make_class("node", {"kids": attrs.field(type=list["Leafless"])})
+    typed = TypedDict("typed", {"kids": list["Leafless"]})  # noqa: UP013 - what is tested
+
+    oak = value_of(Quoted, '{"kids": [{"kids": []}], "home": {"street": "Oak"}}')
+    assert oak == Quoted([Quoted([])], Home("Oak"))
+    assert value_of(node, '{"kids": [{"name": "a"}]}') == node([Leafless("a")])
+    assert value_of(Inner, '{"kids": [{"kids": []}]}') == Inner([Inner([])])
+    assert value_of(typed, '{"kids": [{"name": "a"}]}') == {"kids": [Leafless("a")]}
+
+
+@attrs.frozen
+class Leafless:
+    name: str
+
+
+@attrs.frozen
+class Box(Generic[S]):
+    content: S
+    more: list[S] = attrs.Factory(list)
+
+
+@attrs.frozen
+class HomeBox(Box[Home]):
+    label: str = ""
+
+
+def test_a_generic_class_holds_what_it_is_told_to() -> None:
+    """Itself, and what is derived from it."""
+    home = '{"content": {"street": " Oak "}, "more": [{"street": "Elm"}]}'
+
+    assert value_of(Box[Home], home) == Box(Home("Oak"), [Home("Elm")])
+    assert value_of(HomeBox, home) == HomeBox(Home("Oak"), [Home("Elm")])
+    assert problems_of(Box[int], home)[0] == Problem("$.content", "{'street': ' Oak '} is not of type 'integer'")
+    assert value_of(Box, '{"content": [1]}') == Box([1])
+
+
+def test_what_cannot_be_held_to_is_told_in_the_description() -> None:
+    """In words that the model reads; the answer is held to it all the same."""
+    bounded = Annotated[str, msgspec.Meta(min_length=2, description="a name")]
+
+    assert json_schema_of(bounded)["properties"] == {
+        "value": {"type": "string", "description": "a name\n\n{minLength: 2}"}
+    }
+    assert json_schema_of(tuple[int, str])["properties"] == {
+        "value": {
+            "type": "array",
+            "minItems": 2,
+            "maxItems": 2,
+            "items": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
+            "description": '{prefixItems: [{"type":"integer"},{"type":"string"}]}',
+        }
+    }
+    assert json_schema_of(set[Decimal])["properties"] == {
+        "value": {
+            "type": "array",
+            "items": {"type": "string", "description": "{format: decimal}"},
+            "description": "{uniqueItems: true}",
+        }
+    }
+    assert problems_of(bounded, '{"value": "x"}') == [Problem("$.value", "'x' is too short")]
+    assert problems_of(tuple[int, str], '{"value": ["x", 1]}') != []
+
+
+def test_pydantic_models_stand_in_lists_dicts_and_unions() -> None:
+    """Pydantic makes the whole of it."""
+    cats = '{"value": [{"kind": "cat"}, null]}'
+
+    assert value_of(list[MCat | None], cats) == [MCat(kind="cat"), None]
+    assert value_of(dict[str, MDog], '{"a": {}}') == {"a": MDog()}
+    assert json_schema_of(list[MCat])["required"] == ["value"]
+    assert [problem.place for problem in problems_of(list[MCat], '{"value": [{"kind": "cow"}]}')] == ["$.value[0].kind"]
+
+
 # -- what cannot be asked for ------------------------------------------------------------------------------------------
 
 
@@ -290,11 +429,31 @@ def test_a_class_without_a_schema_is_refused() -> None:
     unhashable = Annotated[int, []]
     holder = attrs.make_class("Holder", {"a": attrs.field(type=unhashable)})
     mistakes: list[object] = [Home("street"), "Home", len, Home | Span, unhashable, holder]
-    for kind in [Opaque, complex, list[Opaque], list[Model], uncallable, *mistakes]:
+    for kind in [Opaque, complex, list[Opaque], uncallable, *mistakes]:
         with pytest.raises(
             InvalidPromptError, match=r"no answer can be asked for in the form of .*give an attrs class"
         ):
             form_of(kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (Opaque, "Opaque has no fields with types that could be asked for"),
+        (list[object], "object has no fields with types"),
+        (attrs.make_class("Holder", {"a": attrs.field(type=MCat)}), "MCat is a pydantic model, which can stand in"),
+        ([Home], r"it is a list; its type is written `list\[Book\]`"),
+        (Home("Oak"), "it is an instance; its class is Home"),
+        (attrs.make_class("Lost", {"a": attrs.field(type=list["Nowhere"])}), "name 'Nowhere' is not defined"),  # type: ignore[name-defined]  # noqa: F821
+        (attrs.make_class("Lost", {"a": attrs.field(type=list["no type"])}), "must be an expression"),  # type: ignore[valid-type]  # noqa: F722
+        (list[MCat | Home], "Home"),
+    ],
+    ids=str,
+)
+def test_the_reason_is_told(kind: object, reason: str) -> None:
+    """In words that say what to change."""
+    with pytest.raises(InvalidPromptError, match=reason):
+        form_of(kind)
 
 
 @pytest.mark.parametrize(
@@ -343,7 +502,7 @@ def test_classes_stand_wherever_types_let_them() -> None:
         "pet": {"type": "cat"},
         "by_name": {"a": home},
         "by_number": {"1": home},
-        "point": [1, home],
+        "point": {"x": 1, "home": home},
         "options": {"color": "red", "home": home},
         "pair": [home, 2],
         "numbers": [1, 2],
@@ -381,7 +540,7 @@ def test_named_tuples_are_read_however_they_were_made() -> None:
     for kind in (made_by_call, untyped):
         holder = attrs.make_class("Holder", {"a": attrs.field(type=kind)})
 
-        assert value_of(holder, '{"a": [" Oak "]}') == holder(kind(" Oak "))
+        assert value_of(holder, '{"a": {"name": " Oak "}}') == holder(kind(" Oak "))
 
 
 def test_everything_that_is_wrong_is_told_at_once_with_its_place() -> None:

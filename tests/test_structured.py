@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from random import Random
 
 import attrs
@@ -159,7 +159,7 @@ async def test_an_answer_that_does_not_fit_is_repaired_once(autojump_clock: Mock
 
 
 async def test_the_costs_of_both_calls_add_up(autojump_clock: MockClock) -> None:
-    """And are not known where one of them is not."""
+    """As those of any two attempts: what is not known of the first adds nothing."""
     wrong, good = (Turn((*turn.steps[:-1], USAGE, DONE)) for turn in (WRONG, GOOD))
     priced = model(price=PriceConfig(input=1_000_000, output=0))
     costs = []
@@ -167,7 +167,17 @@ async def test_the_costs_of_both_calls_add_up(autojump_clock: MockClock) -> None
         async with client_of(Scripted(*turns), priced) as client:
             costs.append((await client.generate_as("Who?", Person)).response.cost)
 
-    assert costs == [Decimal(20), None, None]
+    assert costs == [Decimal(20), None, Decimal(10)]
+
+
+async def test_the_callers_own_arithmetic_rounds_no_sum(autojump_clock: MockClock) -> None:
+    """A program that computes with three digits is told what both calls cost, in all of them."""
+    a = Scripted(*[Turn((*turn.steps[:-1], USAGE, DONE)) for turn in (WRONG, GOOD)])
+    async with client_of(a, model(price=PriceConfig(input=123_456, output=0))) as client:
+        with localcontext(Context(prec=3)):
+            answer = await client.generate_as("Who?", Person)
+
+    assert answer.response.cost == Decimal("2.46912")
 
 
 async def test_an_answer_that_cannot_be_repaired_is_an_error(autojump_clock: MockClock) -> None:
@@ -256,6 +266,17 @@ async def test_a_static_answer_is_not_repaired(autojump_clock: MockClock) -> Non
             assert len(a.calls) == calls + 1
 
 
+async def test_a_static_answer_to_the_repair_tells_of_both_calls(autojump_clock: MockClock) -> None:
+    """What failed is raised, with the attempts of the first call before its own."""
+    a = Scripted(WRONG, fails(BROKEN))
+    route = RouteConfig(name="wizard", static_answer="We are closed.")
+    async with client_of(a, model(retry=RetryConfig(max_attempts=1)), route=route) as client:
+        with pytest.raises(NetworkError) as caught:
+            await client.generate_as("Who?", Person)
+
+    assert [attempt.error is None for attempt in caught.value.attempts] == [True, False]
+
+
 async def test_tools_that_a_model_called_unasked_are_left_out_of_the_repair(autojump_clock: MockClock) -> None:
     """Providers refuse a conversation in which calls are not answered."""
     a = Listening(says("Let me see.", ToolCallDelta(0, "1", "find", "{}")), GOOD)
@@ -263,6 +284,23 @@ async def test_tools_that_a_model_called_unasked_are_left_out_of_the_repair(auto
         assert (await client.generate_as("Who?", Person)).value == ADA
 
     assert a.prompts[1].messages[1] == Message("assistant", "Let me see.")
+
+
+async def test_half_a_surrogate_pair_is_no_fault_of_the_prompts(autojump_clock: MockClock) -> None:
+    """Only a provider of somebody's own lets one through; the model is shown its answer with a mark in its place."""
+    a = Listening(says('{"name": "Ada \ud83d"}'), GOOD)
+    async with client_of(a) as client:
+        answer = await client.generate_as("Who?", Person)
+
+    assert (answer.value, len(answer.response.attempts)) == (ADA, 2)
+    assert a.prompts[1].messages[1] == Message("assistant", '{"name": "Ada \ufffd"}')
+
+
+def test_a_problem_that_quotes_half_a_surrogate_pair_can_be_told() -> None:
+    """Halves that belong together are joined."""
+    repair = repairing(Prompt("Who?"), WizardResponse("?", "a"), (Problem("$", "'\ud83d' and '\ud83d\ude00'"),))
+
+    assert "- `$`: '\ufffd' and '\U0001f600'\n" in repair.messages[-1].text
 
 
 def test_an_empty_answer_is_left_out_of_the_repair() -> None:
@@ -343,6 +381,28 @@ async def test_no_call_asks_more_than_twice(autojump_clock: MockClock) -> None:
                 except ParseError:
                     assert len(a.calls) > before
                 assert len(a.calls) <= before + 2
+
+
+@pytest.mark.parametrize(
+    ("first", "calls"), [(Turn((1.0, "{", Finished(FinishReason.LENGTH, "length"))), 1), (says(1.0, "Ada"), 2)]
+)
+async def test_who_shares_a_call_that_is_of_no_use_makes_no_other(
+    autojump_clock: MockClock, first: Turn, calls: int
+) -> None:
+    """It was made a moment ago: only what was stored earlier is asked afresh."""
+    a, errors = Scripted(first), list[WizardError]()
+
+    async def ask() -> None:
+        with pytest.raises(ParseError) as caught:
+            await client.generate_as("Who?", Person)
+        errors.append(caught.value)
+
+    async with client_of(a, cache=CACHED) as client, trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(ask)
+
+    assert (len(errors), len(a.calls)) == (4, calls)
+    assert sorted(len(error.attempts) for error in errors) == [0, 0, 0, calls]
 
 
 async def test_callers_who_share_a_call_have_their_own_attempts(autojump_clock: MockClock) -> None:

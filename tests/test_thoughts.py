@@ -16,9 +16,12 @@ from wizard_actors import (
     ThoughtEnded,
     ToolCall,
     ToolCallDelta,
+    WizardResponse,
 )
+from wizard_actors.answering import replay
 from wizard_actors.config import CacheConfig
 from wizard_actors.streaming import Assembly
+from wizard_actors.types import Reset
 
 PROOF = Signature("anthropic", "c2lnbmF0dXJl")
 OTHER = Signature("gemini", "b3RoZXI=")
@@ -67,6 +70,29 @@ async def test_a_stream_tells_where_a_thought_ends(autojump_clock: MockClock, ca
     ends = [event for event in events if isinstance(event, ThoughtEnded)]
     assert ends[:2] == [ThoughtEnded(PROOF), ThoughtEnded(OTHER, redacted=True)]
     assert ends[0].to_dict() == {"type": "thought", "redacted": False, "id": None}
+
+
+SAME = Thought("Again")
+KEPT = [
+    (Thought("a"), Thought("b")),
+    (SAME, SAME),
+    (Thought("a"), Thought()),
+    (Thought(),),
+    (Thought("a", redacted=True),),
+    (Thought("a", id="1"),),
+    (Thought("a", PROOF),),
+    (Thought(redacted=True, signature=PROOF), Thought("a")),
+]
+
+
+@pytest.mark.parametrize("thoughts", KEPT, ids=repr)
+def test_a_replayed_answer_has_every_thought(thoughts: tuple[Thought, ...]) -> None:
+    """Each for itself, with all that belongs to it, also where it is empty or the last."""
+    assembly = Assembly()
+    for event in replay(WizardResponse("So.", "a", thoughts=thoughts), content=True):
+        if not isinstance(event, End | Reset):
+            assembly.add(event)
+    assert assembly.thoughts == thoughts
 
 
 def test_no_signature_is_shown() -> None:

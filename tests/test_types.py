@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from decimal import Decimal
 
@@ -24,6 +25,7 @@ from wizard_actors.types import (
     Reset,
     Role,
     ServedBy,
+    Signature,
     StreamEvent,
     Text,
     TextDelta,
@@ -37,6 +39,8 @@ from wizard_actors.types import (
 )
 
 CALL = ToolCall("call_1", "weather", '{"city": "Oslo"}')
+WEATHER = Tool("weather")
+PICTURE = Image(url="https://x.test/a.png")
 
 # -- prompts
 
@@ -83,9 +87,57 @@ def test_everything_but_the_messages_is_given_by_name_and_left_to_the_model_by_d
 
 
 @pytest.mark.parametrize(
-    ("prompt", "reason"),
+    ("make", "reason"),
     [
         (lambda: Prompt(""), "the prompt is empty"),
+        (lambda: Prompt(" \n"), "the prompt is empty"),
+        (lambda: Prompt([Message("system", "Be brief"), Message("user", [Text(" "), Text("\t")])]), "prompt is empty"),
+        (lambda: Prompt([Message("user", " "), Message("assistant", "", thoughts=[Thought("hm")])]), "prompt is empty"),
+        (lambda: Prompt(5), "takes a text or Message objects; its messages are Message objects, not 5"),  # type: ignore[arg-type]
+        (lambda: Prompt("Why?", system=5), "the system of a Prompt is a text, not 5"),  # type: ignore[arg-type]
+        (lambda: Prompt("Why?", extra=[1]), r"`Prompt.extra` is a mapping: .*, not \[1\]"),  # type: ignore[arg-type]
+        (lambda: Prompt("Why?", stop=[1]), "the stop sequences of a Prompt are str objects, not 1"),  # type: ignore[list-item]
+        (lambda: Prompt("Why?", temperature=-0.1), "temperature must be 0 or more, not -0.1"),
+        (lambda: Prompt("Why?", temperature=math.nan), "temperature must be 0 or more, not nan"),
+        (lambda: Prompt("Why?", temperature=math.inf), "temperature must be 0 or more, not inf"),
+        (lambda: Prompt("Why?", top_p=1.1), "top_p must be from 0 to 1, not 1.1"),
+        (lambda: Prompt("Why?", tool_choice=5), "or the name of a tool of the prompt .*, not 5"),  # type: ignore[arg-type]
+        (lambda: Prompt("Why?", tool_choice="look"), r"the name of a tool of the prompt \(it has none\), not 'look'"),
+        (lambda: Prompt("Why?", tools=WEATHER, tool_choice="whether"), r"\(weather\), not 'whether'"),
+        (lambda: Prompt("Why?", tool_choice="required"), 'tool_choice is "required", and the prompt has no tools'),
+        (lambda: Prompt("Why?", tools=[WEATHER, Tool("weather", "b")]), "two tools of the prompt are named 'weather'"),
+        (lambda: Prompt("Why?", tools=5), "the tools of a Prompt are Tool objects, not 5"),  # type: ignore[arg-type]
+        (lambda: Text(5), "`Text.text` is a text, not 5"),  # type: ignore[arg-type]
+        (lambda: Message("user", "?", name=5), "`Message.name` is a text or None, not 5"),  # type: ignore[arg-type]
+        (lambda: Message("tool", "?", tool_call_id=5), "`Message.tool_call_id` is a text or None, not 5"),  # type: ignore[arg-type]
+        (lambda: Message("tool", "?", tool_call_id="1", is_error="no"), "`Message.is_error` is True or False"),  # type: ignore[arg-type]
+        (lambda: Message("user", "?", is_error=True), "is_error belongs to messages of the tool, not .* the user"),
+        (lambda: Message("user", "?", tool_calls=[CALL]), "tool_calls belongs to messages of the assistant"),
+        (lambda: Message("user", "?", thoughts=[Thought("hm")]), "thoughts belongs to messages of the assistant"),
+        (lambda: Message("user", "?", tool_call_id="1"), "tool_call_id belongs to messages of the tool"),
+        (lambda: Message("assistant", "?", tool_calls=[{"id": "1"}]), "tool_calls of a message are ToolCall objects"),  # type: ignore[list-item]
+        (lambda: Message("assistant", "?", thoughts=["hm"]), "thoughts of a message are Thought objects, not 'hm'"),  # type: ignore[list-item]
+        (lambda: ToolCall(None, "weather", "{}"), "`ToolCall.id` is a text, not None"),  # type: ignore[arg-type]
+        (lambda: ToolCall("1", None, "{}"), "`ToolCall.name` is a text, not None"),  # type: ignore[arg-type]
+        (lambda: ToolCall("1", "weather", None), "`ToolCall.arguments` is JSON text, or a mapping, not None"),  # type: ignore[arg-type]
+        (lambda: ToolCall("1", "weather", {"a": object()}), "arguments of a ToolCall cannot be written as JSON"),
+        (lambda: ToolCall("1", "weather", "{}", "c2ln"), "`ToolCall.signature` is a Signature or None"),  # type: ignore[arg-type]
+        (lambda: Thought(b"hm"), "`Thought.text` is a text"),  # type: ignore[arg-type]
+        (lambda: Signature("gemini", b"c2ln"), "`Signature.value` is a text"),  # type: ignore[arg-type]
+        (lambda: Tool(""), "the name of a Tool is made of 1 to 128 letters"),
+        (lambda: Tool("get weather!"), "the name of a Tool is made of .*, not 'get weather!'"),
+        (lambda: Tool("weather", 5), "`Tool.description` is a text, not 5"),  # type: ignore[arg-type]
+        (lambda: Tool("weather", strict=1), "`Tool.strict` is True or False, not 1"),  # type: ignore[arg-type]
+        (lambda: Tool("weather", parameters="{}"), "parameters of the Tool 'weather' are a JSON Schema .*: it is '{}'"),  # type: ignore[arg-type]
+        (lambda: Tool("weather", parameters={"city": {"type": "string"}}), "put them under `properties`"),
+        (lambda: Tool("weather", parameters={"type": "string"}), "its `type` has to be \"object\", and is 'string'"),
+        (lambda: Tool("weather", parameters={"properties": ["city"]}), "its `properties` are no mapping"),
+        (
+            lambda: Tool("weather", parameters={"properties": {"city": "string"}}),
+            "its `properties` has a schema",
+        ),
+        (lambda: Tool("weather", parameters={"required": "city"}), "its `required` is no list of names"),
+        (lambda: Tool("weather", parameters={1: {}}), "a key of it is no text"),  # type: ignore[dict-item]
         (lambda: Prompt([]), "the prompt is empty"),
         (lambda: Prompt([Message("user"), Message("assistant", "")]), "the prompt is empty"),
         (lambda: Prompt([Message("system", "Be brief")]), "system messages only"),
@@ -100,15 +152,51 @@ def test_everything_but_the_messages_is_given_by_name_and_left_to_the_model_by_d
         (lambda: Prompt("Why?", system="\udc00"), "the system message is not valid Unicode"),
         (lambda: Message("assistant", [Text("\udfff")]), "the assistant message is not valid Unicode"),
         (lambda: Message("tool", "21 degrees"), "a tool message needs the tool_call_id"),
-        (Image, "either a url or data"),
-        (lambda: Image(url="https://host/x.png", data=b"x"), "either a url or data"),
-        (lambda: Image(data=b"x"), "needs its media_type, such as 'image/png'"),
     ],
 )
-def test_what_no_model_could_answer_is_refused_at_once(prompt: type[Prompt], reason: str) -> None:
+def test_what_no_model_could_answer_is_refused_at_once(make: Callable[[], object], reason: str) -> None:
     """`InvalidPromptError` where the mistake is made, and in words that say what to do."""
     with pytest.raises(InvalidPromptError, match=reason):
-        prompt()  # type: ignore[call-arg]  # each with its own arguments
+        make()
+
+
+def test_an_error_shows_the_beginning_of_what_is_wrong() -> None:
+    """However long it is."""
+    with pytest.raises(InvalidPromptError) as caught:
+        Message("user", "?", name=[9] * 10_000)  # type: ignore[arg-type]  # the mistake
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Prompt("Why?", temperature=0, top_p=1),
+        lambda: Prompt("Why?", temperature=3.5),
+        lambda: Prompt("Why?", tool_choice="auto"),
+        lambda: Prompt("Why?", tools=WEATHER, tool_choice="weather"),
+        lambda: Prompt("Why?", tool_choice="web_search", extra={"tools": [{"type": "web_search"}]}),
+        lambda: Prompt("Why?", tool_choice="required", extra={"tools": [{"type": "web_search"}]}),
+        lambda: Tool("files.read:v2-x" + "_" * 113),
+        lambda: Tool("weather", parameters={"type": ["object", "null"], "required": ("city",)}),
+        lambda: Tool("weather", parameters={"$ref": "#/$defs/Place", "$defs": {"Place": {"type": "object"}}}),
+        lambda: Prompt([Message("user", " "), Message("assistant", "Because")]),
+        lambda: Prompt([Message("user", [PICTURE])]),
+    ],
+)
+def test_what_some_provider_takes_is_let_through(make: Callable[[], object]) -> None:
+    """Ranges, names and roles that not all of them know; their own tools, which stand in `extra`."""
+    make()
+
+
+def test_one_of_what_may_be_several_needs_no_list() -> None:
+    """As a message does not."""
+    assert Prompt("Why?", tools=WEATHER).tools == (WEATHER,)
+    assert Message("assistant", tool_calls=CALL, thoughts=Thought("hm")).tool_calls == (CALL,)
+
+
+def test_arguments_in_a_mapping_are_made_json() -> None:
+    """The text that a model would have written."""
+    assert ToolCall("1", "weather", {"city": "Malm\u00f6"}).arguments == '{"city":"Malm\u00f6"}'
 
 
 def test_a_role_that_does_not_exist_is_refused() -> None:

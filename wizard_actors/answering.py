@@ -63,7 +63,10 @@ CALLERS_FAULT: Final = frozenset({Row.TOO_LONG, Row.REFUSED})
 
 
 class Answering:
-    """One request, from the cache to the last resort. `over`: it holds nothing any more, whatever is left to read."""
+    """One request, from the cache to the last resort.
+
+    `over`: it holds nothing any more, whatever is left to read. `hit`: its answer was in the cache, and fresh.
+    """
 
     def __init__(self, shared: Shared, request: Request) -> None:
         self._shared = shared
@@ -73,6 +76,7 @@ class Answering:
         self._key = self._make_key()
         self._stale: WizardResponse | None = None
         self.over = False
+        self.hit = False
 
     @trio.lowlevel.enable_ki_protection
     async def whole(self) -> WizardResponse:
@@ -93,8 +97,7 @@ class Answering:
         key, refresh = self._key, self._request.cache == "refresh"
         looked = None if key is None else await self._ask(Lookup(key, refresh, flight_key=self._flight_key(key)))
         if isinstance(looked, Hit):
-            self._looked("hit")
-            return served(looked.response, self._request.request_id)
+            return self._found(looked)
         if key is None or looked is None:
             self._looked("bypass")
             return await self._from_models()
@@ -173,11 +176,15 @@ class Answering:
             return None
         looked = await self._ask(Look(self._key, fresh_only=self._request.cache == "refresh"))
         if isinstance(looked, Hit):
-            self._looked("hit")
-            return served(looked.response, self._request.request_id)
+            return self._found(looked)
         self._looked("bypass" if looked is None else "miss")
         self._stale = None if looked is None else looked.stale
         return None
+
+    def _found(self, stored: Hit) -> WizardResponse:
+        self._looked("hit")
+        self.hit = True
+        return served(stored.response, self._request.request_id)
 
     # -- single flight
 
@@ -289,12 +296,15 @@ class Answering:
 
 
 def replay(response: WizardResponse, *, content: bool) -> list[StreamEvent]:
-    """Return the end of the stream of a response, after its `content` where that has not been delivered."""
+    """Return the end of the stream of a response, after its `content` where that has not been delivered.
+
+    Only the last thought may be left without an end, as it may have come, where it is a text and nothing else.
+    """
     events: list[StreamEvent] = []
-    for thought in response.thoughts if content else ():
+    for number, thought in enumerate(response.thoughts if content else (), 1):
         if thought.text:
             events.append(ReasoningDelta(thought.text))
-        if thought is not response.thoughts[-1] or thought != Thought(thought.text):
+        if number < len(response.thoughts) or not thought.text or thought != Thought(thought.text):
             events.append(ThoughtEnded(thought.signature, thought.redacted, thought.id))
     if content and response.text:
         events.append(TextDelta(response.text))

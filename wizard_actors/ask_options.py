@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TypedDict, get_args
 
 from wizard_actors.errors import ConfigError, ConfigProblem
@@ -15,10 +15,11 @@ __all__ = ["AskOptions", "check_options", "delivery_of"]
 class AskOptions(TypedDict, total=False):
     """What every way to ask takes, all by keyword.
 
-    `route` names a route (default: "wizard"), `model` asks one model only, `strategy` replaces the route's. `deadline`
-    bounds the request, in seconds. `cache`: "use" it, "refresh" what it has, or "bypass" it. Callers of different
-    `tenant` never see each other's cached answers. `raw`: the response has what came over the wire, too; such a request
-    has nothing to do with the cache, and shares no call.
+    `route` names a route (default: "wizard"), `model` asks one model only, of the route's or any other, with what else
+    the route says (`spill`, `static_answer`); `strategy` replaces the route's. `deadline` bounds the request, in
+    seconds. `cache`: "use" it, "refresh" what it has, or "bypass" it. Callers of different `tenant` never see each
+    other's cached answers. `raw`: the response has what came over the wire, too; such a request has nothing to do with
+    the cache, and shares no call.
     """
 
     route: str | None
@@ -58,11 +59,18 @@ def check_options(options: AskOptions, *, strategies: Collection[str]) -> None:
         if not isinstance(value, str) and (value is not None or name == "tenant")
     ]
     if problems:
-        raise ConfigError(problems)
+        raise _of_the_call(problems)
+
+
+def _of_the_call(problems: Sequence[ConfigProblem]) -> ConfigError:
+    """Return the error for options that are wrong: no configuration is."""
+    error = ConfigError(problems)
+    error.message = error.message.replace("configuration", "this call", 1)
+    return error
 
 
 def delivery_of(how: str) -> Delivery:
     """Return how a stream is delivered. Raises `ConfigError` for what is no way to do that."""
     if how not in {"live", "buffered"}:
-        raise ConfigError([ConfigProblem("delivery", f'must be "live" or "buffered", not {how!r}')])
+        raise _of_the_call([ConfigProblem("delivery", f'must be "live" or "buffered", not {how!r}')])
     return Delivery(how)

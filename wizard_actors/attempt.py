@@ -22,7 +22,7 @@ import trio
 
 from wizard_actors.actor import ActorRef, Ask
 from wizard_actors.breaker_core import Permit
-from wizard_actors.circuit_breaker import Admit, Ended, Heard, refusal
+from wizard_actors.circuit_breaker import Admit, Ended, Heard
 from wizard_actors.errors import (
     DeadlineExceededError,
     MailboxFullError,
@@ -38,13 +38,14 @@ from wizard_actors.estimate import estimate_output
 from wizard_actors.failure import Attempt as Record
 from wizard_actors.gcra import Grant
 from wizard_actors.port import Patience, Port, deadline_exceeded
+from wizard_actors.prices import Bill
 from wizard_actors.providers.base import Answer, Call
 from wizard_actors.providers.unforeseen import bug
 from wizard_actors.rate_limit import Acquire, HeadersSeen, Settle
 from wizard_actors.slots import Slot
 from wizard_actors.streaming import Assembly
 from wizard_actors.timing import Timing
-from wizard_actors.types import ModelEvent, TokenUsage
+from wizard_actors.types import ModelEvent
 from wizard_actors.verdict import Outcome
 from wizard_actors.worker import FirstToken, Release, TakeSlot
 
@@ -98,7 +99,7 @@ class Attempt:
         self._told = False
         self._reads = 0
         self._refused = False
-        self._priced: tuple[TokenUsage, str | None, Decimal | None] | None = None
+        self._bill = Bill(port.price)
         self._if_cancelled = self._ending = Outcome.IGNORED
 
     # -- what it was
@@ -108,13 +109,10 @@ class Attempt:
         """What the attempt has cost so far, in US dollars: None where the usage or the price is unknown, 0 where the
         provider has refused it.
         """
-        usage, model = self.assembly.usage, self.upstream_model
+        usage = self.assembly.usage
         if usage is None:
             return Decimal(0) if self._refused else None
-        if self._priced is None or self._priced[0] is not usage or self._priced[1] != model:
-            price = self.port.price  # asked once: it is wanted by the record, the router and an event
-            self._priced = usage, model, None if price is None else price.cost(usage, model)
-        return self._priced[2]
+        return self._bill.cost(usage, self.upstream_model)
 
     @property
     def leave(self) -> float:
@@ -197,6 +195,7 @@ class Attempt:
             if isinstance(error, WizardError):
                 self._settle(self._outcome(error), error)
             if self._exchange is not None:
+                self._learn_name()
                 with self._bugs():
                     await self._exchange.__aexit__(kind, error, trace)  # noqa: ASYNC102 - shields itself where it must
         except WizardError as failure:
@@ -219,7 +218,7 @@ class Attempt:
     # -- leave
 
     async def _get_leave(self) -> None:
-        self._peek()
+        self.port.peek(self._patience.longest_pause)
         now = trio.current_time()
         give_up_at = now if self._silent() else now + self._patience.queue_timeout
         try:
@@ -227,7 +226,7 @@ class Attempt:
         except MailboxFullError as error:
             limiter = self.port.limiter.published
             if limiter is not None and limiter.waiting:  # that is what all of them wait for
-                raise self._rate_limited(limiter.paused_until - trio.current_time()) from error
+                raise self.port.rate_limited(limiter.paused_until - trio.current_time()) from error
             if self._silent():
                 said = f"{self.port.name} is full, and says nothing: all its slots wait for a first token"
                 raise MailboxFullError(said, actor=self.port.name, silent=True) from error
@@ -246,7 +245,7 @@ class Attempt:
             if late:  # used now, it would come on top of what has been saved up since
                 self.port.limiter.give_back(self._grant, Settle(sent=False))
                 self._grant = None
-            self._peek()
+            self.port.peek(self._patience.longest_pause)
 
     async def _get_rate(self) -> Grant:
         asked_at, patience, state = trio.current_time(), self._patience, self.port.worker.published
@@ -271,28 +270,7 @@ class Attempt:
 
     def _silent(self) -> bool:
         """Whether there is somebody better to ask than a model that says nothing."""
-        state = self.port.worker.published
-        return not self._patience.last and state is not None and state.health.silent(trio.current_time())
-
-    def _peek(self) -> None:
-        """Raise where it is known that there would be no leave, so that nothing is spent on it."""
-        now, name = trio.current_time(), self.port.name
-        circuit, limiter = self.port.breaker.published, self.port.limiter.published
-        if circuit is not None and (refused := refusal(name, circuit, now)) is not None:
-            raise refused
-        pause = 0.0 if limiter is None else limiter.paused_until - now
-        if pause > self._patience.longest_pause:
-            raise self._rate_limited(pause)
-
-    def _rate_limited(self, pause: float) -> RateLimitError:
-        """Return the error for a call that the limiter would hold back for too long; `pause` is its present one."""
-        how = f" for another {pause:.3g} s" if pause > 0 else ""
-        return RateLimitError(
-            f"{self.port.name} is at its rate limit{how}",
-            model=self.port.name,
-            retry_after=pause if pause > 0 else None,
-            source="limiter",
-        )
+        return not self._patience.last and self.port.silent
 
     async def _ask(self, ref: ActorRef[object], message: Ask[R]) -> R:
         """Ask within the request's deadline."""
@@ -365,6 +343,19 @@ class Attempt:
             if self._permit is not None and self._permit.probe:
                 self.port.breaker.notify(self._permit, Heard())
 
+    def _learn_name(self) -> None:
+        """Note which model the provider says that it is, where it said so before the end: what came of an answer that
+        was broken off is billed as that model's, too.
+        """
+        if self.complete:
+            return
+        try:
+            with self._bugs():
+                self.upstream_model = self._answer.upstream_model
+        except WizardError as failure:  # it changes nothing of why the answer was broken off
+            kind = type(failure.__cause__ or failure).__name__
+            log.warning("%s: asking an answer for its model's name failed: %s", self.port.name, kind)
+
     def _done(self) -> None:
         with self._bugs():
             self.upstream_model = self._answer.upstream_model
@@ -383,7 +374,7 @@ class Attempt:
         """Say how the call ended, and give back the permit and the grant, once."""
         if self.ended_at is None:
             self.ended_at, self._ending = trio.current_time(), outcome
-            refused = isinstance(error, ProviderError) and error.status is not None
+            refused = isinstance(error, ProviderError) and (error.status or 0) >= 400  # under a 200, it is billed
             self._refused = refused and not self.assembly.started
         permit, self._permit = self._permit, None
         if permit is not None:

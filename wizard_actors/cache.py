@@ -66,7 +66,16 @@ class _Stored:
         if usage is not None:
             parts += [usage, usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens]
             parts.append(usage.cache_write_tokens)
-        return sum(map(sys.getsizeof, parts))
+        return sum(map(_bytes_of, parts))
+
+
+def _bytes_of(part: object) -> int:
+    """Return what a value takes: of a text that is not ASCII, with the copy in UTF-8 that CPython keeps of it once it
+    has been encoded, whether it has that yet or not.
+    """
+    if not isinstance(part, str) or part.isascii():
+        return sys.getsizeof(part)
+    return sys.getsizeof(part + " ") + len(part.encode("utf-8", "surrogatepass"))  # the sum is a new text, without one
 
 
 def _signature(signature: Signature | None) -> tuple[object, ...]:

@@ -24,6 +24,7 @@ from wizard_actors.builder import not_used
 from wizard_actors.cli_batch import BatchJob
 from wizard_actors.cli_check import (
     in_force,
+    keyless,
     models_table,
     probe_models,
     probes_table,
@@ -273,7 +274,7 @@ async def check(
     output = Output(sys.stdout)
     errors = Errors(sys.stderr, as_json=json)
     found = await _configuration(config, errors, verbose=verbose)
-    for note in not_used(found.config):
+    for note in (*keyless(found.config), *not_used(found.config)):
         errors.note(note)
     settings = in_force(found.config)
     if not json:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wizard_actors.client import ResilientClient
-from wizard_actors.config import Effective, ModelConfig, WizardConfig
+from wizard_actors.config import Effective, ModelConfig, WizardConfig, preset_of
 from wizard_actors.errors import WizardError
 from wizard_actors.prices import KnownModel, known_models
 from wizard_actors.types import Prompt
@@ -22,6 +22,7 @@ from wizard_actors.types import Prompt
 __all__ = [
     "Probe",
     "in_force",
+    "keyless",
     "models_table",
     "probe_models",
     "probes_table",
@@ -55,6 +56,28 @@ def in_force(config: WizardConfig) -> list[Effective]:
             listed = [(f"{price}.{name}", getattr(known.config.price, name)) for name in PRICES]
             added[price] = [Effective(key, value, "genai-prices") for key, value in listed]
     return [shown for setting in config.effective() for shown in added.get(setting.key, [setting])]
+
+
+def keyless(config: WizardConfig) -> list[str]:
+    """Return a sentence for each model that is asked at its provider's own address without a key."""
+    return [
+        f"`models[{index}]` ({model.name}) has no key, and none is sent: {advice}"
+        for index, model in enumerate(config.models)
+        if model.enabled and (advice := _key_advice(model))
+    ]
+
+
+def _key_advice(model: ModelConfig) -> str:
+    """Return what a model needs in order to have a key; nothing where it has one, or may do without."""
+    preset = preset_of(model.provider)
+    if preset is None or model.api_key_file is not None or model.key_variable() is not None:
+        return ""
+    if {"authorization", preset.key_header} & {header.lower() for header in model.headers}:
+        return ""
+    if model.provider != "azure" and (preset.key_env is None or model.base_url not in (None, preset.base_url)):
+        return ""
+    usual = f"set {preset.key_env}, or " if preset.key_env is not None and model.base_url is None else ""
+    return f"{usual}name a variable or a file that holds it (`api_key_env`, `api_key_file`)"
 
 
 def shown_setting(setting: Effective) -> dict[str, object]:

@@ -12,7 +12,8 @@ from attrs import frozen
 
 from wizard_actors import logs
 from wizard_actors.config import WizardConfig
-from wizard_actors.config.environment import API_KEYS
+from wizard_actors.config.environment import API_KEYS, keys_without_model
+from wizard_actors.errors import ConfigError, ConfigProblem
 from wizard_actors.providers.local import available
 
 __all__ = ["DEFAULT_FILE", "Found", "find_config", "set_up_logs", "silence_logs"]
@@ -43,12 +44,13 @@ class Found:
 
 async def find_config(path: str | None, env: Mapping[str, str]) -> Found:
     """Return the configuration of the file at `path`, else at `env`'s WIZARD_CONFIG, else of ./wizard.toml; without any
-    file, the chain of the API keys in `env`; without any key, the embedded model, or where that is not installed a
-    simulated one.
+    file, the chain of the API keys in `env`, with a note for each that makes no model; without any key, the embedded
+    model, or where that is not installed a simulated one.
 
     Reads in a thread, for a path may be a pipe that nobody writes to; cancelling leaves the thread behind.
 
-    Only where nobody has a key does a model answer that nobody asked for. Raises `ConfigError`.
+    Only where nobody has a key does a model answer that nobody asked for. Raises `ConfigError`, also where there are
+    keys and none makes a model.
     """
     return await trio.to_thread.run_sync(_find, path, env, abandon_on_cancel=True)
 
@@ -57,8 +59,11 @@ def _find(path: str | None, env: Mapping[str, str]) -> Found:
     named = path or env.get("WIZARD_CONFIG") or (DEFAULT_FILE if Path(DEFAULT_FILE).exists() else None)
     if named is not None:
         return Found(WizardConfig.load(named, env), named)
+    more = keys_without_model(env)
     if any(env.get(variable, "").strip() for variable in API_KEYS):
-        return Found(WizardConfig.from_env(env), "environment")
+        return Found(WizardConfig.from_env(env), "environment", tuple(more))
+    if more:  # an answer from somebody else is not what its owner wants
+        raise ConfigError([ConfigProblem("", seen, "`wizard init` writes one") for seen in more])
     return _without_keys(env)
 
 

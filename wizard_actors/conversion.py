@@ -46,14 +46,16 @@ def from_httpx(
     model: str,
     status: int | None = None,
     request_id: str | None = None,
+    proxy: str | None = None,
 ) -> ProviderError:
     """Return our error for one of httpx's.
 
     `status` is given where the response's head had arrived: what fails after that interrupted an answer
     (`StreamInterruptedError`), before it no answer came (`NetworkError`, or `ProviderTimeoutError`). A URL that cannot
-    be called at all is a `RequestError`: another try does not help.
+    be called at all is a `RequestError`: another try does not help. `proxy` is the `host:port` of the proxy on the way,
+    where there is one: what fails while connecting is rather its than the provider's.
     """
-    where = _host(error)
+    where = _host(error) if proxy is None else f"{_host(error)}, by way of the proxy {proxy}"
     if isinstance(error, httpx.TimeoutException):
         phase = PHASES.get(type(error), "total")
         late = f"{model}: no connection to {where} in time" if phase == "connect" else f"{model}: {where} was too slow"
@@ -74,7 +76,7 @@ def from_httpx(
             status=status,
             request_id=request_id,
         )
-    return NetworkError(f"{model}: {_reason(error)} ({where})", model=model)
+    return NetworkError(f"{model}: {_reason(error, proxied=proxy is not None)} ({where})", model=model)
 
 
 def _host(error: httpx.HTTPError | httpx.InvalidURL) -> str:
@@ -88,18 +90,29 @@ def _host(error: httpx.HTTPError | httpx.InvalidURL) -> str:
     return f"{url.host}:{url.port}" if url.port is not None else url.host
 
 
-def _reason(error: httpx.HTTPError | httpx.InvalidURL) -> str:
+def _reason(error: httpx.HTTPError | httpx.InvalidURL, *, proxied: bool = False) -> str:
     """Say in plain words why a connection failed. httpx's own texts are often empty, or quote what was received."""
+    # What is connected to is the proxy; TLS then goes through it, to the provider.
+    explain = _proxy_cause if proxied and isinstance(error, httpx.ConnectError) else _cause
     for cause in _causes(error):
-        if (reason := _cause(cause)) is not None:
+        if (reason := explain(cause)) is not None:
             return reason
     if isinstance(error, httpx.ProxyError):
         return "the proxy refused the connection: check the model's proxy"
     if isinstance(error, httpx.RemoteProtocolError):
         # "Server disconnected without sending a response", says httpcore, and h11 has a like sentence for half a body
         early = "without sending" in str(error)
-        return "the connection was closed too early" if early else "what came is not HTTP: check base_url"
+        reason = "the connection was closed too early" if early else "what came is not HTTP: check base_url"
+        return f"{reason}; if TLS is spoken there, base_url begins with https://" if _is_plain(error) else reason
     return "the connection broke"
+
+
+def _is_plain(error: httpx.HTTPError) -> bool:
+    """Say whether the request went out without TLS."""
+    try:
+        return error.request.url.scheme == "http"
+    except RuntimeError:
+        return False
 
 
 def _cause(cause: BaseException) -> str | None:
@@ -115,6 +128,21 @@ def _cause(cause: BaseException) -> str | None:
             reason = "the connection was refused: is the server running, is base_url's port right?"
         case OSError() if cause.errno is not None:
             reason = f"the connection failed: {cause.strerror or errno.errorcode.get(cause.errno, 'unknown error')}"
+    return reason
+
+
+def _proxy_cause(cause: BaseException) -> str | None:
+    """Return what kept a connection to a proxy from being made."""
+    reason = None
+    match cause:
+        case ssl.SSLError():
+            reason = _cause(cause)
+        case socket.gaierror():
+            reason = "the proxy's host name cannot be resolved: check the model's proxy and the name server"
+        case ConnectionRefusedError():
+            reason = "the connection to the proxy was refused: is it running, is the port in the model's proxy right?"
+        case OSError() if cause.errno is not None:
+            reason = f"the connection to the proxy failed: {cause.strerror or errno.errorcode.get(cause.errno, '')}"
     return reason
 
 

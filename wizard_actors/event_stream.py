@@ -49,7 +49,8 @@ class EventStream:
         """How many events late subscribers have lost, those that have left included; an event lost by two counts
         twice.
         """
-        return self._dropped + sum(subscription.dropped for subscription in self._subscriptions)
+        with self._changing:  # else one that leaves meanwhile would be in both sums, or in neither
+            return self._dropped + sum(subscription.dropped for subscription in self._subscriptions)
 
     @property
     def listener_failures(self) -> int:
@@ -125,7 +126,7 @@ class EventStream:
     def _leave(self, subscription: Subscription) -> None:
         with self._changing:
             self._subscriptions = tuple(other for other in self._subscriptions if other is not subscription)
-            self._dropped += subscription.dropped
+            self._dropped += subscription.close()
 
 
 class Subscription:
@@ -148,14 +149,24 @@ class Subscription:
         self.dropped = 0
 
     def put(self, event: Event) -> None:
-        """Append `event`, the oldest making room. An event that a reader takes in that very moment is not dropped."""
+        """Append `event`, the oldest making room; do nothing where the subscription has been left. An event that a
+        reader takes in that very moment is not dropped.
+        """
         with self._making_room:
+            if self._state == "left":  # the publisher, in another thread, had not heard of it
+                return
             if len(self._events) >= self._bound:
                 with suppress(IndexError):  # a reader in another thread was quicker: there is room
                     self._events.popleft()
                     self.dropped += 1
             self._events.append(event)
         self._ring()
+
+    def close(self) -> int:
+        """Take no more events, and return how many have been dropped: from here on, that does not change."""
+        with self._making_room:
+            self._state = "left"
+            return self.dropped
 
     def drain(self) -> list[Event]:
         """Return the unread events without waiting."""
@@ -176,7 +187,6 @@ class Subscription:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._state == "entered":
-            self._state = "left"
             self._stream._leave(self)  # noqa: SLF001 - one thing in two classes
             self._ring()
 

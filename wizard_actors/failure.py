@@ -113,7 +113,8 @@ class Attempt:
     `start` is in seconds of the supervisor's clock, `delay` the seconds waited before it (backoff, and the limiter's
     and the bulkhead's queues), `duration` the seconds from the send to the end, 0.0 where nothing was sent. `error` is
     None for the attempt that answered, and for one that was `cancelled` because another answered first. `cost` is in
-    US dollars: None where unknown, 0 where the provider refused the call.
+    US dollars: None where unknown, 0 where the provider refused the call, and for the attempts of another request whose
+    failure was shared.
     """
 
     model: str
@@ -142,11 +143,13 @@ class Attempt:
 def total_cost(attempts: Iterable[Attempt]) -> Decimal | None:
     """Return what attempts cost together, in US dollars. One whose cost is unknown adds nothing.
 
-    None where no cost is known, or none but those of refused calls: that is more than nothing, and nobody knows what.
+    None where no cost is known; and where nothing was answered, and all that is known is that some attempts cost
+    nothing: the others may have cost something, and nobody knows what.
     """
     listed = list(attempts)
     with localcontext(MONEY):
         total = sum((attempt.cost for attempt in listed if attempt.cost is not None), Decimal(0))
     unknown = any(attempt.sent and attempt.cost is None for attempt in listed)
-    known = any(attempt.cost is not None for attempt in listed)
-    return total if total or (known and not unknown) else None
+    known = [attempt for attempt in listed if attempt.cost is not None]
+    answered = any(attempt.error is None and not attempt.cancelled for attempt in known)
+    return total if total or answered or (known and not unknown) else None

@@ -14,9 +14,11 @@ it over where it was cancelled or out of its own time.
 from __future__ import annotations
 
 from collections import OrderedDict
+from decimal import Decimal
 from typing import Final, Generic, TypeVar
 
 import trio
+from attrs import evolve
 
 from wizard_actors.errors import WizardError
 
@@ -93,7 +95,7 @@ class Flight(Generic[V]):
             self._end()
 
     def fail(self, error: Exception) -> None:
-        """Let every follower raise the leader's error: a copy of its own, chained to it."""
+        """Let every follower raise the leader's error: a copy of its own, chained to it, with attempts at no cost."""
         if not self._ended:
             self._error = error
             self._end()
@@ -118,8 +120,8 @@ class Flight(Generic[V]):
         cancelled, never both. A promoted one has to end the flight like any leader, so nothing may be awaited between
         this and the `try` whose `finally` does.
 
-        Raises what the leader failed of: a copy of a `WizardError`, chained to it; for anything else, a bug, a
-        `WizardError` chained to it.
+        Raises what the leader failed of: a copy of a `WizardError`, chained to it, with the leader's attempts at no
+        cost; for anything else, a bug, a `WizardError` chained to it.
         """
         seat = self._take_seat()
         resumed = False
@@ -159,6 +161,6 @@ class Flight(Generic[V]):
 
 
 def _retold(error: Exception) -> WizardError:
-    if isinstance(error, WizardError):
-        return error.copy()
+    if isinstance(error, WizardError):  # the leader's own tells the cost: told by all, it would be counted by all
+        return error.copy().with_attempts([evolve(attempt, cost=Decimal(0)) for attempt in error.attempts])
     return WizardError(f"the call that this one shared broke off: {type(error).__name__}: {error}")

@@ -13,21 +13,30 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
 from functools import reduce
-from inspect import get_annotations
 from operator import or_
 from types import GenericAlias
-from typing import Annotated, Final, Union, get_args, get_origin
+from typing import Annotated, Final, get_args, get_origin
 
 import attrs
 import msgspec
 from attrs import frozen
 from cattrs import Converter
-from cattrs.errors import BaseValidationError, ClassValidationError, IterableValidationError
+from cattrs.errors import (
+    AttributeValidationNote,
+    BaseValidationError,
+    ClassValidationError,
+    IterableValidationError,
+)
+
+from wizard_actors.class_fields import ClassField, fields_of, is_named_tuple, is_union, plain_class
 
 __all__ = ["Problem", "converter", "problems_in"]
 
 PRIMITIVES: Final = (str, bytes, int, float, bool, Enum)
 """What cattrs would convert rather than refuse."""
+
+REFUSALS: Final = (BaseValidationError, ValueError, TypeError)
+"""What a value is refused with; anything else is a bug in a class."""
 
 
 @frozen
@@ -47,9 +56,9 @@ def converter() -> Converter:
     for kind in PRIMITIVES:
         made.register_structure_hook(kind, _leaf)
     made.register_structure_hook_func(_is_leaf, _leaf)
-    made.register_structure_hook_factory(_is_named_tuple, lambda kind: _named_tuple(kind, made))
+    made.register_structure_hook_factory(_has_fields, _Instances(made).of)
     made.register_structure_hook_factory(_has_keys_of_its_own, lambda kind: _mapping(kind, made))
-    made.register_structure_hook_factory(_is_union, lambda kind: _union(kind, made))
+    made.register_structure_hook_factory(is_union, lambda kind: _union(kind, made))
     return made
 
 
@@ -91,20 +100,57 @@ def _is_mapping(kind: object) -> bool:
     return isinstance(origin, type) and issubclass(origin, Mapping) and not typing.is_typeddict(origin)
 
 
-def _is_named_tuple(kind: object) -> bool:
-    """Whether `kind` is a tuple whose places have names and types, however it was made."""
-    return isinstance(kind, type) and issubclass(kind, tuple) and bool(get_annotations(kind))
+def _has_fields(kind: object) -> bool:
+    """Whether `kind` is a class that is made by its initialiser, and no dict."""
+    plain = plain_class(kind)
+    return plain is not None and (attrs.has(plain) or dataclasses.is_dataclass(plain) or is_named_tuple(plain))
 
 
-def _named_tuple(kind: Callable[..., object], made: Converter) -> Callable[[list[object], object], object]:
-    hints = tuple(typing.get_type_hints(kind, include_extras=True).values())
+class _Instances:
+    """How classes are made: through their own initialisers, from the properties that these have parameters for."""
 
-    def structure(value: list[object], _kind: object) -> object:
-        given = GenericAlias(tuple, hints[: len(value)])  # the last ones may have defaults
-        places: tuple[object, ...] = made.structure(value, typing.cast("type[tuple[object, ...]]", given))
-        return kind(*places)
+    def __init__(self, made: Converter) -> None:
+        self._made = made
+        self._met: set[object] = set()
 
-    return structure
+    def of(self, kind: object) -> Callable[[object, object], object]:
+        """Return what makes a class of an object. Raises `StructureHandlerNotFoundError` for types that nobody makes,
+        in a field as well.
+        """
+        fields = fields_of(kind) or ()
+        if kind not in self._met:  # a class may hold itself
+            self._met.add(kind)
+            for each in fields:
+                self._made.get_structure_hook(typing.cast("type[object]", each.kind))
+        initialiser = typing.cast("Callable[..., object]", plain_class(kind))
+
+        def structure(value: object, _kind: object) -> object:
+            given = typing.cast("dict[str, object]", value)
+            taken, wrong = self._taken(fields, given)
+            if not wrong:
+                try:
+                    return initialiser(**taken)
+                except REFUSALS as error:
+                    wrong.append(error)
+            raise ClassValidationError("", wrong, typing.cast("type[object]", initialiser))
+
+        return structure
+
+    def _taken(
+        self, fields: tuple[ClassField, ...], given: dict[str, object]
+    ) -> tuple[dict[str, object], list[Exception]]:
+        """Return the arguments that were given, and what is wrong with them."""
+        taken: dict[str, object] = {}
+        wrong: list[Exception] = []
+        for each in fields:
+            if each.name not in given:
+                continue
+            try:
+                taken[each.name] = self._made.structure(given[each.name], typing.cast("type[object]", each.kind))
+            except REFUSALS as error:
+                error.add_note(AttributeValidationNote(each.name, each.name, each.kind))
+                wrong.append(error)
+        return taken, wrong
 
 
 def _shape(kind: object) -> type[object] | None:
@@ -112,20 +158,14 @@ def _shape(kind: object) -> type[object] | None:
     origin = get_origin(kind) or kind
     if not isinstance(origin, type):
         return None
-    if attrs.has(origin) or dataclasses.is_dataclass(origin) or typing.is_typeddict(origin) or _is_mapping(origin):
+    if _has_fields(origin) or typing.is_typeddict(origin) or _is_mapping(origin):
         return dict
-    if issubclass(origin, str | bytes | bytearray | memoryview) or (
-        hasattr(origin, "_fields") and not _is_named_tuple(origin)
-    ):
+    if issubclass(origin, str | bytes | bytearray | memoryview):
         return None
     return list if issubclass(origin, Sequence | AbstractSet) else None
 
 
 # -- unions ----------------------------------------------------------------------------------------------------------
-
-
-def _is_union(kind: object) -> bool:
-    return get_origin(kind) in {Union, types.UnionType}
 
 
 def _union(kind: object, made: Converter) -> Callable[[object, object], object]:

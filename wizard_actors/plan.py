@@ -33,6 +33,9 @@ __all__ = ["Bar", "Bars", "Choice", "ModelFacts", "Plan", "Probe", "Skip", "Skip
 
 BARRED_FOR: Final = 60.0
 
+MEANT: Final = MappingProxyType({"sampling": "`temperature` and `top_p`"})
+"""What a feature is called in a prompt, where that is another name."""
+
 SHORTEST_HEDGE_DELAY: Final = 0.05
 """Seconds; a quantile below it is rather the noise of a fast model than a sign that it is late."""
 
@@ -112,6 +115,23 @@ class Skipped:
     reason: Skip
     until: float | None = None
     lacks: tuple[str, ...] = ()
+
+    @property
+    def said(self) -> str:
+        """Why it is not tried, to stand behind its name."""
+        match self.reason:
+            case Skip.UNSUPPORTED:
+                return f"does not support {named(self.lacks)}"
+            case Skip.TOO_LONG:
+                return "has too small a window"
+            case Skip.DOWN:
+                return "is down"
+            case Skip.BARRED | Skip.PROBING:
+                return "is left out for a while: its key, its name or its quota failed lately"
+            case Skip.DISABLED:
+                return "is disabled"
+            case Skip.NOT_CHOSEN:
+                return "was not chosen"
 
     @property
     def free_at(self) -> float:
@@ -230,7 +250,7 @@ def _last_resort(skipped: Sequence[Skipped], facts: Mapping[str, ModelFacts], ne
 
 
 def _unsupported(lacking: Mapping[str, tuple[str, ...]], windows: Mapping[str, int], needs: Needs) -> UnsupportedError:
-    said = [f"{model} does not support {' and '.join(lacks)}" for model, lacks in lacking.items()]
+    said = [f"{model} does not support {named(lacks)}" for model, lacks in lacking.items()]
     said += [
         f"{model} takes at most {window} tokens, and the prompt has at least {needs.tokens}"
         for model, window in windows.items()
@@ -242,6 +262,11 @@ def _unsupported(lacking: Mapping[str, tuple[str, ...]], windows: Mapping[str, i
         feature=", ".join(features),
         model=next(iter(lacking)) if len(lacking) == 1 and not windows else None,
     )
+
+
+def named(lacks: Sequence[str]) -> str:
+    """Return features as a prompt calls them."""
+    return " and ".join(MEANT.get(feature, feature) for feature in lacks)
 
 
 # -- in which order

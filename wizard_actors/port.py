@@ -1,15 +1,17 @@
-"""What an attempt is given: the model it reaches, and how long it may take."""
+"""What an attempt is given: the model it reaches, what can be seen of it, and how long it may take."""
 
 from __future__ import annotations
 
 import math
 
+import trio
 from attrs import frozen
 
 from wizard_actors.actor import ActorRef
 from wizard_actors.breaker_core import BreakerState
+from wizard_actors.circuit_breaker import refusal
 from wizard_actors.config import ModelConfig
-from wizard_actors.errors import DeadlineExceededError
+from wizard_actors.errors import DeadlineExceededError, RateLimitError
 from wizard_actors.gcra import LimiterState
 from wizard_actors.lag import LagWatch
 from wizard_actors.prices import Price
@@ -42,6 +44,31 @@ class Port:
     def down(self) -> bool:
         """Whether one of the model's actors takes no asks."""
         return not (self.worker.available and self.limiter.available and self.breaker.available)
+
+    @property
+    def silent(self) -> bool:
+        """Whether it is known to say nothing: its calls wait for their first tokens in vain."""
+        state = self.worker.published
+        return state is not None and state.health.silent(trio.current_time())
+
+    def peek(self, longest_pause: float) -> None:
+        """Raise where it is known that there would be no leave, so that nothing is spent on it."""
+        now, circuit, limiter = trio.current_time(), self.breaker.published, self.limiter.published
+        if circuit is not None and (refused := refusal(self.name, circuit, now)) is not None:
+            raise refused
+        pause = 0.0 if limiter is None else limiter.paused_until - now
+        if pause > longest_pause:
+            raise self.rate_limited(pause)
+
+    def rate_limited(self, pause: float) -> RateLimitError:
+        """Return the error for a call that the limiter would hold back for too long; `pause` is its present one."""
+        how = f" for another {pause:.3g} s" if pause > 0 else ""
+        return RateLimitError(
+            f"{self.name} is at its rate limit{how}",
+            model=self.name,
+            retry_after=pause if pause > 0 else None,
+            source="limiter",
+        )
 
 
 @frozen

@@ -6,6 +6,8 @@ with it: nothing is fetched. Nobody guesses: where neither knows, a window and a
 
 from __future__ import annotations
 
+import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -24,16 +26,20 @@ if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
     from genai_prices.types import ModelInfo, ModelPrice, Provider
 
-__all__ = ["ConfiguredPrice", "KnownModel", "ListedPrice", "Price", "Source", "known_models"]
+__all__ = ["Bill", "ConfiguredPrice", "KnownModel", "ListedPrice", "Price", "Source", "known_models"]
 
 Source: TypeAlias = Literal["config", "genai-prices"]
 """Who says so."""
+
+log = logging.getLogger("wizard_actors.prices")
 
 NAMES_AT_MOST: Final = 64
 """So many of a provider's names for a model are remembered with what they stand for: some route each call elsewhere."""
 
 NAME_AT_MOST: Final = 200
 """Characters. No model's name is longer; what a provider says is searched with regular expressions."""
+
+HOST: Final = re.compile(r"[^:]*://[^/]*")
 
 DEPLOYMENTS: Final = frozenset({"azure"})
 """The providers, as genai-prices calls them, whose customers name models as they like: a deployment that is called as a
@@ -87,6 +93,26 @@ class ListedPrice:
         return None if model is None else _listed_cost(self._provider, model, usage, _at(self._wall_clock))
 
 
+class Bill:
+    """What one answer costs while it arrives, at a `price` that may be unknown.
+
+    The price is asked once for each usage and name: the cost is wanted by a record, the router and an event.
+    """
+
+    __slots__ = ("_last", "_price")
+
+    def __init__(self, price: Price | None) -> None:
+        self._price = price
+        self._last: tuple[TokenUsage, str | None, Decimal | None] | None = None
+
+    def cost(self, usage: TokenUsage, upstream_model: str | None) -> Decimal | None:
+        """Return what the answer costs, in US dollars, None where that is not known."""
+        if self._last is None or self._last[0] is not usage or self._last[1] != upstream_model:
+            cost = None if self._price is None else self._price.cost(usage, upstream_model)
+            self._last = usage, upstream_model, cost
+        return self._last[2]
+
+
 @frozen
 class KnownModel:
     """A model, and what is known of it, by whom: None where nobody does.
@@ -126,8 +152,8 @@ def _known(model: ModelConfig, wall_clock: Callable[[], float]) -> KnownModel:
 def _looked_up(known: KnownModel, listing: Listing, wall_clock: Callable[[], float]) -> KnownModel:
     """Return `known` with what the list adds to it."""
     snapshot = _load()
-    provider = _provider(snapshot, listing)
-    if provider is None:
+    provider = None if snapshot is None else _provider(snapshot, listing)
+    if snapshot is None or provider is None:
         return known
     model = None if provider.id in DEPLOYMENTS else _find(snapshot, provider, known.config.model)
     if known.price is None:
@@ -148,23 +174,53 @@ def _looked_up(known: KnownModel, listing: Listing, wall_clock: Callable[[], flo
 # -- genai-prices ------------------------------------------------------------------------------------------------------
 
 
-def _load() -> DataSnapshot:
-    """Load the library, once a process: some 0.15 s, most of it for pydantic.
+def _load() -> DataSnapshot | None:
+    """Return the list, None where the library cannot be loaded: see `_library`."""
+    library = _library()
+    return None if library is None else library()
+
+
+@lru_cache(1)
+def _library() -> Callable[[], DataSnapshot] | None:
+    """Load the library, once a process: some 0.15 s, most of it for pydantic. None where that fails, which is logged:
+    prices are worth a warning, and no client that does not open.
 
     In the thread that asks, not in another one. While a thread works, the virtual clock of a test would see everybody
     wait, and run on to the next deadline; and a program under Trio opens its client before it serves anybody. Under
     asyncio, and for plain programs, the client has a thread of its own in any case.
     """
-    from genai_prices.data_snapshot import get_snapshot
-
-    return get_snapshot()
+    try:
+        from genai_prices.data_snapshot import get_snapshot
+    except Exception as error:  # noqa: BLE001 - told, and done without; a broken installation raises more than ImportError
+        log.warning(
+            "genai-prices cannot be loaded, so nothing is known of prices and context windows but what is configured: "
+            "%s: %s",
+            type(error).__name__,
+            error,
+        )
+        return None
+    return get_snapshot
 
 
 def _provider(snapshot: DataSnapshot, listing: Listing) -> Provider | None:
     try:
-        return snapshot.find_provider(None, listing.provider_id, listing.api_url)
+        provider = snapshot.find_provider(None, listing.provider_id, listing.api_url)
     except LookupError:
         return None
+    return provider if listing.api_url is None or _is_at(provider, listing.api_url) else None
+
+
+def _is_at(provider: Provider, url: str) -> bool:
+    """Say whether a host that a provider's pattern finds is the provider's own: patterns only say how an address
+    begins, so that https://api.openai.com.example.net would do, and of some any path would.
+    """
+    host = HOST.match(url)
+    end = len(url) if host is None else host.end()
+    found = re.match(provider.api_pattern, url[:end] + url[end:].replace(".", "_"))
+    if found is None:
+        return False
+    rest = url[found.end() : end].partition(":")[0]
+    return not rest or (found[0].endswith(".") and "." not in rest)  # "https://api.moonshot." leaves the last name open
 
 
 def _find(snapshot: DataSnapshot, provider: Provider, name: str) -> ModelInfo | None:

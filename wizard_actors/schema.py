@@ -6,15 +6,19 @@ with all its properties required and no others, `$defs` and `$ref`, a title. A J
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from importlib import import_module
 from itertools import islice
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar, cast, get_args
 
+import attrs
 import msgspec
 from attrs import frozen
 from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
 
+from wizard_actors.class_fields import stand_in
 from wizard_actors.errors import InvalidPromptError
 from wizard_actors.frozen_json import NotJsonError, frozen_json
 from wizard_actors.json_text import NoJsonError, json_in
@@ -33,8 +37,8 @@ JsonObject: TypeAlias = "Mapping[str, object]"
 MOST_PROBLEMS: Final = 20
 """How many problems of one answer are told."""
 
-UNSUITABLE: Final = (TypeError, ValueError, NameError, RuntimeError)
-"""What msgspec and pydantic raise for a class that they can write no schema of."""
+UNSUITABLE: Final = (TypeError, ValueError, NameError, RuntimeError, SyntaxError, AttributeError)
+"""What msgspec and pydantic raise for a class that they can write no schema of, and annotations that name nothing."""
 
 
 @frozen
@@ -62,7 +66,7 @@ class Form(Generic[T]):
         Raises what a class's own code raises other than ValueError and TypeError.
         """
         try:
-            value = json_in(text)
+            value = json_in(text, an_object=self.schema.get("type") == "object")
         except NoJsonError as error:
             return (Problem("$", str(error)),)
         place = "$"
@@ -81,9 +85,10 @@ def json_schema_of(kind: object) -> dict[str, object]:
     `Tool.parameters`.
 
     `kind` is an attrs class, a dataclass, a TypedDict, a NamedTuple, a `msgspec.Struct`, a pydantic model, or a type
-    made of them and of JSON's own: `list[Person]`, `Literal["a", "b"]`, an enum. What is no object becomes one, with
-    the one property `value`. Every property is required, also where the class has a default: a model that may leave a
-    thing out says so with null, where the class takes None.
+    made of them and of JSON's own: `list[Person]`, `Literal["a", "b"]`, an enum. The properties are the parameters of
+    the class's initialiser. What is no object becomes one, with the one property `value`. Every property is required,
+    also where the class has a default: a model that may leave a thing out says so with null, where the class takes
+    None. What providers refuse in such a schema, as the length of a text, stands in a description instead.
 
     Raises `InvalidPromptError` for what has no such schema.
     """
@@ -99,6 +104,8 @@ def form_of(kind: object) -> Form[object]:
     """
     if isinstance(kind, Mapping):
         return _form_of_schema(kind)
+    if isinstance(kind, list | tuple | set):
+        raise _unsuitable(kind, TypeError(f"it is a {type(kind).__name__}; its type is written `list[Book]`"))
     try:
         hash(kind)
     except TypeError as error:  # of a type annotated with something that can be changed
@@ -107,9 +114,7 @@ def form_of(kind: object) -> Form[object]:
 
 
 def _made_for(kind: object) -> Form[object]:
-    if isinstance(kind, type) and isinstance(kind, PydanticModel):
-        return _form_of_pydantic(kind)
-    return _form_of_class(kind)
+    return _form_of_pydantic(kind) if _holds_pydantic(kind) else _form_of_class(kind)
 
 
 _form_of_kind = lru_cache(maxsize=64)(_made_for)
@@ -199,7 +204,7 @@ def _short(text: str, most: int = 200) -> str:
 
 def _form_of_class(kind: object) -> Form[object]:
     try:
-        written = msgspec.json.schema(kind)
+        written = msgspec.json.schema(stand_in(kind), schema_hook=_refuse)
     except UNSUITABLE as error:
         raise _unsuitable(kind, error) from error
     check, made = _validator(written), converter()
@@ -225,35 +230,60 @@ def _form_of_class(kind: object) -> Form[object]:
     return Form(_sendable(schema), make, wrapped)
 
 
+def _refuse(kind: type) -> NoReturn:
+    """Say why a class that msgspec does not know has no schema."""
+    if _is_pydantic(kind):
+        raise TypeError(
+            f"{kind.__name__} is a pydantic model, which can stand in another one and in lists, dicts and unions, but "
+            "not in the fields of other classes: make those pydantic models, too"
+        )
+    raise TypeError(f"{kind.__name__} has no fields with types that could be asked for")
+
+
 def _unsuitable(kind: object, error: Exception) -> InvalidPromptError:
     reason = " ".join(str(error).split())
+    if not isinstance(kind, type) and (attrs.has(type(kind)) or dataclasses.is_dataclass(kind)):
+        reason = f"it is an instance; its class is {type(kind).__name__}"
     return InvalidPromptError(
-        f"no answer can be asked for in the form of {kind!r}: {_short(reason)}; give an attrs class, a dataclass, a "
-        "TypedDict, a pydantic model, a type made of these, or a JSON Schema"
+        f"no answer can be asked for in the form of {_short(repr(kind))}: {_short(reason, 300)}; give an attrs class, "
+        "a dataclass, a TypedDict, a pydantic model, a type made of these, or a JSON Schema"
     )
 
 
-@runtime_checkable
-class PydanticModel(Protocol):
-    """A pydantic model's class, as far as it is used: pydantic itself need not be installed."""
-
-    def model_json_schema(self) -> dict[str, object]:
-        """Return the schema of what the model takes."""
-
-    def model_validate_json(self, json_data: bytes) -> object:
-        """Return the model made from JSON."""
+# -- pydantic, which need not be installed -----------------------------------------------------------------------------
 
 
-def _form_of_pydantic(kind: PydanticModel) -> Form[object]:
+class TypeAdapter(Protocol):
+    """What pydantic makes of a type."""
+
+    def json_schema(self) -> dict[str, object]:
+        """Return the schema of what the type takes."""
+
+    def validate_json(self, data: bytes) -> object:
+        """Return the value that is made from JSON."""
+
+
+def _is_pydantic(kind: object) -> bool:
+    return isinstance(kind, type) and hasattr(kind, "model_json_schema") and hasattr(kind, "model_validate_json")
+
+
+def _holds_pydantic(kind: object) -> bool:
+    """Whether `kind` is a pydantic model, or a type that is made of one."""
+    return _is_pydantic(kind) or any(_holds_pydantic(argument) for argument in get_args(kind))
+
+
+def _form_of_pydantic(kind: object) -> Form[object]:
+    pydantic = import_module("pydantic")  # which has made the model
     try:
-        written = kind.model_json_schema()
+        adapter: TypeAdapter = pydantic.TypeAdapter(kind)
+        written = adapter.json_schema()
     except UNSUITABLE as error:
         raise _unsuitable(kind, error) from error
     schema, wrapped = strict_schema(written)
 
     def make(value: object, place: str) -> Found[object] | tuple[Problem, ...]:
         try:
-            return Found(kind.model_validate_json(msgspec.json.encode(value)))
+            return Found(adapter.validate_json(msgspec.json.encode(value)))
         except ValueError as error:
             return tuple(_pydantic_problems(error, place))
 

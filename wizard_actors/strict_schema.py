@@ -1,7 +1,8 @@
 """A class's JSON Schema in the strict form that providers hold their models to. Pure.
 
 What OpenAI asks for, and no other provider minds: an object at the root; every property required; no other properties;
-a type beside every `enum`; nothing but a reference beside `$ref`; no `oneOf`. See
+a type beside every `enum`; nothing but a reference beside `$ref`; no `oneOf`; one schema for all items of an array;
+none of some keywords. What these would have said is said in the description, which models read. See
 https://platform.openai.com/docs/guides/structured-outputs
 """
 
@@ -10,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["strict_schema"]
+import msgspec
+
+__all__ = ["STRING_FORMATS", "strict_schema", "with_note"]
 
 MAPS: Final = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
 """Keywords whose keys are names, and whose values are schemas."""
@@ -20,6 +23,24 @@ LITERAL: Final = frozenset({"enum", "const", "examples", "required"})
 
 DROPPED: Final = frozenset({"default", "discriminator"})
 """A default means nothing where every property is required; a discriminator is no keyword of JSON Schema."""
+
+TOLD: Final[tuple[str, ...]] = (
+    "minLength",
+    "maxLength",
+    "uniqueItems",
+    "contentEncoding",
+    "contentMediaType",
+    "examples",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+)
+"""Keywords that go into the description."""
+
+STRING_FORMATS: Final = frozenset(
+    {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
+)
+"""The values of `format` that OpenAI takes; any other goes into the description."""
 
 ROOT: Final = "#/$defs/"
 
@@ -62,7 +83,35 @@ def _schema(schema: Mapping[str, object]) -> dict[str, object]:
         made |= _types_of(made["enum"])
     if "$ref" in made and len(made.keys() - {"$defs"}) > 1:
         made["anyOf"] = [{"$ref": made.pop("$ref")}]
-    return made
+    return _told(made)
+
+
+def _told(made: dict[str, object]) -> dict[str, object]:
+    """Return a schema with what cannot be held to in its description. Nothing is lost by it: answers are read by the
+    class.
+    """
+    told: dict[str, object] = {keyword: made.pop(keyword) for keyword in TOLD if keyword in made}
+    if "format" in made and made["format"] not in STRING_FORMATS:
+        told["format"] = made.pop("format")
+    places = made.pop("prefixItems", None)
+    if isinstance(places, list):
+        told["prefixItems"] = places
+        different = [each for number, each in enumerate(places) if each not in places[:number]]
+        if made.get("items") is False:
+            made["items"] = different[0] if len(different) == 1 else {"anyOf": different}
+    return with_note(made, told)
+
+
+def with_note(schema: dict[str, object], told: Mapping[str, object]) -> dict[str, object]:
+    """Return a schema with keywords in its description, behind what stands there: "{minLength: 1, format: decimal}"."""
+    if not told:
+        return schema
+    note = ", ".join(
+        f"{keyword}: {value if isinstance(value, str) else msgspec.json.encode(value).decode()}"
+        for keyword, value in told.items()
+    )
+    words = schema.get("description")
+    return {**schema, "description": f"{words}\n\n{{{note}}}" if words else f"{{{note}}}"}
 
 
 def _inner(value: object) -> object:

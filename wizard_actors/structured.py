@@ -4,7 +4,7 @@
       │
       └──it cannot──> asked once more, with the answer and what is wrong with it ──> the value, or `ParseError`
 
-An answer from the cache is never the last word: what it cannot be read for may be no model's fault any more, so that
+A stored answer is never the last word: what it cannot be read for may be no model's fault any more, so that
 question is asked afresh before the call is given up. No call asks models more than twice.
 """
 
@@ -43,7 +43,7 @@ class Structured(Generic[T_co]):
     """A `value` as it was asked for, and the `response` that holds it.
 
     Where the first answer had to be repaired, `response` is the second one; its `attempts` and its `cost` are those of
-    both, the cost None where either is unknown.
+    both: as of any response, the sum of what is known, None where that of the answer is not.
     """
 
     value: T_co
@@ -65,14 +65,15 @@ def prompt_for(prompt: Prompt, form: Form[object]) -> Prompt:
 
 
 class Asking(Generic[T]):
-    """One call: `ask` asks for the whole answer to a prompt, `read` reads its text.
+    """One call: `ask` asks for the whole answer to a prompt, and says whether it was stored; `read` reads its text.
 
-    `cache` is what the caller chose.
+    `cache` is what the caller chose. An answer that another request was given a moment ago, by a call that both shared,
+    is not a stored one.
     """
 
     def __init__(
         self,
-        ask: Callable[[Prompt, CacheUse], Awaitable[WizardResponse]],
+        ask: Callable[[Prompt, CacheUse], Awaitable[tuple[WizardResponse, bool]]],
         read: Callable[[str], Awaitable[Found[T] | Problems]],
         *,
         cache: CacheUse,
@@ -81,7 +82,7 @@ class Asking(Generic[T]):
         self._read = read
         self._cache = cache
         self._attempts: tuple[Attempt, ...] = ()
-        self._cost: Decimal | None = Decimal(0)
+        self._cost = Decimal(0)
 
     async def result(self, prompt: Prompt) -> Structured[T]:
         """Return the value. Raises what `ask` and `read` raise, `ParseError` and `ContentFilterError`; `WizardError`s
@@ -92,20 +93,23 @@ class Asking(Generic[T]):
             response, found = await self._answer(repairing(prompt, response, found), last=True)
         if not isinstance(found, Found):
             raise unreadable(response, found).with_attempts(self._attempts)
-        return Structured(found.value, evolve(response, attempts=self._attempts, cost=self._cost))
+        cost = None if response.cost is None else self._cost
+        return Structured(found.value, evolve(response, attempts=self._attempts, cost=cost))
 
     async def _answer(self, prompt: Prompt, *, last: bool) -> tuple[WizardResponse, Found[T] | Problems]:
         """Return the answer to one prompt; `last`: nothing comes after one that cannot be read."""
-        response, found = await self._once(prompt, self._cache)
+        response, found, stored = await self._once(prompt, self._cache)
         hopeless = last or response.finish_reason in CUT_OFF
-        if hopeless and response.cached and not isinstance(found, Found):
-            response, found = await self._once(prompt, "refresh")
+        if hopeless and stored and not isinstance(found, Found):
+            response, found, _ = await self._once(prompt, "refresh")
         return response, found
 
-    async def _once(self, prompt: Prompt, cache: CacheUse) -> tuple[WizardResponse, Found[T] | Problems]:
-        """Ask and read. Raises why every model failed where what stands in for an answer cannot be read either."""
+    async def _once(self, prompt: Prompt, cache: CacheUse) -> tuple[WizardResponse, Found[T] | Problems, bool]:
+        """Ask and read; also return whether the answer was stored. Raises why every model failed where what stands in
+        for an answer cannot be read either.
+        """
         try:
-            response = await self._ask(prompt, cache)
+            response, stored = await self._ask(prompt, cache)
         except WizardError as error:
             if not self._attempts:
                 raise
@@ -113,12 +117,12 @@ class Asking(Generic[T]):
             raise error.copy().with_attempts((*self._attempts, *error.attempts)) from error
         self._attempts += response.attempts
         with localcontext(MONEY):
-            self._cost = None if self._cost is None or response.cost is None else self._cost + response.cost
+            self._cost += response.cost or 0
         found = await self._read(response.text)
         failure = None if isinstance(found, Found) else failure_behind(response)
         if failure is not None:
             raise failure.with_attempts(self._attempts)
-        return response, found
+        return response, found, stored
 
 
 def repairing(prompt: Prompt, response: WizardResponse, problems: Problems) -> Prompt:
@@ -126,14 +130,22 @@ def repairing(prompt: Prompt, response: WizardResponse, problems: Problems) -> P
     wrong = "\n".join(f"- {problem}" for problem in problems)
     complaint = Message(
         Role.USER,
-        f"Your answer does not follow the JSON Schema that was asked for:\n{wrong}\n"
+        f"Your answer does not follow the JSON Schema that was asked for:\n{_unicode(wrong)}\n"
         "Answer again with the corrected JSON only, and nothing before or after it.",
     )
-    if not response.text.strip():  # providers refuse messages without content
+    text = _unicode(response.text)
+    if not text.strip():  # providers refuse messages without content
         return evolve(prompt, messages=(*prompt.messages, complaint))
     # Tools that it called, though none were offered, would have to be answered.
-    said = Message(Role.ASSISTANT, response.text) if response.tool_calls else response.message
+    said = Message(Role.ASSISTANT, text) if response.tool_calls else evolve(response, text=text).message
     return evolve(prompt, messages=(*prompt.messages, said, complaint))
+
+
+def _unicode(text: str) -> str:
+    """Return a text that can be sent: half a surrogate pair, which a provider of somebody's own may let through, is
+    replaced by U+FFFD.
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def unreadable(response: WizardResponse, problems: Problems) -> WizardError:

@@ -162,8 +162,10 @@ class TrioClient:
     async def answer_as(self, request: Request, form: Form[T], home: Home) -> Structured[T]:
         """Return the answer to `request` as a value. It is read at home: that runs code of the caller's class."""
 
-        async def ask(prompt: Prompt, cache: CacheUse) -> WizardResponse:
-            return await self.answer(evolve(request, prompt=prompt, cache=cache, request_id=self._new_id()))
+        async def ask(prompt: Prompt, cache: CacheUse) -> tuple[WizardResponse, bool]:
+            asked = evolve(request, prompt=prompt, cache=cache, request_id=self._new_id())
+            answering = Answering(self.shared, asked)
+            return await answering.whole(), answering.hit
 
         async def read(text: str) -> Found[T] | tuple[Problem, ...]:
             found: list[Found[T] | tuple[Problem, ...]] = []

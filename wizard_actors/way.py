@@ -16,6 +16,7 @@ from wizard_actors.errors import (
     ProviderBugError,
     RetryError,
     StreamInterruptedError,
+    UnsupportedError,
     WizardError,
 )
 from wizard_actors.estimate import estimate_input
@@ -23,7 +24,7 @@ from wizard_actors.events import BudgetExhausted, BudgetSpent, FellBack
 from wizard_actors.failure import total_cost
 from wizard_actors.lane import Begun, Lane, ask_router
 from wizard_actors.needs import needs_of
-from wizard_actors.plan import Choice, ModelFacts, Tactics, Why
+from wizard_actors.plan import Choice, ModelFacts, Skip, Skipped, Tactics, Why
 from wizard_actors.plan import plan as make_plan
 from wizard_actors.race import Race
 from wizard_actors.routing import MakePlan
@@ -45,8 +46,10 @@ class Way:
     """One request on its way through the models of its route.
 
     Which error the caller gets: a model's own where the prompt is at fault or only one attempt was made; `RetryError`
-    where a single model used its attempts up; `FallbackError` where several models failed, from the first real cause;
-    `DeadlineExceededError` where the caller's time was up. All carry every attempt.
+    where a single model used its attempts up; `UnsupportedError` where no model's protocol has a place for something in
+    the prompt; `FallbackError` where several models failed otherwise, from the first real cause;
+    `DeadlineExceededError` where the caller's time was up. All carry every attempt. Where models of the route
+    were left out, the message says which, and why: asked again later, the request may end in another error.
     """
 
     def __init__(self, books: Books) -> None:
@@ -55,6 +58,7 @@ class Way:
         self._tokens = 0
         self._first = books.request.route.chain[0]
         self._pending: list[Choice] = []
+        self._left_out: Sequence[Skipped] = ()
         self._lanes: dict[Lane, None] = {}
         self._hedge_delay: float | None = None
         self._fell: tuple[str, WizardError] | None = None
@@ -91,6 +95,7 @@ class Way:
             tactics = Tactics(route.strategy if hedged else "sequential", route.hedge_delay)
             plan = make_plan(list(facts), facts, needs, trio.current_time(), tactics=tactics, rng=shared.rng)
         self._pending, self._hedge_delay = list(plan.choices), plan.hedge_delay
+        self._left_out = [skip for skip in plan.skipped if skip.reason not in {Skip.DISABLED, Skip.NOT_CHOSEN}]
         if route.strategy not in CHAIN_ORDER:
             self._first = plan.choices[0].model
 
@@ -274,19 +279,35 @@ class Way:
         if error.verdict.next is Next.NO and len({record.model for record in sent}) <= 1:
             return self._own(error)  # nobody else would answer this prompt either
         last_words = {record.model: record.error for record in records if record.error is not None}
-        if len(last_words) > 1:
-            said = "; ".join(_with_its_name(model, str(words)) for model, words in last_words.items())
-            failed: WizardError = FallbackError(
-                f"every model of the route failed: {said}", attempts=self._books.attempts
-            )
+        said = "; ".join(_with_its_name(model, str(words)) for model, words in last_words.items())
+        unsupported = [words for words in last_words.values() if isinstance(words, UnsupportedError)]
+        failed: WizardError
+        if len(last_words) > 1 and len(unsupported) == len(last_words):
+            failed = _unsupported(unsupported, said)
+        elif len(last_words) > 1:
+            failed = FallbackError(f"every model of the route failed: {said}")
         elif len(records) > 1:
-            said = f"{records[-1].model} failed {len(records)} times: {error}"
-            failed = RetryError(said, attempts=self._books.attempts)
+            failed = RetryError(f"{records[-1].model} failed {len(records)} times: {error}")
         else:
-            return self._own(error)
+            return self._with_others(error) if self._left_out else self._own(error)
+        failed.message += self._others()
         real = [error for error in errors if error.row is not Row.UNSENT]
         failed.__cause__ = sent[0].error if sent else (real or errors)[0]
-        return failed
+        return failed.with_attempts(self._books.attempts)
+
+    def _with_others(self, error: WizardError) -> WizardError:
+        """Return a model's own `error`, told of a route from which others were left out. Not the very error: a provider
+        may raise the same one again.
+        """
+        told = error.copy().with_attempts(self._books.attempts)
+        told.message += self._others()
+        told.__cause__ = error.__cause__
+        return told
+
+    def _others(self) -> str:
+        """Return which models of the route were not asked, and why, to stand behind what the others said."""
+        said = "; ".join(f"{skip.model} {skip.said}" for skip in self._left_out)
+        return f" (not asked: {said})" if said else ""
 
     def _own(self, error: WizardError) -> WizardError:
         """Return a model's own `error` with every attempt; its own one lists a copy, for no error holds itself."""
@@ -294,6 +315,11 @@ class Way:
         return error.with_attempts(
             [evolve(record, error=copied) if record.error is error else record for record in self._books.attempts]
         )
+
+
+def _unsupported(errors: Sequence[UnsupportedError], said: str) -> UnsupportedError:
+    features = dict.fromkeys(error.feature for error in errors)
+    return UnsupportedError(f"no model of the route can answer this prompt: {said}", feature=", ".join(features))
 
 
 def _with_its_name(model: str, words: str) -> str:

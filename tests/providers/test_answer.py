@@ -1,7 +1,6 @@
 """What Chat Completions upstreams answer, read without a socket: every quirk, every failure, all recorded traffic."""
 
 import json
-from collections.abc import Sequence
 
 import pytest
 
@@ -17,7 +16,7 @@ from wizard_actors.errors import (
 from wizard_actors.providers.answer import MAX_ERROR_BODY, AnswerParser
 from wizard_actors.providers.openai_chunks import ChunkReader
 from wizard_actors.providers.refusals import Head
-from wizard_actors.streaming import MAX_EVENT, Assembly
+from wizard_actors.streaming import MAX_EVENT
 from wizard_actors.types import (
     Finished,
     FinishReason,
@@ -25,8 +24,6 @@ from wizard_actors.types import (
     ReasoningDelta,
     TextDelta,
     TokenUsage,
-    ToolCall,
-    ToolCallDelta,
     UsageUpdate,
 )
 
@@ -136,6 +133,14 @@ def test_done_without_a_finish_reason_is_complete() -> None:
     assert parse(chunk({"content": "a"}), DONE) == [TextDelta("a"), Finished(FinishReason.STOP)]
 
 
+def test_done_ends_no_answer_that_has_not_said_anything() -> None:
+    """Neither a text nor a reason: `[DONE]` alone is what a proxy sends whose upstream broke off."""
+    usage = {"prompt_tokens": 3, "completion_tokens": 0}
+    events = parse(chunk({"role": "assistant", "content": ""}), event({"choices": [], "usage": usage}), DONE)
+    assert events == [UsageUpdate(TokenUsage(3))]
+    assert parse(chunk({"content": ""}, ""), DONE) == [Finished(FinishReason.STOP, "")]
+
+
 def test_nothing_is_read_after_the_last_word() -> None:
     """What follows `[DONE]` is neither parsed nor able to fail."""
     parser = AnswerParser(HEAD, ChunkReader(HEAD), content_type=EVENT_STREAM)
@@ -169,7 +174,7 @@ def test_an_empty_finish_reason_on_a_chunk_means_nothing_yet() -> None:
         ("tool_calls", FinishReason.TOOL_CALLS),
         ("function_call", FinishReason.TOOL_CALLS),
         ("content_filter", FinishReason.CONTENT_FILTER),
-        ("insufficient_system_resource", FinishReason.OTHER),
+        ("bored", FinishReason.OTHER),
     ],
 )
 def test_finish_reasons_are_named_alike_and_kept_as_they_were(raw: str, reason: FinishReason) -> None:
@@ -262,74 +267,6 @@ def test_other_choices_than_the_first_are_ignored() -> None:
     assert parse(event({"choices": [second]}), chunk({"content": "first"})) == [TextDelta("first")]
 
 
-# -- tool calls --------------------------------------------------------------------------------------
-
-
-def calls_of(events: Sequence[ModelEvent]) -> tuple[ToolCall, ...]:
-    """Return the tool calls that the events make up."""
-    assembly = Assembly()
-    assembly.extend(events)
-    return assembly.tool_calls
-
-
-def test_tool_calls_come_in_pieces_by_index() -> None:
-    """Id and name once, the arguments bit by bit, two calls interleaved."""
-
-    def pieces(index: int, **fields: object) -> bytes:
-        return chunk({"tool_calls": [{"index": index, **fields}]})
-
-    events = parse(
-        pieces(0, id="a", type="function", function={"name": "get", "arguments": ""}),
-        pieces(1, id="b", function={"name": "put", "arguments": "{"}),
-        pieces(0, function={"arguments": '{"x":'}),
-        pieces(1, function={"arguments": "}"}),
-        pieces(0, function={"arguments": "1}"}),
-    )
-    assert events[0] == ToolCallDelta(0, "a", "get")
-    assert events[2] == ToolCallDelta(0, arguments='{"x":')
-    assert calls_of(events) == (ToolCall("a", "get", '{"x":1}'), ToolCall("b", "put", "{}"))
-
-
-def test_tool_calls_without_index_are_told_apart_by_their_ids() -> None:
-    """Google's compatible endpoint counts nothing; pieces without an id belong to the last call."""
-    events = parse(
-        chunk({"tool_calls": [{"id": "a", "function": {"name": "get", "arguments": "{}"}}]}),
-        chunk({"tool_calls": [{"id": "b", "function": {"name": "get", "arguments": "["}}]}),
-        chunk({"tool_calls": [{"function": {"arguments": "]"}}]}),
-    )
-    assert calls_of(events) == (ToolCall("a", "get", "{}"), ToolCall("b", "get", "[]"))
-
-
-def test_calls_under_one_index_are_told_apart_by_their_ids() -> None:
-    """Some give every call the index 0; a repeated id is the same call."""
-    events = parse(
-        chunk({"tool_calls": [{"index": 0, "id": "a", "function": {"name": "get", "arguments": "1"}}]}),
-        chunk({"tool_calls": [{"index": 0, "id": "a", "function": {"name": "get", "arguments": "2"}}]}),
-        chunk({"tool_calls": [{"index": 0, "id": "b", "function": {"name": "get", "arguments": "3"}}]}),
-    )
-    assert calls_of(events) == (ToolCall("a", "get", "12"), ToolCall("b", "get", "3"))
-
-
-def test_a_tool_call_without_type_and_id_is_one() -> None:
-    """Mistral leaves out the type, others the id; arguments may be an object."""
-    body = whole({"content": None, "tool_calls": [{"function": {"name": "get", "arguments": {"x": 1}}}]}, "tool_calls")
-    assert calls_of(parse(body)) == (ToolCall("call_0", "get", '{"x":1}'),)
-
-
-def test_what_is_no_tool_call_is_ignored() -> None:
-    """Nonsense among the calls costs none of them."""
-    calls = [7, None, {"function": "x"}, {"id": "a", "function": {"name": "get", "arguments": "{}"}}]
-    assert calls_of(parse(chunk({"tool_calls": calls}))) == (ToolCall("a", "get", "{}"),)
-
-
-def test_the_older_function_call_is_a_tool_call() -> None:
-    """What came before tools reads the same."""
-    body = whole({"content": None, "function_call": {"name": "get", "arguments": "{}"}}, "function_call")
-    assert calls_of(parse(body)) == (ToolCall("call_0", "get", "{}"),)
-    streamed = (chunk({"function_call": {"name": "get"}}), chunk({"function_call": {"arguments": "{}"}}))
-    assert calls_of(parse(*streamed)) == (ToolCall("call_0", "get", "{}"),)
-
-
 # -- whole answers -----------------------------------------------------------------------------------
 
 
@@ -351,6 +288,17 @@ def test_a_stream_is_read_as_one_whatever_its_content_type_says() -> None:
 def test_a_whole_answer_without_a_reason_is_complete(finish: str | None, raw: str | None) -> None:
     """JSON that parses was not cut."""
     assert parse(whole({"content": "a"}, finish)) == [TextDelta("a"), Finished(FinishReason.STOP, raw)]
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_a_whole_answer_that_says_nothing_is_none(content: str | None) -> None:
+    """Unless it states why it ended; what it has cost is counted all the same."""
+    usage = {"prompt_tokens": 3, "completion_tokens": 0}
+    parser = AnswerParser(HEAD, ChunkReader(HEAD))
+    events = parser.feed(whole({"content": content}, None, usage=usage)) + parser.close()
+    assert events == [UsageUpdate(TokenUsage(3))]
+    assert isinstance(parser.failure, ParseError)
+    assert parse(whole({"content": content})) == [Finished(FinishReason.STOP, "stop")]
 
 
 def test_a_filtered_answer_without_message_ends_by_the_filter() -> None:
@@ -384,6 +332,8 @@ def test_an_error_inside_a_stream_is_raised_after_the_events_before_it() -> None
         (event({"detail": "gone wrong"}), ProviderError),
         (event([{"error": {"code": 503, "message": "later", "status": "UNAVAILABLE"}}]), OverloadedError),
         (chunk({"content": ""}, "error"), ProviderError),
+        (chunk({"content": "half"}, "insufficient_system_resource"), OverloadedError),
+        (whole({"content": "half"}, "insufficient_system_resource"), OverloadedError),
         (b'{"error": {"message": "plain JSON", "code": "overloaded"}}', OverloadedError),
     ],
 )
@@ -404,7 +354,7 @@ def test_errors_under_a_200_are_classified(piece: bytes, kind: type[WizardError]
         (b'{"choices": [{}]}', "no choices with a message"),
         (b'{"choices": "x"}', "no choices with a message"),
         (b"data: [DONE]\n\n", "ends before it has begun"),
-        (b"[]", "the provider failed"),
+        (b"[]", "neither an answer nor an error"),
         (b'{"choices": [{"message": {"content": "cut', "understood"),
     ],
 )
@@ -456,6 +406,16 @@ def test_an_error_status_makes_an_error_of_any_body() -> None:
     parser = AnswerParser(head, ChunkReader(head))
     parser.feed(b"<html>" + b"x" * MAX_ERROR_BODY)
     assert parser.failure is not None
+
+
+def test_of_an_error_only_the_beginning_is_read_however_it_comes() -> None:
+    """In one piece, too: a code that stands beyond it is not looked for."""
+    message = "slow down " + "." * MAX_ERROR_BODY
+    body = json.dumps({"error": {"message": message, "code": "insufficient_quota"}}).encode()
+    for pieces in ((body,), (body[:1000], body[1000:])):
+        error = failure(*pieces, head=Head("primary", status=429))
+        assert type(error) is RateLimitError
+        assert "slow down" in str(error)
 
 
 def test_no_error_repeats_the_key() -> None:

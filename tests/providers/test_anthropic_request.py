@@ -101,14 +101,34 @@ def test_extra_overrules_the_rest_and_the_prompt_overrules_the_model() -> None:
 
 
 def test_a_schema_is_asked_for() -> None:
-    """As it is; an effort in `extra` does not drop it, another format takes its place."""
-    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    """As it is where it is closed; an effort in `extra` does not drop it, another format takes its place."""
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": False}
     asked = {"type": "json_schema", "schema": schema}
     prompt = Prompt("x", response_schema=schema)
     assert body(prompt)["output_config"] == {"format": asked}
     assert body(prompt, output_config={"effort": "low"})["output_config"] == {"format": asked, "effort": "low"}
     assert body(prompt, output_config={"format": None})["output_config"] == {"format": None}
     assert body(prompt, output_config=None)["output_config"] is None
+
+
+def test_a_schema_is_sent_in_the_form_that_the_api_takes() -> None:
+    """What it would refuse is told in words; what has no such form is unsupported, so that another model is asked."""
+    bounded = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 1}}}
+    config = body(Prompt("x", response_schema=bounded))["output_config"]
+    assert config["format"]["schema"]["properties"] == {"a": {"type": "integer", "description": "{minimum: 1}"}}
+
+    node = {"type": "object", "properties": {"next": {"$ref": "#"}}}
+    with pytest.raises(UnsupportedError, match=r"primary: .* `#` refers to itself; change it there, or ask") as caught:
+        body(Prompt("x", response_schema=node))
+    assert caught.value.model == "primary"
+
+
+def test_a_schema_without_end_is_refused_unsent() -> None:
+    """One that holds itself cannot be written down."""
+    endless: dict[str, object] = {"type": "array"}
+    endless["items"] = endless
+    with pytest.raises(SerializationError):
+        body(Prompt("x", response_schema=endless))
 
 
 @pytest.mark.parametrize("value", [object(), {1j}, "\ud800"])
@@ -213,6 +233,42 @@ def test_thoughts_go_back_to_whom_they_belong() -> None:
     ]
 
 
+def test_thoughts_that_led_nowhere_are_left_out() -> None:
+    """No turn may end in them, and none may be empty."""
+    thought = Thought("Hm", Signature("anthropic", "c2ln"))
+    cut_off = Message("assistant", "\n", thoughts=[thought])
+    spoken = Message("assistant", "Yes", thoughts=[thought])
+    assert messages(Message("user", "a"), cut_off, Message("user", "b")) == messages(
+        Message("user", "a"), Message("user", "b")
+    )
+    (_, turn) = messages(Message("user", "a"), spoken, cut_off)
+    assert [block["type"] for block in turn["content"]] == ["thinking", "text"]
+
+
+def test_thoughts_that_were_refused_are_left_out_of_one_call() -> None:
+    """Another account, or another provider of this protocol, has signed them; the next conversation has its own."""
+    answer = Message("assistant", "Yes", thoughts=[Thought("Hm", Signature("anthropic", "c2ln"))])
+    prompt = Prompt([Message("user", "a"), answer, Message("user", "b")])
+    refused = ErrorBody("messages.1.content.0: Invalid `signature` in `thinking` block")
+    simpler = wire().without(refused, keep_stream=True)
+    assert simpler is not None
+    assert sent_by(wire(), prompt)["messages"][1]["content"][0]["type"] == "thinking"
+    assert sent_by(simpler, prompt)["messages"][1] == {"role": "assistant", "content": "Yes"}
+    assert simpler.without(refused, keep_stream=False) is None
+    assert simpler.lasting() == wire()
+
+
+def test_an_answer_that_is_begun_does_not_end_in_white_space() -> None:
+    """It would be refused, at the conversation's end and nowhere else."""
+    begun = Message("assistant", [Text("One: "), Text("two: \n")])
+    assert messages(Message("user", "a"), begun)[1]["content"][1]["text"] == "two:"
+    assert messages(Message("user", "a"), begun)[1]["content"][0]["text"] == "One: "
+    assert messages(Message("user", "a"), Message("assistant", "so "), Message("user", "b "))[1:] == [
+        {"role": "assistant", "content": "so "},
+        {"role": "user", "content": "b "},
+    ]
+
+
 def test_arguments_go_back_as_the_model_wrote_them() -> None:
     """To the digit."""
     arguments = '{"a": 1.0, "b": 123456789012345678901234567890}'
@@ -226,6 +282,12 @@ def test_arguments_that_are_no_object_go_back_wrapped(arguments: str) -> None:
     """The model wrote them, and has to see that."""
     (_, turn) = messages(Message("user", "?"), called("f", arguments=arguments))
     assert turn["content"][0]["input"] == {"INVALID_JSON": arguments}
+
+
+def test_arguments_that_are_no_unicode_are_refused_unsent() -> None:
+    """Half of a character cannot be sent, wrapped or not."""
+    with pytest.raises(SerializationError, match="primary"):
+        messages(Message("user", "?"), called("f", arguments='{"a": "\ud83d"}'))
 
 
 def test_ids_of_other_providers_are_put_into_its_letters() -> None:
@@ -250,6 +312,18 @@ def test_an_id_that_comes_again_is_another_one() -> None:
     assert len(set(ids)) == 4
 
 
+def test_calls_of_one_message_with_the_same_id_are_told_apart() -> None:
+    """The first result is the first call's."""
+    calls = [ToolCall("c1", "f", "{}"), ToolCall("c1", "g", "{}")]
+    results = [Message("tool", text, tool_call_id="c1") for text in ("of f", "of g")]
+    (_, asked, answered) = messages(Message("user", "?"), Message("assistant", tool_calls=calls), *results)
+    names = {block["id"]: block["name"] for block in asked["content"]}
+    assert [(names[block["tool_use_id"]], block["content"]) for block in answered["content"]] == [
+        ("f", "of f"),
+        ("g", "of g"),
+    ]
+
+
 # -- images ------------------------------------------------------------------------------------------
 
 
@@ -261,7 +335,10 @@ def test_an_id_that_comes_again_is_another_one() -> None:
         (Image(url="data:image/png;base64,AP8="), SENT_PNG["source"]),
         (Image(url="DATA:Image/PNG;name=a;BASE64,AP8%3D"), SENT_PNG["source"]),
         (Image(url="data:image/png,%00%FF"), SENT_PNG["source"]),
-        (Image(data=b"", media_type="image/jpg"), {"type": "base64", "media_type": "image/jpeg", "data": ""}),
+        (
+            Image(data=b"\x00\xff", media_type="image/jpg"),
+            {"type": "base64", "media_type": "image/jpeg", "data": "AP8="},
+        ),
     ],
 )
 def test_images_are_sent_by_url_or_as_base64(image: Image, source: object) -> None:
@@ -269,10 +346,10 @@ def test_images_are_sent_by_url_or_as_base64(image: Image, source: object) -> No
     assert messages(Message("user", [image])) == [{"role": "user", "content": [{"type": "image", "source": source}]}]
 
 
-def test_a_broken_data_url_is_refused_unsent() -> None:
-    """It names the model, and what is wrong."""
-    with pytest.raises(UnsupportedError, match="base64"):
-        messages(Message("user", [Image(url="data:image/png;base64,A?")]))
+def test_an_address_that_only_google_reads_is_refused_unsent() -> None:
+    """It names the model, and what to give instead."""
+    with pytest.raises(UnsupportedError, match=r"primary: .*gs://.*data"):
+        messages(Message("user", [Image(url="gs://bucket/a.png")]))
 
 
 @pytest.mark.parametrize("role", ["system", "assistant"])
@@ -291,9 +368,34 @@ def test_tools_are_offered_with_a_schema() -> None:
     """Of an object at least: the API demands one."""
     schema = {"type": "object", "properties": {"city": {"type": "string"}}}
     assert body(Prompt("x", tools=[Tool("get", "Get it", schema, strict=True), Tool("ping")]))["tools"] == [
-        {"name": "get", "description": "Get it", "input_schema": schema, "strict": True},
+        {
+            "name": "get",
+            "description": "Get it",
+            "input_schema": {**schema, "additionalProperties": False},
+            "strict": True,
+        },
         {"name": "ping", "input_schema": {"type": "object"}},
     ]
+
+
+def test_a_tool_is_strict_where_its_schema_lets_it() -> None:
+    """What the API would refuse as strict is offered as it is, without a guarantee."""
+    schema = {"type": "object", "properties": {"where": {"type": "object"}, "n": {"type": "integer", "minimum": 1}}}
+    [tool] = body(Prompt("x", tools=[Tool("get", "", schema, strict=True)]))["tools"]
+    assert tool == {"name": "get", "input_schema": schema}
+
+
+def test_tools_that_were_called_are_declared_where_none_are_offered() -> None:
+    """The API refuses calls without; none of them is to be called any more."""
+    conversation = [Message("user", "?"), called("f", "g"), result("f"), result("g"), called("f"), result("f")]
+    sent = body(Prompt(conversation))
+    assert sent["tools"] == [{"name": name, "input_schema": {"type": "object"}} for name in ("f", "g")]
+    assert sent["tool_choice"] == {"type": "none"}
+    offered = body(Prompt(conversation, tools=[Tool("h")]))
+    assert ([tool["name"] for tool in offered["tools"]], "tool_choice" in offered) == (["h"], False)
+    own = body(Prompt(conversation), tools=[{"type": "web_search_20250305", "name": "web_search"}])
+    assert (len(own["tools"]), "tool_choice" in own) == (1, False)
+    assert not {"tools", "tool_choice"} & body(Prompt("x")).keys()
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ VERSIONED = f'api_version = "{VERSION}"'
         ("/", VERSIONED, DEPLOYED),
         ("/openai", VERSIONED, DEPLOYED),
         ("", "", "/openai/v1/chat/completions"),
+        ("", 'api_version = "preview"', "/openai/v1/chat/completions?api-version=preview"),
         ("/openai", "", "/openai/v1/chat/completions"),
         ("/openai/v1", "", "/openai/v1/chat/completions"),
         ("/openai/v1/", "", "/openai/v1/chat/completions"),

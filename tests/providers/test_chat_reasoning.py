@@ -3,16 +3,22 @@
 import json
 from collections.abc import Mapping
 
+import httpx
 import msgspec
 import pytest
 
 from tests.recordings import replayed
 from wizard_actors.config import ReasoningField
+from wizard_actors.providers.base import Call
+from wizard_actors.providers.http_provider import HttpSettings
 from wizard_actors.providers.openai_chunks import ChunkReader
 from wizard_actors.providers.openai_request import Dialect, request_body
+from wizard_actors.providers.openai_wire import ChatWire
+from wizard_actors.providers.refusals import ErrorBody
 from wizard_actors.types import Message, Prompt, Signature, Thought, ToolCall
 
 CALL = ToolCall("call_1", "get", "{}")
+URL = httpx.URL("https://gateway.test/v1/chat/completions")
 CLAUDE = {"type": "reasoning.text", "format": "anthropic-claude-v1", "index": 0}
 SECRET = {"type": "reasoning.encrypted", "data": "gAAA", "format": "openai-responses-v1", "id": "rs_1", "index": 0}
 SUMMARY = {"type": "reasoning.summary", "format": "openai-responses-v1", "index": 0}
@@ -33,7 +39,8 @@ def whole(message: Mapping[str, object]) -> tuple[Thought, ...]:
 
 def sent_back(field: ReasoningField | None, message: Message) -> dict[str, object]:
     """Return the assistant's message as it is sent."""
-    prompt = Prompt([Message("user", "x"), message, Message("user", "y")])
+    results = [Message("tool", "1", tool_call_id=call.id) for call in message.tool_calls]
+    prompt = Prompt([Message("user", "x"), message, *results, Message("user", "y")])
     body = request_body(prompt, model="m", upstream_model="u", dialect=Dialect(reasoning_field=field), extra={})
     sent: dict[str, object] = msgspec.json.decode(body)["messages"][1]
     return sent
@@ -118,10 +125,14 @@ def test_a_conversation_goes_on_with_the_same_details() -> None:
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
 def test_reasoning_goes_back_as_text(field: ReasoningField) -> None:
-    """To those that read a field of text, whoever the thoughts are from; a signature is nothing to them."""
-    thoughts = [Thought("Hm", Signature("anthropic", "EqMB")), Thought("m.")]
+    """To those that read a field of text, and know no signatures; what came over another protocol is not theirs."""
+    thoughts = [Thought("Hm", signature(**CLAUDE)), Thought("No.", Signature("anthropic", "EqMB")), Thought("m.")]
     sent = sent_back(field, Message("assistant", "Yes", thoughts=thoughts))
     assert sent == {"role": "assistant", "content": "Yes", field: "Hmm."}
+    assert sent_back(field, Message("assistant", "Yes", thoughts=thoughts[1:2])) == {
+        "role": "assistant",
+        "content": "Yes",
+    }
 
 
 def test_nothing_goes_back_to_those_that_want_none() -> None:
@@ -151,6 +162,27 @@ def test_foreign_and_broken_signatures_are_not_sent(foreign: Signature) -> None:
     """They mean nothing to whoever is asked."""
     sent = sent_back("reasoning_details", Message("assistant", "Yes", thoughts=[Thought("Hmm.", foreign)]))
     assert sent == {"role": "assistant", "content": "Yes"}
+
+
+def test_entries_that_are_refused_are_left_out_of_one_call() -> None:
+    """Whoever is behind OpenRouter today may not have signed them; the next conversation has its own."""
+    wire = ChatWire.of(HttpSettings(name="m", model="u", base_url=str(URL), provider="openrouter"), URL)
+    prompt = Prompt(
+        [
+            Message("user", "x"),
+            Message("assistant", "y", thoughts=[Thought("Hm", signature(**CLAUDE))]),
+            Message("user", "z"),
+        ]
+    )
+    refused = ErrorBody("messages.1.content.0: Invalid `signature` in `thinking` block")
+    simpler = wire.without(refused, keep_stream=False)
+    assert simpler is not None
+    assert b"reasoning_details" in wire.request(Call(prompt, "1")).body
+    assert b"reasoning" not in simpler.request(Call(prompt, "1")).body
+    assert simpler.without(refused, keep_stream=False) is None
+    assert simpler.lasting() == wire
+    plain = ChatWire.of(HttpSettings(name="m", model="u", base_url=str(URL), provider="groq"), URL)
+    assert plain.without(refused, keep_stream=False) is None
 
 
 def test_text_without_entries_goes_back_as_text() -> None:

@@ -75,7 +75,7 @@ class TestGemini(HttpProviderContract):
     retry_after: ClassVar[float | None] = 7.0
     unsupported: ClassVar[Sequence[Prompt]] = (
         Prompt([Message(Role.SYSTEM, (Image(url="https://example.com/a.png"),)), Message(Role.USER, "?")]),
-        Prompt([Message(Role.USER, "?"), Message(Role.TOOL, "21 C", tool_call_id="nobody")]),
+        Prompt([Message(Role.TOOL, "21 C", tool_call_id="nobody")], extra={"previous_response_id": "resp_1"}),
     )
 
     def provider(self, http: httpx.AsyncClient) -> Provider:

@@ -272,6 +272,13 @@ def test_a_blocked_prompt_is_a_content_filters_error(feedback: dict[str, object]
         assert str(error).startswith(f"primary: the provider refuses this prompt: {feedback['blockReason']}")
 
 
+def test_an_answer_beside_a_block_is_an_answer() -> None:
+    """What the model has said all the same is not thrown away; how it ended is stated with it."""
+    body = {**chunk(said("a"), finish="STOP"), "promptFeedback": {"blockReason": "OTHER"}}
+    for piece in (event(body), json.dumps(body).encode()):
+        assert parse(piece) == [TextDelta("a"), Finished(FinishReason.STOP, "STOP")]
+
+
 def google(code: int, status: str, message: str = "no", **fields: object) -> dict[str, object]:
     """Return an error as Google writes it."""
     return {"error": {"code": code, "message": message, "status": status, **fields}}
@@ -397,9 +404,9 @@ def test_other_lines_between_events_are_nothing() -> None:
         (b'{"candidates": []}', "no candidate"),
         (b'{"candidates": [{"index": 0}]}', "no candidate with content"),
         (b'{"candidates": [{"content": {"parts": [', "understood"),
-        (b'event: error\ndata: {"x": 1}\n\n', "the provider failed"),
+        (b'event: error\ndata: {"x": 1}\n\n', "neither an answer nor an error"),
         (b'data: {"message": "boom"}\n\n', "boom"),
-        (b"[]", "the provider failed"),
+        (b"[]", "neither an answer nor an error"),
     ],
 )
 def test_what_cannot_be_understood_fails(piece: bytes, told: str) -> None:

@@ -5,10 +5,11 @@ from random import Random
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from tests.providers.gemini_wire import check_request
 from wizard_actors.config import Upstream
-from wizard_actors.errors import ConfigError, InvalidPromptError, SerializationError, UnsupportedError
+from wizard_actors.errors import ConfigError, SerializationError, UnsupportedError
 from wizard_actors.providers.base import Call
 from wizard_actors.providers.gemini_chunks import MADE_UP
 from wizard_actors.providers.gemini_request import GeminiDialect, GeminiWire, request_body
@@ -101,7 +102,7 @@ def test_a_base_url_that_is_none_is_a_mistake_in_the_configuration() -> None:
         wire("ftp://x.test")
 
 
-def test_there_is_nothing_to_give_up() -> None:
+def test_no_field_can_be_given_up() -> None:
     """Whether a stream comes back is said by the address."""
     assert wire().streams
     assert not wire(upstream="unary").streams
@@ -155,6 +156,18 @@ def test_all_parameters_are_sent() -> None:
     }
 
 
+def test_a_schema_is_sent_in_the_form_that_the_api_takes() -> None:
+    """What refers to itself may not be required there; what has no end cannot be written down."""
+    node = {"type": "object", "properties": {"a": {"type": "string"}, "next": {"$ref": "#"}}, "required": ["a", "next"]}
+    sent = body(Prompt("x", response_schema=node))["generationConfig"]["responseJsonSchema"]
+    assert sent == {**node, "required": ["a"]}
+
+    endless: dict[str, object] = {"type": "array"}
+    endless["items"] = endless
+    with pytest.raises(SerializationError):
+        body(Prompt("x", response_schema=endless))
+
+
 def test_the_models_bound_holds_where_a_prompt_has_none() -> None:
     """`max_tokens` of the configuration."""
     bounded = wire(max_tokens=7)
@@ -201,11 +214,9 @@ def test_pictures_are_sent_in_place_or_named() -> None:
 
 
 def test_a_picture_that_cannot_be_sent_is_refused() -> None:
-    """In the system's text there is no place for one, and a data: URL without data is none."""
+    """In the system's text there is no place for one."""
     with pytest.raises(UnsupportedError, match="primary: an image"):
         body(Prompt([Message("system", [Image("https://x.test/a.png")]), Message("user", "?")]))
-    with pytest.raises(InvalidPromptError, match="comma"):
-        body(Prompt([Message("user", [Image("data:image/png;base64")])]))
 
 
 def test_nothing_empty_is_said() -> None:
@@ -342,12 +353,23 @@ def test_a_result_belongs_to_the_latest_call_of_its_id() -> None:
     assert names == ["a", "b"]
 
 
+def test_calls_of_one_message_with_the_same_id_are_told_apart() -> None:
+    """The first result is the first call's."""
+    calls = Message("assistant", tool_calls=[call("c1", "a"), call("c1", "b")])
+    sent = turns(Message("user", "?"), calls, result("c1", "of a"), result("c1", "of b"))
+    answers = [part["functionResponse"] for part in sent[2]["parts"]]
+    assert [(each["name"], each["response"]["result"]) for each in answers] == [("a", "of a"), ("b", "of b")]
+
+
 def test_a_result_without_its_call_needs_a_name() -> None:
-    """Its own name does; without any the prompt is for another provider."""
-    sent = turns(Message("user", "?"), result("7", name="time"))
-    assert sent[1]["parts"][0]["functionResponse"]["name"] == "time"
+    """Its own name does; without any the prompt is for a provider that keeps the conversation."""
+    elsewhere = {"previous_response_id": "resp_1"}
+    named = request_body(
+        Prompt([result("7", name="time")], extra=elsewhere), model="primary", dialect=GeminiDialect(), extra={}
+    )
+    assert json.loads(named)["contents"][0]["parts"][0]["functionResponse"]["name"] == "time"
     with pytest.raises(UnsupportedError, match=r"primary: no call .* '7'"):
-        turns(Message("user", "?"), result("7"))
+        body(Prompt([result("7")], extra=elsewhere))
 
 
 def test_pictures_of_a_result_stand_behind_it() -> None:
@@ -391,6 +413,10 @@ def test_signatures_of_others_are_not_sent() -> None:
         ("gemini-3-pro-preview", True),
         ("models/gemini-3.1-flash", True),
         ("gemini-10-pro", True),
+        ("gemini-flash-latest", True),
+        ("models/gemini-pro-latest", True),
+        ("gemini-flash-lite-latest", True),
+        ("gemini-2.5-flash-latest", False),
         ("gemini-2.5-pro", False),
         ("gemma-3", False),
     ],
@@ -413,3 +439,42 @@ def test_calls_of_other_models_are_marked_where_signatures_are_demanded(model: s
     parts = [part for turn in json.loads(sent)["contents"] for part in turn["parts"] if "functionCall" in part]
     expected = "skip_thought_signature_validator" if marked else None
     assert [part.get("thoughtSignature") for part in parts] == [expected, None, "c2ln", None]
+
+
+ROUND = Prompt(
+    [
+        Message("user", "?"),
+        Message(
+            "assistant", "Hm", tool_calls=[call("1", signed="c2ln")], thoughts=[Thought("", Signature("gemini", "AP"))]
+        ),
+        result("1"),
+    ]
+)
+
+
+def signatures(of: GeminiWire) -> list[str]:
+    """Return the signatures that a round of tools is sent with."""
+    contents = json.loads(of.request(Call(ROUND, "1")).body)["contents"]
+    return [part["thoughtSignature"] for turn in contents for part in turn["parts"] if "thoughtSignature" in part]
+
+
+def test_signatures_that_are_refused_are_left_out_of_one_call() -> None:
+    """Another model has made them; the next conversation has its own."""
+    refused = ErrorBody("Corrupted thought signature.", codes=("invalid_argument",))
+    for model, left in (("gemini-2.5-flash", []), ("gemini-3-pro", ["skip_thought_signature_validator"])):
+        known = wire(model=model)
+        simpler = known.without(refused, keep_stream=True)
+        assert simpler is not None
+        assert (signatures(known), signatures(simpler)) == (["AP", "c2ln"], left)
+        assert simpler.without(refused, keep_stream=True) is None
+        assert simpler.lasting() == known
+
+
+def test_a_model_that_misses_a_signature_is_remembered() -> None:
+    """Its name may not tell what it is."""
+    refused = ErrorBody("Function call is missing a thought_signature in functionCall parts. This is required.")
+    known = wire(model="tunedModels/ours")
+    learned = known.without(refused, keep_stream=True)
+    assert learned is not None
+    assert learned.lasting() == learned == evolve(known, dialect=GeminiDialect(signed_calls=True))
+    assert learned.without(refused, keep_stream=True) is None

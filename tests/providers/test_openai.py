@@ -324,20 +324,6 @@ async def test_a_message_that_merely_speaks_of_a_stream_is_no_refusal_of_streams
     assert len(seen) == 1
 
 
-async def test_an_error_whose_body_stalls_keeps_its_status() -> None:
-    """What a 429 says is in its head; nobody waits long for the rest."""
-
-    async def upstream(wire: Wire) -> None:
-        await wire.request()
-        await wire.send(b"HTTP/1.1 429 Reason\r\nretry-after: 20\r\ncontent-length: 99\r\n\r\n{")
-        await wire.gone()
-
-    async with provider(upstream) as model:
-        with pytest.raises(RateLimitError) as caught:
-            await ask(model)
-    assert caught.value.retry_after == 20.0
-
-
 async def test_a_stream_that_is_insisted_on_is_not_given_up() -> None:
     """`upstream = "stream"` forces it; its options may go all the same."""
     upstream = answering(error(400, "no stream_options"), error(400, "no streaming"))

@@ -72,14 +72,16 @@ def test_a_conversation_with_tools_keeps_its_shape() -> None:
 
 
 def test_tools_are_offered_as_functions() -> None:
-    """With what is known of them."""
+    """With what is known of them; strict where they are fit for it, for others would be refused."""
     schema = {"type": "object", "properties": {"city": {"type": "string"}}}
-    tools = [Tool("get", "Get it", schema, strict=True), Tool("ping")]
+    strict = {**schema, "required": ["city"], "additionalProperties": False}
+    tools = [Tool("get", "Get it", strict, strict=True), Tool("open", "", schema, strict=True), Tool("ping")]
     assert body(Prompt("x", tools=tools))["tools"] == [
         {
             "type": "function",
-            "function": {"name": "get", "description": "Get it", "parameters": schema, "strict": True},
+            "function": {"name": "get", "description": "Get it", "parameters": strict, "strict": True},
         },
+        {"type": "function", "function": {"name": "open", "parameters": schema}},
         {"type": "function", "function": {"name": "ping"}},
     ]
 
@@ -116,7 +118,7 @@ def test_an_image_elsewhere_is_refused_unsent() -> None:
     """The protocol has no place for it."""
     result = Message("tool", [Text("see"), Image(url="https://x.test/a.png")], tool_call_id="1")
     with pytest.raises(UnsupportedError) as caught:
-        body(Prompt([Message("user", "x"), result]))
+        body(Prompt([Message("assistant", tool_calls=[ToolCall("1", "see", "{}")]), result]))
     assert caught.value.model == "primary"
 
 
@@ -133,6 +135,7 @@ CLOSED = {"type": "object", "properties": {"a": {"type": "string"}}, "required":
         ({**CLOSED, "additionalProperties": True}, False),
         ({"type": "object", "properties": {"a": {}}, "required": ["a"]}, False),
         ({"type": "object"}, False),
+        ({"type": "string"}, False),
     ],
 )
 def test_a_response_schema_is_strict_where_it_can_be(schema: dict[str, object], strict: bool) -> None:
@@ -150,7 +153,6 @@ def test_a_response_schema_is_named_after_its_title() -> None:
         "json_schema": {
             "name": "My_invoice_v2_",
             "schema": {"title": "My invoice (v2)", "type": "string"},
-            "strict": True,
         },
     }
 

@@ -9,10 +9,12 @@ import pytest
 
 from tests.loopback import Wire, response, serving
 from wizard_actors.config import NATIVE, PRESETS, ModelConfig, Secret, WizardConfig, preset_of
-from wizard_actors.errors import AuthError
+from wizard_actors.errors import AuthError, ProviderError
+from wizard_actors.providers.anthropic import AnthropicProvider
 from wizard_actors.providers.base import Call
+from wizard_actors.providers.gemini import GeminiProvider
 from wizard_actors.providers.http import make_http_client
-from wizard_actors.providers.http_provider import HttpSettings
+from wizard_actors.providers.http_provider import HttpProvider, HttpSettings
 from wizard_actors.providers.openai import OpenAIProvider
 from wizard_actors.providers.openai_request import Dialect
 from wizard_actors.providers.openai_wire import without_refused_field
@@ -38,7 +40,7 @@ def outgoing(provider: str, prompt: Prompt, *, base_url: str) -> Outgoing:
     return OpenAIProvider(settings, httpx.AsyncClient()).wire.request(Call(prompt, "request-1"))
 
 
-async def ask(model: OpenAIProvider) -> None:
+async def ask(model: HttpProvider) -> None:
     """Ask something, and read the answer to its end."""
     async with model.open(Call(Prompt("x"), "1")) as answer:
         while await answer.read() is not None:
@@ -118,6 +120,24 @@ def test_mistral_has_a_name_of_its_own_for_the_seed() -> None:
     assert sent("mistral", Prompt("x", seed=7))["random_seed"] == 7
     assert "seed" not in sent("mistral", Prompt("x", seed=7))
     assert sent("groq", Prompt("x", seed=7))["seed"] == 7
+
+
+def test_deepseek_is_told_of_a_schema_in_the_prompt() -> None:
+    """It refuses to be held to one, and can be held to JSON; all others are held to the schema."""
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    prompt = Prompt([Message("system", "Be kind."), Message("user", "x")], system="Be brief.", response_schema=schema)
+    body = sent("deepseek", prompt)
+    assert body["response_format"] == {"type": "json_object"}
+    messages = body["messages"]
+    assert isinstance(messages, list)
+    assert [each["role"] for each in messages] == ["system", "system", "system", "user"]
+    told = messages[2]["content"]
+    assert "JSON Schema" in told
+    assert msgspec.json.decode(told.partition("\n")[2]) == schema
+    assert [each["content"] for each in sent("deepseek", Prompt("x"))["messages"]] == ["x"]  # type: ignore[attr-defined]  # a list of messages
+    others = [sent(name, prompt) for name in PRESETS if name != "deepseek"]
+    assert all("json_schema" in str(body["response_format"]) for body in others)
+    assert not any("JSON Schema" in str(body["messages"]) for body in others)
 
 
 @pytest.mark.parametrize(
@@ -265,3 +285,59 @@ async def test_an_error_masks_the_usual_key() -> None:
             await ask(OpenAIProvider(moved, http))
     assert "***" in str(caught.value)
     assert KEY not in f"{caught.value} {caught.value!r} {caught.value.to_dict()}"
+
+
+MAKERS: Mapping[str, type[OpenAIProvider | AnthropicProvider | GeminiProvider]] = {
+    "anthropic": AnthropicProvider,
+    "gemini": GeminiProvider,
+}
+
+# -- what to do about a refusal ------------------------------------------------------------------------
+
+
+async def refusal_of(name: str, status: int, more: str = "", *, path: str = "/v1") -> str:
+    """Return what is said where a server of one's own refuses a call in that provider's dialect."""
+
+    async def upstream(wire: Wire) -> None:
+        while await wire.request() is not None:
+            await wire.send(response(status, {"content-type": "application/json"}, [b"{}"]))
+
+    said = ""
+    make = MAKERS.get(name, OpenAIProvider)
+    async with serving(upstream) as base_url, make_http_client() as http:
+        url = base_url.removesuffix("/v1") + path
+        try:
+            await ask(make.from_config(config(name, {"MINE": KEY}, f'base_url = "{url}"\n{more}').models[0], http))
+        except ProviderError as error:
+            said = str(error)
+    return said
+
+
+async def test_a_refusal_without_a_key_says_that_none_was_sent() -> None:
+    """And that the usual variable does not count where there is a base URL."""
+    said = await refusal_of("openai", 401)
+    assert "the provider wants a key" in said
+    assert "no key was sent: name a variable or a file that holds it, api_key_env or api_key_file" in said
+    assert "OPENAI_API_KEY counts by itself only where there is no base_url" in said
+    assert "refused the key" in await refusal_of("openai", 401, 'api_key_env = "MINE"')
+    assert "refused the key" in await refusal_of("openai", 401, 'headers = { authorization = "Bearer x" }')
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "asked", "hint"),
+    [
+        ("openai", "/v2/gw", "/chat/completions", "that of OpenAI and its compatibles ends in /v1"),
+        ("groq", "/v2", "/chat/completions", "that of OpenAI and its compatibles ends in /v1"),
+        ("anthropic", "/v2", "/v1/messages", "that of Anthropic's protocol ends before /v1/messages"),
+        ("gemini", "/gw", "/v1beta/models/primary:streamGenerateContent", "that of Gemini's protocol ends before"),
+        ("azure", "", "/openai/v1/chat/completions", "`model`, which is the deployment's name"),
+    ],
+)
+async def test_what_is_not_found_is_named_with_what_its_protocol_wants(
+    name: str, path: str, asked: str, hint: str
+) -> None:
+    """Below the base URL, which is not repeated: a key may stand in its path."""
+    said = await refusal_of(name, 404, path=path)
+    assert f"asked for {asked} below its base_url: " in said
+    assert hint in said
+    assert path == "" or path not in said

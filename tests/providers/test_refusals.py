@@ -1,5 +1,7 @@
 """From error bodies of every shape to our errors: by code, then by message, then by status."""
 
+import json
+
 import pytest
 
 from wizard_actors.errors import (
@@ -7,6 +9,7 @@ from wizard_actors.errors import (
     ContentFilterError,
     ModelNotFoundError,
     OverloadedError,
+    ParseError,
     ProviderError,
     QuotaExhaustedError,
     RateLimitError,
@@ -14,7 +17,7 @@ from wizard_actors.errors import (
     TokenLimitError,
     WizardError,
 )
-from wizard_actors.providers.refusals import ErrorBody, Head, error_body, excerpt, page, refusal
+from wizard_actors.providers.refusals import Advice, ErrorBody, Head, error_body, excerpt, page, refusal
 
 
 def refused(status: int, body: object, **head: object) -> WizardError:
@@ -53,7 +56,9 @@ def test_what_fastapi_finds_wrong_is_read() -> None:
     """Its list of problems names the field; Mistral puts the list below another name."""
     detail = [{"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}]
     found = error_body({"detail": [*detail, {"loc": ["body", "seed"], "msg": "No"}, "odd"]})
-    assert (found.message, found.param) == ("Extra inputs are not permitted", "stream_options seed")
+    assert found.message == "Extra inputs are not permitted (stream_options); No (seed)"
+    assert found.param == "stream_options seed"
+    assert error_body({"detail": [{"loc": ["body"], "msg": "Empty"}]}).message == "Empty"
     assert error_body({"detail": "Not authenticated"}).message == "Not authenticated"
     assert "stream_options" in error_body({"object": "error", "message": {"detail": detail}}).message
 
@@ -63,6 +68,14 @@ def test_a_body_that_says_nothing_leaves_it_to_the_status(body: object) -> None:
     """Whatever JSON it is."""
     assert type(refused(429, body)) is RateLimitError
     assert type(refused(418, body)) is RequestError
+
+
+@pytest.mark.parametrize("body", [[], {}, None, 3, {"error": {}}])
+def test_a_200_that_says_nothing_cannot_be_understood(body: object) -> None:
+    """It is no failure that the provider tells of."""
+    error = refused(200, body)
+    assert type(error) is ParseError
+    assert "neither an answer nor an error" in str(error)
 
 
 # -- judging -----------------------------------------------------------------------------------------
@@ -208,6 +221,79 @@ def test_a_status_inside_a_200_counts() -> None:
     assert "inside its answer" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "message", "kind"),
+    [
+        (429, "rate_limit_exceeded", "Too many tokens per day, please wait before trying again.", RateLimitError),
+        (429, None, "Too many tokens, please wait before trying again.", RateLimitError),
+        (200, "rate_limit_exceeded", "Too many tokens per minute", RateLimitError),
+        (429, None, "Request too large for x: Limit 6000, Requested 500, used 5600", RateLimitError),
+        (429, "context_length_exceeded", "too much", TokenLimitError),
+        (429, None, "This model's maximum context length is 8192 tokens. You requested 9000 tokens", TokenLimitError),
+        (200, "rate_limit_exceeded", "Request too large for x: Limit 6000, Requested 9000", TokenLimitError),
+        (200, None, "Input is too long for requested model.", TokenLimitError),
+        (400, "invalid_api_key", "prompt is too long", AuthError),
+        (400, "content_filter", "prompt is too long", ContentFilterError),
+        (401, None, "too many tokens for this key", AuthError),
+        (403, None, "Your prompt is too long for this plan", AuthError),
+        (500, None, "prompt is too long: 3 tokens > 2", ProviderError),
+    ],
+)
+def test_a_limit_that_passes_is_told_from_a_prompt_that_never_fits(
+    status: int, code: str | None, message: str, kind: type[WizardError]
+) -> None:
+    """Codes come first; of a rate limit only a single request that asks for more than the limit is too long."""
+    assert type(refused(status, openai(message, code))) is kind
+
+
+@pytest.mark.parametrize("code", ["tool_use_failed", "json_validate_failed"])
+def test_what_the_model_wrote_wrong_is_worth_another_try(code: str) -> None:
+    """The 400 is about the answer, not about the request."""
+    error = refused(400, openai("Failed to generate", code, "invalid_request_error"))
+    assert type(error) is ParseError
+    assert "the model wrote what its provider cannot read" in str(error)
+
+
+def wrapped(raw: object, **fields: object) -> object:
+    """Return an error of another provider as OpenRouter passes it on."""
+    metadata = {"raw": raw, "provider_name": "Up"}
+    return {"error": {"message": "Provider returned error", "code": 400, "metadata": metadata, **fields}}
+
+
+def test_what_openrouter_repeats_of_another_error_counts() -> None:
+    """Its message, its codes, its counts and its parameter, rather than the words round it."""
+    long = "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens"
+    error = refused(400, wrapped(json.dumps(openai(long, "context_length_exceeded"))))
+    assert isinstance(error, TokenLimitError)
+    assert (error.requested, error.max) == (9000, 8192)
+    assert type(refused(400, wrapped(json.dumps(openai("no", "invalid_api_key"))))) is AuthError
+
+    fields = {"type": "exceed_context_size_error", "message": "too much", "n_prompt_tokens": 300, "n_ctx": 256}
+    counted = error_body(wrapped(json.dumps({"error": {"code": 500, **fields}})))
+    assert (counted.message, counted.requested, counted.max, counted.status) == ("too much", 300, 256, 400)
+
+    named = error_body(wrapped(json.dumps(openai("Unsupported parameter", "unsupported_parameter", param="seed"))))
+    assert (named.message, named.param) == ("Unsupported parameter", "seed")
+
+    delayed = {"error": {"status": "RESOURCE_EXHAUSTED", "details": [{"retryDelay": "48s"}]}}
+    assert error_body(wrapped(json.dumps(delayed), code=429)).retry_after == 48.0
+
+
+@pytest.mark.parametrize("raw", ["upstream is busy", "{bro", '"busy"', "5", "[]", "{}", "[" * 60_000])
+def test_what_openrouter_repeats_may_be_anything(raw: str) -> None:
+    """Words are words; what says nothing leaves it to the words round it."""
+    error = refused(429, wrapped(raw, code=429))
+    assert type(error) is RateLimitError
+    assert "busy" not in raw or "busy" in str(error)
+    assert raw == '"busy"' or "Provider returned error" in str(error)
+
+
+@pytest.mark.parametrize("raw", [None, 5, {"message": "x"}, "", " "])
+def test_nothing_repeated_is_nothing_more(raw: object) -> None:
+    """Then the error is OpenRouter's own."""
+    assert error_body(wrapped(raw)).message == "Provider returned error"
+
+
 # -- what errors say ---------------------------------------------------------------------------------
 
 
@@ -232,6 +318,27 @@ def test_a_404_without_a_code_points_to_the_address() -> None:
     error = refused(404, b'{"detail": "Not Found"}')
     assert isinstance(error, RequestError)
     assert "base_url" in str(error)
+
+
+def test_a_key_that_was_not_sent_was_not_refused() -> None:
+    """Whoever forgot it is told that, and what to do."""
+    advice = Advice(key="no key was sent", path="p", keyless=True)
+    without, with_one = refused(401, None, advice=advice), refused(401, None)
+    assert str(without) == "primary: the provider wants a key (HTTP 401) (no key was sent)"
+    assert "refused the key" in str(with_one)
+    assert "api_key_env" in str(with_one)
+
+
+def test_a_proxy_that_wants_a_password_is_told_apart() -> None:
+    """It is not the provider's answer."""
+    assert "the model's proxy wants a user name" in str(refused(407, None))
+
+
+def test_a_secret_that_is_a_plain_word_does_not_change_what_is_meant() -> None:
+    """It is masked in what is shown, not in what is judged."""
+    error = refused(404, openai("The model `x` does not exist"), secrets=("model",))
+    assert type(error) is ModelNotFoundError
+    assert "The *** `x` does not exist" in str(error)
 
 
 @pytest.mark.parametrize("text", ["9000h", "9" * 320 + "s"])

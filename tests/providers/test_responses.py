@@ -16,7 +16,7 @@ from wizard_actors.providers.http_provider import HttpSettings
 from wizard_actors.providers.openai import OpenAIProvider
 from wizard_actors.streaming import Assembly
 from wizard_actors.testing.http_provider import Act, HttpProviderContract, Reply
-from wizard_actors.types import Image, Message, Prompt, Role, Thought
+from wizard_actors.types import Image, Message, Prompt, Role, Signature, Thought
 
 KEY = "sk-a-key-that-nobody-sees"
 SSE = {"content-type": "text/event-stream", "x-request-id": f"r-{KEY}"}
@@ -170,7 +170,9 @@ async def ask(model: Provider, prompt: Prompt) -> Assembly:
         (at("https://up.test/v1/?team=a"), "https://up.test/v1/responses?team=a"),
         (at("https://r.test", "azure"), "https://r.test/openai/v1/responses"),
         (at("https://r.test/openai/v1", "azure", "preview"), "https://r.test/openai/v1/responses?api-version=preview"),
-        (at("https://r.test", "azure", "2025-04-01"), "https://r.test/openai/v1/responses?api-version=2025-04-01"),
+        (at("https://r.test", "azure", "preview"), "https://r.test/openai/v1/responses?api-version=preview"),
+        (at("https://r.test", "azure", "2025-04-01"), "https://r.test/openai/responses?api-version=2025-04-01"),
+        (at("https://r.test/openai", "azure", "2025-04-01"), "https://r.test/openai/responses?api-version=2025-04-01"),
     ],
 )
 async def test_requests_go_to_the_address_of_the_protocol(settings: HttpSettings, url: str) -> None:
@@ -191,6 +193,31 @@ async def test_a_refusal_teaches_what_to_leave_out() -> None:
     optional = [{"include", "stream"} & body.keys() for body in upstream.bodies]
     assert optional == [{"include", "stream"}, {"stream"}, set(), set()]
     assert all(body["store"] is False for body in upstream.bodies)
+
+
+async def test_reasoning_that_another_has_sealed_costs_one_request() -> None:
+    """And no attempt. Nothing is learned of it: what the provider has sealed itself goes back ever after."""
+
+    def verifying(request: httpx.Request) -> httpx.Response:
+        if "of another" not in request.content.decode():
+            return upstream(request)
+        upstream.seen.append(request)
+        message = "The encrypted content of another could not be verified."
+        return httpx.Response(400, json={"error": {"message": message, "code": "invalid_encrypted_content"}})
+
+    upstream = Upstreamed()
+    async with httpx.AsyncClient(transport=httpx.MockTransport(verifying), trust_env=False) as http:
+        model = made(http)
+        for sealed in ("of another", "its own"):
+            said = Message("assistant", "Yes", thoughts=[Thought("Hm.", Signature("responses", sealed))])
+            answer = await ask(model, Prompt([Message("user", "Why?"), said, Message("user", "Really?")]))
+            assert answer.text == "Why not?"
+    inputs = [body["input"] for body in upstream.bodies]
+    assert [isinstance(sent, list) and [item.get("encrypted_content") for item in sent] for sent in inputs] == [
+        [None, "of another", None, None],
+        [None, None, None],
+        [None, "its own", None, None],
+    ]
 
 
 async def test_a_stream_that_is_insisted_on_is_not_given_up() -> None:

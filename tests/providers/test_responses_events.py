@@ -331,6 +331,67 @@ def test_reasoning_that_is_only_proved_is_kept() -> None:
     assert parse(whole(thought(encrypted_content=None), message("Yes"))) == [TextDelta("Yes"), STOP]
 
 
+# -- what stands in the last event alone -------------------------------------------------------------
+
+
+SEALED = thought("Hm", encrypted_content="sealed")
+TOLD = [added(0, thought()), event("output_item.done", output_index=0, item=SEALED)]
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (TOLD, "Hm"),
+        ([*TOLD, added(1, {**message(""), "id": "msg_1"})], "Hm"),
+        ([*TOLD, added(1, message("")), delta("An", 1)], "Hm"),
+        ([*TOLD, event("output_text.delta", item_id="msg_1", delta="An")], "Hm"),
+        ([*TOLD, added(1, message("")), delta("An", 1), delta("swer", 1)], "Hm"),
+        ([added(0, thought())], "Hm"),
+        ([event("reasoning_summary_text.delta", item_id="rs_1", delta="H")], "Hm"),
+    ],
+)
+def test_what_the_stream_leaves_out_is_taken_from_its_last_event(told: list[bytes], said: str) -> None:
+    """Items that were not announced, announced ones without their text, and the rest of a text."""
+    output = [SEALED, {**message("Answer"), "id": "msg_1"}, call("get", '{"x":1}')]
+    answer = assembled(*told, end(output=output))
+    assert answer.text == "Answer"
+    assert answer.thoughts == (Thought(said, Signature("responses", "sealed"), id="rs_1"),)
+    assert answer.tool_calls == WANTED
+    assert answer.finished == Finished(FinishReason.TOOL_CALLS, "completed")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [added(0, call("get"))],
+        [added(0, {**message(""), "id": "msg_1"}), delta("An"), added(0, call("get"))],
+    ],
+)
+def test_the_rest_of_an_item_in_the_wrong_place_goes_by_its_id(told: list[bytes]) -> None:
+    """Not to what else was told there."""
+    answer = assembled(*told, end(output=[{**message("Answer"), "id": "msg_1"}, call("get", '{"x":1}')]))
+    assert answer.text == "Answer"
+    assert answer.tool_calls == WANTED
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [added(0, call("get")), added(0, message("")), delta("Answer")],
+        [
+            *(added(0, call("get")), event("output_item.done", output_index=0, item=call("get"))),
+            *(added(0, message("")), event("output_item.done", output_index=0, item=message("Answer"))),
+        ],
+        [event("output_text.delta", delta="Answer")],
+        [added(5, message("")), delta("Answer", 5), added(6, call("get"))],
+    ],
+)
+def test_what_was_told_in_the_wrong_place_is_not_told_twice(told: list[bytes]) -> None:
+    """Where neither place nor id tells which item of the last event it is, nothing is taken from that."""
+    output = [{**message("Answer"), "id": "msg_other"}, {**call("get"), "id": "fc_other"}]
+    assert assembled(*told, end(output=output)).text == "Answer"
+
+
 # -- the end -----------------------------------------------------------------------------------------
 
 

@@ -15,12 +15,13 @@ from wizard_actors.providers.base import Call
 from wizard_actors.providers.http_provider import HttpSettings
 from wizard_actors.providers.refusals import ErrorBody
 from wizard_actors.providers.responses_request import ResponsesWire
-from wizard_actors.types import Image, Message, Prompt, Signature, Text, Thought, Tool, ToolCall
+from wizard_actors.types import Content, Image, Message, Prompt, Signature, Text, Thought, Tool, ToolCall
 
 URL = httpx.URL("https://up.test/v1/responses")
 WIRE = ResponsesWire(name="primary", model="up-1", url=URL, extra={})
 UNPROVED = evolve(WIRE, proves=False)
 UNARY = evolve(WIRE, streams=False)
+THOUGHTLESS = evolve(WIRE, thoughts=False)
 PROOF = ["reasoning.encrypted_content"]
 
 
@@ -117,6 +118,43 @@ def test_only_reasoning_that_this_protocol_has_proved_is_sent_back() -> None:
     assert len({item["id"] for item in items}) == 2
 
 
+@pytest.mark.parametrize("wire", [UNPROVED, THOUGHTLESS])
+def test_a_model_that_takes_no_reasoning_is_sent_none(wire: ResponsesWire) -> None:
+    """Neither one that never reasons, nor one that has refused it."""
+    thought = Thought("Hm", Signature("responses", "sealed"))
+    answer = Message("assistant", "y", thoughts=[thought], tool_calls=[ToolCall("1", "get", "{}")])
+    conversation = [Message("user", "x"), answer, Message("tool", "z", tool_call_id="1")]
+    sent = body(Prompt(conversation), wire)["input"]
+    assert isinstance(sent, list)
+    assert [item.get("type", item.get("role")) for item in sent] == [
+        "user",
+        "assistant",
+        "function_call",
+        "function_call_output",
+    ]
+
+
+@pytest.mark.parametrize("content", ["", [Text("")]])
+def test_reasoning_that_led_nowhere_is_left_out(content: Content) -> None:
+    """An item of reasoning has to be followed by what came of it."""
+    thought = Thought("Hm", Signature("responses", "sealed"))
+    cut_off = Message("assistant", content, thoughts=[thought])
+    sent = body(Prompt([Message("user", "x"), cut_off, Message("user", "z")]))["input"]
+    assert sent == [{"role": "user", "content": "x"}, {"role": "user", "content": "z"}]
+
+
+@pytest.mark.parametrize(("length", "kept"), [(64, True), (65, False)])
+def test_ids_of_tool_calls_are_rewritten_where_they_are_too_long(length: int, kept: bool) -> None:
+    """Call and result still belong together."""
+    call_id = "c" * length
+    calling = Message("assistant", tool_calls=[ToolCall(call_id, "get", "{}")])
+    sent = body(Prompt([Message("user", "x"), calling, Message("tool", "1", tool_call_id=call_id)]))["input"]
+    assert isinstance(sent, list)
+    assert sent[1]["call_id"] == sent[2]["call_id"]
+    assert (sent[1]["call_id"] == call_id) is kept
+    assert len(sent[1]["call_id"]) <= 64
+
+
 def test_images_are_shown_by_users_and_tools() -> None:
     """By URL, or as data."""
     parts: list[Text | Image] = [Text("What?"), Image(url="https://x.test/a.png")]
@@ -147,12 +185,22 @@ def test_an_image_elsewhere_is_refused_unsent(role: str) -> None:
     assert caught.value.model == "primary"
 
 
+def test_a_schema_without_end_is_refused_unsent() -> None:
+    """One that holds itself cannot be written down."""
+    endless: dict[str, object] = {"type": "object", "additionalProperties": False, "required": ["a"]}
+    endless["properties"] = {"a": endless}
+    with pytest.raises(SerializationError):
+        body(Prompt("x", response_schema=endless))
+
+
 def test_tools_say_whether_they_are_strict() -> None:
-    """What says nothing is strict here, and most schemas are not fit for it."""
+    """Null leaves it to the API, which makes strict what it can; what is called strict and is not would be refused."""
     schema = {"type": "object", "properties": {"city": {"type": "string"}}}
-    tools = [Tool("get", "Get it", schema, strict=True), Tool("ping")]
+    strict = {**schema, "required": ["city"], "additionalProperties": False}
+    tools = [Tool("get", "Get it", strict, strict=True), Tool("open", "", schema, strict=True), Tool("ping")]
     assert body(Prompt("x", tools=tools))["tools"] == [
-        {"type": "function", "name": "get", "description": "Get it", "parameters": schema, "strict": True},
+        {"type": "function", "name": "get", "description": "Get it", "parameters": strict, "strict": True},
+        {"type": "function", "name": "open", "parameters": schema, "strict": None},
         {"type": "function", "name": "ping", "parameters": {"type": "object", "properties": {}}, "strict": False},
     ]
 
@@ -213,7 +261,8 @@ def test_what_is_to_be_unary_is_not_streamed() -> None:
         (ErrorBody("Unsupported value", param="stream"), UNARY),
         (ErrorBody("Your organization must be verified to stream this model.", param="stream"), UNARY),
         (ErrorBody("'input' must include the word 'json'", param="input"), None),
-        (ErrorBody("The encrypted content gAAA could not be verified."), None),
+        (ErrorBody("The encrypted content gAAA could not be verified."), THOUGHTLESS),
+        (ErrorBody("Invalid request", codes=("invalid_encrypted_content",)), THOUGHTLESS),
         (ErrorBody("bad temperature", param="temperature"), None),
     ],
 )
@@ -229,6 +278,13 @@ def test_no_field_is_left_out_twice() -> None:
     assert UNARY.without(stream, keep_stream=False) is None
     assert WIRE.without(stream, keep_stream=True) is None
     assert WIRE.without(include, keep_stream=True) == UNPROVED
+    sealed = ErrorBody(codes=("invalid_encrypted_content",))
+    assert THOUGHTLESS.without(sealed, keep_stream=False) is None
+
+
+def test_reasoning_is_left_out_of_one_conversation_only() -> None:
+    """That of another may be the provider's own; what else was learned stays."""
+    assert evolve(THOUGHTLESS, streams=False).lasting() == UNARY
 
 
 # -- recorded traffic --------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -130,6 +131,12 @@ KEYS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 FOREIGN: Final = frozenset({"custom_id", "body", "messages"})
 """Keys of lines for OpenAI's batch endpoint and the like."""
 HINT: Final = 'a line here is {"id": ..., "prompt": ...}, and messages are a list under "prompt"'
+OPENAIS: Final = {
+    b"image_url": 'a picture here is {"type": "image", "url": ...}, or "data" in base64 with "media_type"',
+    b"function": 'a tool here is {"name": ..., "description": ..., "parameters": ...}, a call {"id": ..., "name": ..., '
+    '"arguments": ...}',
+}
+"""What to say of pictures, tools and calls as OpenAI's protocol has them, by the word that gives them away."""
 
 
 def question_of(line: Line) -> Question:
@@ -155,4 +162,7 @@ def _hint(text: bytes) -> str:
         foreign = sorted(FOREIGN & KEYS.decode(text).keys())
     except (msgspec.DecodeError, RecursionError):
         return ""
-    return f" ({', '.join(foreign)}: as in OpenAI's batch format; {HINT})" if foreign else ""
+    if foreign:
+        return f" ({', '.join(foreign)}: as in OpenAI's batch format; {HINT})"
+    said = [hint for word, hint in OPENAIS.items() if re.search(rb'"type"\s*:\s*"%s"' % word, text) is not None]
+    return f" (as in OpenAI's protocol; {'; '.join(said)})" if said else ""

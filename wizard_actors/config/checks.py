@@ -5,13 +5,14 @@ Each check takes plain values, so that a file with other mistakes in it is check
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from attrs import evolve, field, frozen
 
 from wizard_actors.config.idle import Given, idle, idle_in_step
-from wizard_actors.config.presets import PRESETS
+from wizard_actors.config.presets import PRESETS, preset_of
 from wizard_actors.config.values import closest
 from wizard_actors.errors import ConfigProblem
 
@@ -30,6 +31,28 @@ DEFAULT_ROUTE: Final = "wizard"
 
 PROVIDERS: Final = ("openai", "anthropic", "gemini", "local", "simulated", "custom")
 """The wire protocols, the embedded model, the simulated one, and the one that is given in code."""
+
+ENDINGS: Final = (
+    "/chat/completions",
+    "/completions",
+    "/responses",
+    "/messages",
+    ":generateContent",
+    ":streamGenerateContent",
+)
+"""What the protocols add to a base URL."""
+
+AZURE_DEPLOYMENT: Final = re.compile(r"https?://[^/]+\.azure\.(com|us|cn)(:\d+)?/.*deployments/", re.IGNORECASE)
+"""A deployment at Azure's own address; who passes calls on to one may add the version, too."""
+
+MADE_FIELDS: Final = {
+    "contents": "the prompt says it",
+    "input": "the prompt says it",
+    "messages": "the prompt says it",
+    "model": "set the `model` of the model",
+    "stream": 'set `upstream = "unary"` or `"stream"`',
+}
+"""The fields of a body that are not a model's to set: what an answer is read as depends on them."""
 
 NO_MODEL: Final = ConfigProblem(
     "models", "is empty: at least one model is needed", "add a `[[models]]` table with a name and a provider"
@@ -178,6 +201,8 @@ def model_conflicts(model: Mapping[str, object]) -> Iterator[ConfigProblem]:
     yield from _script_problems(model.get("simulated"))
     if isinstance(provider, str) and provider in (*PROVIDERS, *PRESETS):
         yield from _protocol_problems(provider, model)
+    if isinstance(provider, str) and preset_of(provider) is not None:
+        yield from _sent_problems(provider, model)
     if provider == "azure" and model.get("base_url") is None:
         yield ConfigProblem("base_url", 'is required where `provider = "azure"`: each resource has its own')
 
@@ -188,6 +213,26 @@ def _protocol_problems(provider: str, model: Mapping[str, object]) -> Iterator[C
         yield ConfigProblem("api", f"has no effect where `provider = {provider!r}`: it is OpenAI's choice of protocols")
     if model.get("api_version") is not None and provider != "azure":
         yield ConfigProblem("api_version", 'is only for models with `provider = "azure"`')
+
+
+def _sent_problems(provider: str, model: Mapping[str, object]) -> Iterator[ConfigProblem]:
+    """Find settings that spoil what a provider of ours is sent."""
+    if isinstance(model.get("base_url"), str):
+        yield from _address_problems(provider, model, str(model["base_url"]).rstrip("/"))
+    extra = model.get("extra")
+    for name, hint in MADE_FIELDS.items():
+        if isinstance(extra, Mapping) and name in extra:
+            yield ConfigProblem(f"extra.{name}", "is no field to set here: it is made from what is asked", hint)
+
+
+def _address_problems(provider: str, model: Mapping[str, object], base_url: str) -> Iterator[ConfigProblem]:
+    """Find addresses that are certain to lead nowhere: the whole URL of a call, copied from a provider's page."""
+    ending = next((ending for ending in ENDINGS if base_url.endswith(ending)), None)
+    if ending is not None:
+        yield ConfigProblem("base_url", f"must end before `{ending}`, which is added to it", "leave that out")
+    elif provider == "azure" and model.get("api_version") is None and AZURE_DEPLOYMENT.match(base_url) is not None:
+        reason = "is required where `base_url` names a deployment of Azure's"
+        yield ConfigProblem("api_version", reason, 'such as "2024-10-21"; or end `base_url` before `/openai`')
 
 
 def speaks_openai(provider: object) -> bool:

@@ -10,11 +10,22 @@ from typing import Final, Union, get_args, get_origin
 
 from attrs import AttrsInstance, frozen
 
+from wizard_actors.config.presets import PRESETS
 from wizard_actors.config.strict import Field, KeyPath, check, inner_table, is_choice, problems_in, settings
 from wizard_actors.config.values import BadValue, closest
 from wizard_actors.errors import ConfigProblem
 
-__all__ = ["API_KEYS", "PREFIX", "RESERVED", "Override", "models_from_keys", "overrides", "set_by", "variables"]
+__all__ = [
+    "API_KEYS",
+    "PREFIX",
+    "RESERVED",
+    "Override",
+    "keys_without_model",
+    "models_from_keys",
+    "overrides",
+    "set_by",
+    "variables",
+]
 
 PREFIX: Final = "WIZARD_"
 RESERVED: Final = frozenset({"WIZARD_CONFIG"})
@@ -27,6 +38,9 @@ API_KEYS: Final = {
     "GOOGLE_API_KEY": ("gemini", "gemini-2.5-flash"),
 }
 """Which provider, and which of its models, a key in the environment stands for, in the order of the chain."""
+
+BASE_URLS: Final = {"openai": "OPENAI_BASE_URL", "anthropic": "ANTHROPIC_BASE_URL"}
+"""The variables in which those who use a provider's own library name another address."""
 
 
 @frozen
@@ -104,11 +118,24 @@ def _value(kind: object, text: str) -> object:
 
 
 def models_from_keys(env: Mapping[str, str]) -> list[dict[str, object]]:
-    """Return a `[[models]]` table for each provider whose key the environment holds; OPENAI_BASE_URL is obeyed."""
+    """Return a `[[models]]` table for each provider whose key the environment holds; `BASE_URLS` are obeyed."""
     models: dict[str, dict[str, object]] = {}
     for variable, (provider, model) in API_KEYS.items():
         if env.get(variable, "").strip() and provider not in models:
             models[provider] = {"name": provider, "provider": provider, "model": model, "api_key_env": variable}
-    if "openai" in models and env.get("OPENAI_BASE_URL", "").strip():
-        models["openai"]["base_url"] = env["OPENAI_BASE_URL"].strip()
+    for provider, variable in BASE_URLS.items():
+        if provider in models and env.get(variable, "").strip():
+            models[provider]["base_url"] = env[variable].strip()
     return list(models.values())
+
+
+def keys_without_model(env: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each key in the environment of which no model can be made: which of its provider's models
+    is meant, nobody knows.
+    """
+    return [
+        f"{variable} is set: to ask a model of {provider}, name it in a file"
+        for provider, preset in PRESETS.items()
+        for variable in preset.key_variables
+        if env.get(variable, "").strip()
+    ]

@@ -38,7 +38,10 @@ LISTED: Final[Mapping[str, str]] = MappingProxyType(
 
 @frozen
 class Listing:
-    """Where genai-prices has to look for a model: under a provider's id, or at an address, which it may not know."""
+    """Where genai-prices has to look for a model: under a provider's id, or at an address, which it may not know.
+
+    An `api_url` is spelled as a pattern finds it: the host in small letters, no user or password, no query.
+    """
 
     provider_id: str | None = None
     api_url: str | None = None
@@ -54,18 +57,24 @@ def listing_of(provider: object, base_url: object) -> Listing | None:
         return None
     preset = preset_of(provider)
     own = None if preset is None else preset.base_url
-    if not isinstance(base_url, str) or (own is not None and base_url.rstrip("/") == own):
+    if not isinstance(base_url, str):
         return Listing(provider_id=LISTED[provider])
-    return Listing(api_url=base_url) if _has_public_name(base_url) else None
+    address = _public_address(base_url)
+    if address is not None and own is not None and address.rstrip("/") == own:
+        return Listing(provider_id=LISTED[provider])
+    return None if address is None else Listing(api_url=address)
 
 
-def _has_public_name(url: str) -> bool:
+def _public_address(url: str) -> str | None:
+    """Return an address as one spelling of it, None where its host has no public name."""
     try:
-        host = urlsplit(url).hostname or ""
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
     except ValueError:
-        return False
+        return None
     try:
         ip_address(host)
     except ValueError:
-        return "." in host
-    return False
+        where = host if port is None else f"{host}:{port}"
+        return f"{parts.scheme}://{where}{parts.path}" if "." in host else None
+    return None

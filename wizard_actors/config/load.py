@@ -19,8 +19,14 @@ from wizard_actors.config.hints import Tree, tree_of, unknown_key
 from wizard_actors.config.idle import OF_A_MODEL, Given, idle, merged
 from wizard_actors.config.listed import listing_of
 from wizard_actors.config.merge import Origin, Origins, merge_defaults, note
-from wizard_actors.config.model import LocalConfig, ModelConfig, RateLimitConfig
-from wizard_actors.config.secret import key_from_env, key_from_file, require_file
+from wizard_actors.config.model import LocalConfig, ModelConfig, RateLimitConfig, usual_variables
+from wizard_actors.config.secret import (
+    key_from_env,
+    key_from_file,
+    require_certificates,
+    require_file,
+    usual_variable,
+)
 from wizard_actors.config.strict import (
     Field,
     KeyPath,
@@ -262,16 +268,19 @@ class Loading(Generic[C]):
             return
         self._check_variable((*path, "api_key_env"), model)
         self._check_file((*path, "api_key_file"), model, ModelConfig, key_from_file)
-        self._check_file((*path, "ca_file"), model, ModelConfig, require_file)
+        self._check_file((*path, "ca_file"), model, ModelConfig, require_certificates)
         local = model.get("local")
         if isinstance(local, dict):
             self._check_file((*path, "local", "gguf"), local, LocalConfig, require_file)
 
     def _check_variable(self, path: KeyPath, model: Mapping[str, object]) -> None:
         variable = _admitted(ModelConfig, "api_key_env", model)
+        usual = not isinstance(variable, str) and model.keys().isdisjoint(("api_key_env", "api_key_file"))
+        if usual:
+            variable = usual_variable(usual_variables(model.get("provider"), model.get("base_url")), self.env)
         if isinstance(variable, str):
             try:
-                key_from_env(variable, self.env)
+                key_from_env(variable, self.env, usual=usual)
             except BadValue as bad:
                 self._blame(shown_key(path), bad, variable)
 

@@ -14,8 +14,8 @@ from attrs import field, frozen
 
 from wizard_actors import plugins
 from wizard_actors.config.checks import PROVIDERS, model_conflicts
-from wizard_actors.config.presets import PRESETS, Api, preset_of
-from wizard_actors.config.secret import Environment, Secret, key_from_env, key_from_file
+from wizard_actors.config.presets import ALSO_CALLED, PRESETS, Api, preset_of
+from wizard_actors.config.secret import Environment, Secret, key_from_env, key_from_file, usual_variable
 from wizard_actors.config.strict import strict
 from wizard_actors.config.values import (
     BadValue,
@@ -49,6 +49,7 @@ __all__ = [
     "SupportsConfig",
     "TimeoutsConfig",
     "Upstream",
+    "usual_variables",
 ]
 
 Upstream: TypeAlias = Literal["auto", "stream", "unary"]
@@ -263,8 +264,9 @@ def _known_provider(_instance: object, _attribute: object, value: str) -> None:
         except ConfigError as error:
             raise BadValue(error.problems[0].reason, error.problems[0].hint) from None
         return
-    meant = closest(value, (*known, *offered))
-    hint = f'did you mean "{meant}"?' if meant else f"known: {', '.join(known)}"
+    near = closest(value, (*known, *offered))
+    meant = ALSO_CALLED.get(value.strip().casefold()) or (f'"{near}"' if near else "")
+    hint = f"did you mean {meant}?" if meant else f"known: {', '.join(known)}"
     also = f"; installed packages offer: {', '.join(offered)}" if offered else ""
     raise BadValue("is no known provider", hint + also)
 
@@ -347,21 +349,35 @@ class ModelConfig:
         key counts; it goes to that provider and nowhere else. None where that is not set. Raises `EnvVarError` or
         `ConfigError` where the key cannot be read.
         """
-        environ = os.environ if self._environ is None else self._environ
         if self.api_key_file is not None:
             try:
                 return key_from_file(self.api_key_file)
             except BadValue as found:
                 key = f"models.{self.name}.api_key_file"
                 raise ConfigError([ConfigProblem(key, found.reason, found.hint)]) from None
-        variable = self._usual_variable(environ) if self.api_key_env is None else self.api_key_env
+        variable = self.key_variable()
         try:
-            return None if variable is None else key_from_env(variable, environ)
+            usual = self.api_key_env is None
+            return None if variable is None else key_from_env(variable, self._variables(), usual=usual)
         except BadValue as found:
             raise EnvVarError(variable or "", key=f"models.{self.name}.api_key_env", reason=found.reason) from None
 
-    def _usual_variable(self, environ: Mapping[str, str]) -> str | None:
-        preset = preset_of(self.provider)
-        if preset is None or preset.key_env is None or self.base_url is not None or preset.key_env not in environ:
-            return None
-        return preset.key_env
+    def key_variable(self) -> str | None:
+        """Return the environment variable from which the key comes: the one that is named, else the provider's usual
+        one where that counts and is set; None where there is none, or a file holds the key.
+        """
+        if self.api_key_env is not None or self.api_key_file is not None:
+            return self.api_key_env
+        return usual_variable(usual_variables(self.provider, self.base_url), self._variables())
+
+    def _variables(self) -> Mapping[str, str]:
+        return os.environ if self._environ is None else self._environ
+
+
+def usual_variables(provider: object, base_url: object) -> tuple[str, ...]:
+    """Return the variables that may hold the key of a model that names none, in the order in which they count: those
+    of its provider, and none at any address but the provider's own. The values may be those of a file that has not been
+    checked.
+    """
+    preset = preset_of(provider) if isinstance(provider, str) and base_url is None else None
+    return () if preset is None else preset.key_variables

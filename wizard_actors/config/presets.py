@@ -8,7 +8,17 @@ from typing import Final, Literal, TypeAlias
 
 from attrs import frozen
 
-__all__ = ["NATIVE", "PRESETS", "Api", "MaxTokensField", "Preset", "ReasoningField", "SeedField", "preset_of"]
+__all__ = [
+    "ALSO_CALLED",
+    "NATIVE",
+    "PRESETS",
+    "Api",
+    "MaxTokensField",
+    "Preset",
+    "ReasoningField",
+    "SeedField",
+    "preset_of",
+]
 
 Api: TypeAlias = Literal["chat", "responses"]
 """Which of OpenAI's protocols a model is asked in: Chat Completions or Responses."""
@@ -23,19 +33,28 @@ class Preset:
     """One provider: where it is, and what sets its dialect apart.
 
     `base_url` None: each customer has an address of their own. `key_env` is the variable in which its customers keep
-    their key, None where it takes none. `key_header` carries the key: as a bearer in `authorization`, bare in any
+    their key, None where it takes none; `other_key_env` a second one, which counts where the first is not set.
+    `key_header` carries the key: as a bearer in `authorization`, bare in any
     other. `max_tokens_field` bounds an answer, `seed_field` takes the prompt's seed. `reasoning_field`: the field in
     which an assistant's message carries its reasoning back to a model that wants it, None where none does. `tool_ids`
-    is what an id of a tool call has to match, as a regular expression.
+    is what an id of a tool call has to match, as a regular expression. `json_schema`: an answer can be held to a
+    schema; others are told of it in the prompt, and held to JSON.
     """
 
     base_url: str | None
     key_env: str | None = None
+    other_key_env: str | None = None
     key_header: str = "authorization"
     max_tokens_field: MaxTokensField = "max_tokens"
     seed_field: SeedField = "seed"
     reasoning_field: ReasoningField | None = None
     tool_ids: str = "(?s:.*)"
+    json_schema: bool = True
+
+    @property
+    def key_variables(self) -> tuple[str, ...]:
+        """The variables in which its customers keep their key, in the order in which they count."""
+        return tuple(filter(None, (self.key_env, self.other_key_env)))
 
 
 SHORT: Final = "(?s:.{1,40})"
@@ -46,7 +65,10 @@ NATIVE: Final[Mapping[str, Preset]] = MappingProxyType(
         "openai": Preset(base_url="https://api.openai.com/v1", key_env="OPENAI_API_KEY", tool_ids=SHORT),
         "anthropic": Preset(base_url="https://api.anthropic.com", key_env="ANTHROPIC_API_KEY", key_header="x-api-key"),
         "gemini": Preset(
-            base_url="https://generativelanguage.googleapis.com", key_env="GEMINI_API_KEY", key_header="x-goog-api-key"
+            base_url="https://generativelanguage.googleapis.com",
+            key_env="GEMINI_API_KEY",
+            other_key_env="GOOGLE_API_KEY",
+            key_header="x-goog-api-key",
         ),
     }
 )
@@ -66,7 +88,10 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             max_tokens_field="max_completion_tokens",
         ),
         "deepseek": Preset(
-            base_url="https://api.deepseek.com/v1", key_env="DEEPSEEK_API_KEY", reasoning_field="reasoning_content"
+            base_url="https://api.deepseek.com/v1",
+            key_env="DEEPSEEK_API_KEY",
+            reasoning_field="reasoning_content",
+            json_schema=False,
         ),
         "fireworks": Preset(
             base_url="https://api.fireworks.ai/inference/v1",
@@ -96,6 +121,32 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
     }
 )
 """The providers that speak OpenAI's protocol at an address of their own."""
+
+WITH_ADDRESS: Final = '"openai" with its `base_url`'
+
+ALSO_CALLED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "azure-openai": '"azure"',
+        "azure_openai": '"azure"',
+        "azureopenai": '"azure"',
+        "chatgpt": '"openai"',
+        "claude": '"anthropic"',
+        "google": '"gemini"',
+        "google-genai": '"gemini"',
+        "gpt": '"openai"',
+        "grok": '"xai"',
+        "litellm": WITH_ADDRESS,
+        "llama-cpp": f'"local", or {WITH_ADDRESS}',
+        "llama.cpp": f'"local", or {WITH_ADDRESS}',
+        "llamacpp": f'"local", or {WITH_ADDRESS}',
+        "openai-compatible": WITH_ADDRESS,
+        "openai_compatible": WITH_ADDRESS,
+        "vertex": '"gemini" with a `base_url`',
+        "vertex_ai": '"gemini" with a `base_url`',
+        "vertexai": '"gemini" with a `base_url`',
+    }
+)
+"""What others call our providers, and what to say here: `did you mean ...?`."""
 
 
 def preset_of(provider: str) -> Preset | None:

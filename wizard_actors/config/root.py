@@ -12,7 +12,7 @@ import attrs
 from attrs import field, frozen
 
 from wizard_actors.config.checks import DEFAULT_ROUTE, NamedModel, NamedRoute, conflicts
-from wizard_actors.config.environment import API_KEYS, models_from_keys
+from wizard_actors.config.environment import API_KEYS, keys_without_model, models_from_keys
 from wizard_actors.config.idle import HEDGED_ONLY, OF_A_MODEL
 from wizard_actors.config.listed import listing_of
 from wizard_actors.config.load import Loading
@@ -110,15 +110,17 @@ class WizardConfig:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
-        """Build the chain from the API keys in `env`: OpenAI, Anthropic, Gemini, in this order.
+        """Build the chain from the API keys in `env`: OpenAI, Anthropic, Gemini, in this order. OPENAI_BASE_URL and
+        ANTHROPIC_BASE_URL are obeyed.
 
         Raises `EnvVarError` where there is none, `ConfigError` where a WIZARD_* variable is wrong.
         """
         environ = os.environ if env is None else env
         models = models_from_keys(environ)
         if not models:
-            names = ", ".join(API_KEYS)
-            raise EnvVarError(next(iter(API_KEYS)), key="", reason=f"no API key in the environment: none of {names}")
+            reason = f"no API key in the environment: none of {', '.join(API_KEYS)}"
+            also = "".join(f"; {seen}" for seen in keys_without_model(environ))
+            raise EnvVarError(next(iter(API_KEYS)), key="", reason=reason + also)
         return cls._settle(Loading(cls, {"models": models}, environ, models_from="environment"), env)
 
     @classmethod
@@ -159,10 +161,19 @@ class WizardConfig:
         return attrs.evolve(made, origins={**self._origins, **dict.fromkeys(from_code, "code")})
 
     def effective(self) -> Iterator[Effective]:
-        """Every setting in force, of every model and table, with its origin; no secret is among the values."""
+        """Every setting in force, of every model and table, with its origin; no secret is among the values. Where the
+        key comes from the provider's usual variable, that is the `api_key_env` in force.
+        """
+        usual = {
+            f"models[{index}].api_key_env": variable
+            for index, model in enumerate(self.models)
+            if model.api_key_env is None and (variable := model.key_variable()) is not None
+        }
         for path, value, default in _leaves(self, ()):
             key = shown_key(path)
-            if self._origins is None:
+            if key in usual:
+                yield Effective(key, usual[key], "environment")
+            elif self._origins is None:
                 yield Effective(key, value, "default" if value == default else "code")
             else:
                 yield Effective(key, value, self._origins.get(key, "default"))

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import ssl
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NoReturn
 
 from wizard_actors.config.values import BadValue
 
-__all__ = ["Environment", "Secret", "key_from_env", "key_from_file", "require_file", "secret"]
+__all__ = [
+    "Environment",
+    "Secret",
+    "key_from_env",
+    "key_from_file",
+    "require_certificates",
+    "require_file",
+    "secret",
+    "usual_variable",
+]
 
 SENDABLE: Final = re.compile(r"[\x20-\x7e]*", re.ASCII)
 LARGEST_KEY: Final = 65_536
@@ -96,14 +106,28 @@ def secret(value: object) -> Secret:
     return Secret(value)
 
 
-def key_from_env(variable: str, env: Mapping[str, str]) -> Secret:
-    """Return the key in the environment variable; spaces and line breaks round it do not count."""
+def key_from_env(variable: str, env: Mapping[str, str], *, usual: bool = False) -> Secret:
+    """Return the key in the environment variable; spaces and line breaks round it do not count. `usual`: nobody named
+    the variable, it is the one that counts where none is named.
+    """
+    if usual:
+        named = f"is left out, and the usual variable {variable}"
+    else:
+        named = f"names the environment variable {variable}, which"
     if variable not in env:
-        raise BadValue(f"names the environment variable {variable}, which is not set")
+        raise BadValue(f"{named} is not set")
     text = env[variable].strip()
     if not text:
-        raise BadValue(f"names the environment variable {variable}, which is empty")
-    return _key(text, f"names the environment variable {variable}")
+        raise BadValue(f"{named} is empty" + (": set it, or unset it where no key is needed" if usual else ""))
+    return _key(text, named)
+
+
+def usual_variable(names: Iterable[str], env: Mapping[str, str]) -> str | None:
+    """Return which of the usual variables counts: the first that holds something, else one that is set and empty, which
+    is a mistake; None where none is set.
+    """
+    there = [name for name in names if name in env]
+    return next((name for name in there if env[name].strip()), there[0] if there else None)
 
 
 def key_from_file(path: Path) -> Secret:
@@ -113,32 +137,55 @@ def key_from_file(path: Path) -> Secret:
         with path.open("rb") as file:
             content = file.read(LARGEST_KEY + 1)
     except OSError as error:
-        raise BadValue(f"names a file that cannot be read: {error.strerror}") from None
+        raise BadValue(f"names a file that cannot be read: {error.strerror}{_shown(path)}") from None
     if len(content) > LARGEST_KEY:
-        raise BadValue("names a file that is too large for a key")
+        raise BadValue(f"names a file that is too large for a key{_shown(path)}")
     # Latin-1 reads any bytes; the check of the key then finds what does not belong there.
     text = content.decode("latin-1").strip()
     if not text:
-        raise BadValue("names a file that is empty")
-    return _key(text, "names a file")
+        raise BadValue(f"names a file that is empty{_shown(path)}")
+    return _key(text, "names a file that", _shown(path))
+
+
+def require_certificates(path: Path) -> None:
+    """Check that the file holds certificates to trust, in PEM."""
+    require_file(path)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        raise BadValue(f"names a file without a certificate{_shown(path)}", "certificates stand there in PEM") from None
+    except OSError as error:
+        raise BadValue(f"names a file that cannot be read: {error.strerror}{_shown(path)}") from None
 
 
 def require_file(path: Path) -> None:
-    """Check that `path` is a file. The path is not repeated: somebody may have put the key itself there."""
+    """Check that `path` is a file."""
     try:
         # Anything but a plain file may block, or never end.
         if path.is_file():
             return
         missing = not path.exists()
     except OSError as error:
-        raise BadValue(f"names a file that cannot be read: {error.strerror}") from None
+        raise BadValue(f"names a file that cannot be read: {error.strerror}{_shown(path)}") from None
     if not missing:
-        raise BadValue("names something that is not a file")
-    raise BadValue("names a file that does not exist", "a relative path starts at the current directory")
+        raise BadValue(f"names something that is not a file{_shown(path)}")
+    hint = "" if path.is_absolute() else "a relative path starts at the current directory"
+    raise BadValue(f"names a file that does not exist{_shown(path)}", hint)
 
 
-def _key(text: str, named: str) -> Secret:
+def _shown(path: Path) -> str:
+    """Return the path, to stand behind what is said of it; nothing where it may be the key itself, put into the wrong
+    place: what is in a folder that exists is no key.
+    """
+    try:
+        known = path.parent != Path() and path.parent.is_dir()
+    except OSError:
+        known = False
+    return f" ({path})" if known else ""
+
+
+def _key(text: str, named: str, where: str = "") -> Secret:
     try:
         return secret(text)
     except BadValue as found:
-        raise BadValue(f"{named} that {found.reason}", found.hint) from None
+        raise BadValue(f"{named} {found.reason}{where}", found.hint) from None

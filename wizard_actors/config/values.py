@@ -208,7 +208,17 @@ def http_url(value: str) -> None:
     if parts.username is not None or parts.password is not None:
         raise BadValue("must not hold a user name or password", "name the key with `api_key_env`, or set `headers`")
     if "?" in value or "#" in value:
-        raise BadValue("must end with its path, without `?` or `#`", "fixed parameters go into `extra` or `headers`")
+        raise BadValue("must end with its path, without `?` or `#`", _instead_of(parts.query))
+
+
+def _instead_of(query: str) -> str:
+    """Return where what stands in a URL's query belongs."""
+    names = {part.partition("=")[0].casefold() for part in query.split("&")}
+    if "api-version" in names:
+        return "the version goes into `api_version`, and `base_url` ends before `/chat/completions`"
+    if "key" in names:
+        return "a key stands in a variable, which `api_key_env` names"
+    return "what is fixed goes into `extra` or `headers`"
 
 
 @_validator

@@ -6,12 +6,12 @@ first byte tells which.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
-
-import msgspec
 
 from wizard_actors.conversion import from_json
 from wizard_actors.errors import ParseError, WizardError
+from wizard_actors.providers.json_parts import BAD_JSON, JsonStream, decode
 from wizard_actors.providers.refusals import ErrorBody, Head, error_body, excerpt, page, refusal
 from wizard_actors.providers.wire import Reader
 from wizard_actors.streaming import SseDecoder
@@ -19,8 +19,10 @@ from wizard_actors.types import ModelEvent, Raw
 
 __all__ = ["MAX_BODY", "MAX_ERROR_BODY", "AnswerParser"]
 
-MAX_BODY: Final = 64 * 2**20
-"""Bytes of a JSON answer that are held at most."""
+MAX_BODY: Final = 16 * 2**20
+"""Bytes of a JSON answer that are held at most. They are decoded in one go: where all are empty lists, at worst, that
+takes about a second, and twenty times their size.
+"""
 
 MAX_ERROR_BODY: Final = 64 * 2**10
 """Bytes of an error body that are looked at: more is a web page."""
@@ -30,9 +32,6 @@ SSE_STARTS: Final = b":deir"
 
 INSIGNIFICANT: Final = b" \t\r\n\xef\xbb\xbf"
 """What may stand before either kind of body: white space, with which some keep a connection alive, and a BOM."""
-
-_decoder = msgspec.json.Decoder()
-_BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class AnswerParser:
@@ -46,6 +45,7 @@ class AnswerParser:
         self._head = head
         self._content_type = content_type.partition(";")[0].strip().lower()
         self._sse: SseDecoder | None = None
+        self._values = JsonStream()  # in the events of a stream
         # An error status decides too: what comes with it is no answer.
         self._whole: list[bytes] | None = [] if head.status >= 300 else None
         self._size = 0
@@ -81,7 +81,7 @@ class AnswerParser:
             try:
                 self._feed(data, events)
             except WizardError as error:
-                self.failure = error
+                self._fail(error, events)
         return events
 
     def close(self) -> list[ModelEvent]:
@@ -91,7 +91,7 @@ class AnswerParser:
             try:
                 self._close(events)
             except WizardError as error:
-                self.failure = error
+                self._fail(error, events)
         self.ended = True
         return events
 
@@ -128,15 +128,16 @@ class AnswerParser:
         said = excerpt(data, self._head.secrets)
         return self._head.parse_error(f"{kind}is neither JSON nor an event stream: {said!r}; check base_url")
 
-    def _decode(self, data: bytes) -> object:
+    def _fail(self, error: WizardError, events: list[ModelEvent]) -> None:
         try:
-            return _decoder.decode(data)
-        except _BAD_JSON as error:
-            head = self._head
-            said = excerpt(data, head.secrets)
-            raise from_json(
-                error, model=head.model, status=head.status, request_id=head.request_id, excerpt=said
-            ) from error
+            self._read_all(self._values.flush(), events)
+        except WizardError as earlier:
+            error = earlier
+        self.failure = error
+
+    def _malformed(self, error: Exception, data: bytes) -> ParseError:
+        head, said = self._head, excerpt(data, self._head.secrets)
+        return from_json(error, model=head.model, status=head.status, request_id=head.request_id, excerpt=said)
 
     # -- an event stream -----------------------------------------------------------------------------
 
@@ -154,19 +155,32 @@ class AnswerParser:
         if data == b"[DONE]" or data.strip() == b"[DONE]":
             if not self._started:
                 raise self._head.parse_error("ends before it has begun")
+            self._read_all(self._values.flush(), events)
             self.ended = True
             self._reader.end(events)
         elif data and not data.isspace():
             self._started = True
-            self._read(self._decode(data), events, name=name)
+            try:
+                values = self._values.feed(data, name)
+            except BAD_JSON as error:
+                raise self._malformed(error, data) from error
+            self._read_all(values, events)
+
+    def _read_all(self, values: Iterable[tuple[object, str]], events: list[ModelEvent]) -> None:
+        for value, name in values:
+            self._read(value, events, name=name)
             self.ended = self._reader.ended
+            if self.ended:
+                return
 
     def _close_stream(self, sse: SseDecoder, events: list[ModelEvent]) -> None:
         for event in sse.close():
             try:
                 self._take(event.data, events, event.name)
             except ParseError:
-                return  # half an event: the answer was cut, which is for the caller to see
+                break  # half an event: the answer was cut, which is for the caller to see
+        if not self.ended:
+            self._read_all(self._values.flush(), events)
         if not self.finished and sse.stray:
             self._take_stray(b"\n".join(sse.stray))
         if not self._started and not self.ended and self._content_type != "text/event-stream":
@@ -175,8 +189,8 @@ class AnswerParser:
     def _take_stray(self, stray: bytes) -> None:
         """Raise the error that stands in an unfinished stream as plain JSON, as Google's do."""
         try:
-            value = _decoder.decode(stray)
-        except _BAD_JSON:
+            value = decode(stray)
+        except BAD_JSON:
             return
         if isinstance(value, (dict, list)):
             raise refusal(self._head, error_body(value))
@@ -199,7 +213,11 @@ class AnswerParser:
         if self._head.status >= 300:
             self.refused = self._refusal(data[:MAX_ERROR_BODY])
             raise refusal(self._head, self.refused)
-        self._read(self._decode(data), events, whole=True)
+        try:
+            value = decode(data)
+        except BAD_JSON as error:
+            raise self._malformed(error, data) from error
+        self._read(value, events, whole=True)
         self._reader.end(events)
 
     def _read(self, value: object, events: list[ModelEvent], *, whole: bool = False, name: str = "message") -> None:
@@ -209,6 +227,6 @@ class AnswerParser:
 
     def _refusal(self, data: bytes) -> ErrorBody:
         try:
-            return error_body(_decoder.decode(data.lstrip(INSIGNIFICANT)))
-        except _BAD_JSON:  # a proxy's page, or nothing: the status has to do
+            return error_body(decode(data.lstrip(INSIGNIFICANT)))
+        except BAD_JSON:  # a proxy's page, or nothing: the status has to do
             return page(data)

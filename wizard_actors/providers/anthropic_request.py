@@ -6,16 +6,17 @@ What sets the protocol apart from a conversation as our types have it:
   line. So one from the middle of a conversation holds from its beginning.
 - The user and the assistant take turns: messages of one side that follow each other become one. Tools' results are the
   user's, and stand before anything else that the user says in that turn.
-- A text without anything but white space is refused: it is left out, and so is a message that has nothing else.
-- Of thoughts only those go back that Anthropic has signed, before the message's text. Names of speakers have no place.
+- A text without anything but white space is refused: it is left out, and so is a message that has nothing else. An
+  answer that is begun, the conversation's last message, may not end in white space.
+- Of thoughts only those go back that Anthropic has signed, before the message's text, and where there is one: no turn
+  may end in them. Names of speakers have no place.
+- Calls of tools may stand only where tools are offered.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import re
-import urllib.parse
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Self
@@ -28,7 +29,10 @@ from wizard_actors.errors import SerializationError, UnsupportedError
 from wizard_actors.providers.anthropic_events import PROTOCOL, EventReader
 from wizard_actors.providers.base import Call
 from wizard_actors.providers.http_provider import HttpSettings
+from wizard_actors.providers.proofs import refuses_thoughts, without_thoughts
 from wizard_actors.providers.refusals import ErrorBody, Head, refuses_stream
+from wizard_actors.providers.schema_forms import UnfitSchemaError, anthropic_form
+from wizard_actors.providers.tool_rounds import OpenCalls
 from wizard_actors.providers.wire import Outgoing
 from wizard_actors.types import Image, Message, Prompt, Role, Text, Thought, Tool, ToolCall
 
@@ -47,13 +51,15 @@ _arguments = msgspec.json.Decoder(dict[str, object])
 class AnthropicWire:
     """The Messages API, a `Wire`: `model` is the upstream's id of the model that is configured as `name`.
 
-    `streams`: it is asked for a stream, until it has refused one. `max_tokens` bounds answers to prompts that do not.
+    `streams`: it is asked for a stream, until it has refused one. `thoughts`: those that Anthropic has signed go back;
+    one call is made without where they are refused. `max_tokens` bounds answers to prompts that do not.
     """
 
     name: str
     model: str
     url: httpx.URL
     streams: bool = True
+    thoughts: bool = True
     max_tokens: int = DEFAULT_MAX_TOKENS
     extra: Mapping[str, object]
 
@@ -76,6 +82,7 @@ class AnthropicWire:
             model=self.name,
             upstream_model=self.model,
             stream=self.streams,
+            thoughts=self.thoughts,
             max_tokens=self.max_tokens,
             extra=self.extra,
         )
@@ -86,9 +93,15 @@ class AnthropicWire:
         return EventReader(head)
 
     def without(self, refused: ErrorBody, *, keep_stream: bool) -> Self | None:
-        """Return the dialect without streams where a refusal names them."""
+        """Return the dialect without what a refusal names: the thoughts in the conversation, or streams."""
+        if self.thoughts and refuses_thoughts(refused):
+            return evolve(self, thoughts=False)
         named = refuses_stream(refused)
         return evolve(self, streams=False) if named and self.streams and not keep_stream else None
+
+    def lasting(self) -> Self:
+        """Return the dialect with thoughts again: those of another conversation may be the provider's own."""
+        return evolve(self, thoughts=True)
 
 
 def request_body(
@@ -97,6 +110,7 @@ def request_body(
     model: str,
     upstream_model: str,
     stream: bool,
+    thoughts: bool = True,
     max_tokens: int = DEFAULT_MAX_TOKENS,
     extra: Mapping[str, object],
 ) -> bytes:
@@ -109,19 +123,22 @@ def request_body(
     both name `model`, the configured name.
     """
     if prompt.seed is not None:
-        raise UnsupportedError(f"{model}: Anthropic's models take no seed", feature="seed", model=model)
+        said = "Anthropic's models take no seed; leave it out, or ask a model of another provider"
+        raise UnsupportedError(f"{model}: {said}", feature="seed", model=model)
     fields: dict[str, object] = {
         "model": upstream_model,
         "max_tokens": max_tokens if prompt.max_tokens is None else prompt.max_tokens,
         **({"stream": True} if stream else {}),
-        **_fields(prompt, model),
     }
-    for more in (extra, prompt.extra):
-        config, added = fields.get("output_config"), more.get("output_config")
-        fields.update(more)
-        if isinstance(config, Mapping) and isinstance(added, Mapping):
-            fields["output_config"] = {**config, **added}
     try:
+        fields |= _fields(prompt, model, thoughts=thoughts)
+        if not prompt.tools and "tools" not in {*extra, *prompt.extra}:
+            fields |= _tools_of(prompt.messages)
+        for more in (extra, prompt.extra):
+            config, added = fields.get("output_config"), more.get("output_config")
+            fields.update(more)
+            if isinstance(config, Mapping) and isinstance(added, Mapping):
+                fields["output_config"] = {**config, **added}
         return _encoder.encode(fields)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise SerializationError(
@@ -129,8 +146,9 @@ def request_body(
         ) from error
 
 
-def _fields(prompt: Prompt, model: str) -> dict[str, object]:
-    fields: dict[str, object] = {"messages": _turns(prompt.conversation, model)}
+def _fields(prompt: Prompt, model: str, *, thoughts: bool) -> dict[str, object]:
+    messages = prompt.messages if thoughts else without_thoughts(prompt.messages)
+    fields: dict[str, object] = {"messages": _turns(messages, model)}
     if system := _system(prompt.conversation, model):
         fields["system"] = system
     if prompt.tools:
@@ -138,7 +156,7 @@ def _fields(prompt: Prompt, model: str) -> dict[str, object]:
     if prompt.tool_choice is not None:
         fields["tool_choice"] = _tool_choice(prompt.tool_choice)
     if prompt.response_schema is not None:
-        fields["output_config"] = {"format": {"type": "json_schema", "schema": prompt.response_schema}}
+        fields["output_config"] = {"format": {"type": "json_schema", "schema": _form(prompt.response_schema, model)}}
     wished = {"temperature": prompt.temperature, "top_p": prompt.top_p, "stop_sequences": prompt.stop or None}
     fields.update({name: value for name, value in wished.items() if value is not None})
     return fields
@@ -152,20 +170,26 @@ class _Ids:
     """
 
     def __init__(self) -> None:
-        self._sent: dict[str, str] = {}  # for results: of an id that comes again the last call counts
+        self._calls = OpenCalls[str]()
         self._times: Counter[str] = Counter()
 
-    def of_call(self, call_id: str) -> str:
+    def of_calls(self, calls: Iterable[ToolCall]) -> list[str]:
+        """Return the ids of one message's calls."""
+        sent = [(call.id, self._once(call.id)) for call in calls]
+        self._calls.called(sent)
+        return [each for _, each in sent]
+
+    def of_result(self, call_id: str) -> str:
+        """Return the id of the call that the next result with this id answers."""
+        return self._calls.answered(call_id) or _plain_id(call_id)
+
+    def _once(self, call_id: str) -> str:
         plain = sent = _plain_id(call_id)
         while self._times[sent]:
             self._times[plain] += 1
             sent = f"{plain}_{self._times[plain]}"
         self._times[sent] += 1
-        self._sent[call_id] = sent
         return sent
-
-    def of_result(self, call_id: str) -> str:
-        return self._sent.get(call_id) or _plain_id(call_id)
 
 
 def _plain_id(call_id: str) -> str:
@@ -197,7 +221,15 @@ def _turns(conversation: Iterable[Message], model: str) -> list[Block]:
             turns.append((speaker, blocks))
     for _, blocks in turns:
         blocks.sort(key=lambda block: block["type"] != "tool_result")
+    if turns and turns[-1][0] == "assistant":
+        _strip_end(turns[-1][1][-1])
     return [{"role": speaker, "content": _plain(blocks)} for speaker, blocks in turns]
+
+
+def _strip_end(last: Block) -> None:
+    text = last.get("text")
+    if isinstance(text, str):
+        last["text"] = text.rstrip()
 
 
 def _plain(blocks: list[Block]) -> object:
@@ -211,9 +243,11 @@ def _blocks(message: Message, ids: _Ids, model: str) -> list[Block]:
             return [_tool_result(message, ids, model)]
         case Role.ASSISTANT:
             _without_images(message, model)
+            sent_ids = ids.of_calls(message.tool_calls)
+            calls = [_tool_use(call, sent_id) for call, sent_id in zip(message.tool_calls, sent_ids, strict=True)]
+            said = [*_content(message, model), *calls]
             thoughts = [block for thought in message.thoughts for block in _thought(thought)]
-            calls = [_tool_use(call, ids) for call in message.tool_calls]
-            return [*thoughts, *_content(message, model), *calls]
+            return [*thoughts, *said] if said else []
         case _:
             return _content(message, model)
 
@@ -246,8 +280,8 @@ def _thought(thought: Thought) -> Sequence[Block]:
     return ({"type": "thinking", "thinking": thought.text, "signature": signature.value},)
 
 
-def _tool_use(call: ToolCall, ids: _Ids) -> Block:
-    return {"type": "tool_use", "id": ids.of_call(call.id), "name": call.name, "input": _input(call.arguments)}
+def _tool_use(call: ToolCall, sent_id: str) -> Block:
+    return {"type": "tool_use", "id": sent_id, "name": call.name, "input": _input(call.arguments)}
 
 
 def _input(arguments: str) -> object:
@@ -279,39 +313,54 @@ def _tool_result(message: Message, ids: _Ids, model: str) -> Block:
 
 def _image(image: Image, model: str) -> Block:
     if image.url is None:
-        return _base64_image(image.media_type or "", base64.b64encode(image.data or b"").decode())
-    if image.url[:5].lower() != "data:":
-        return {"type": "image", "source": {"type": "url", "url": image.url}}
-    head, _, written = image.url.partition(",")
-    media_type, *parameters = head[5:].lower().split(";")
-    data = urllib.parse.unquote_to_bytes(written)
-    try:
-        if "base64" in parameters:
-            data = base64.b64decode(data, validate=True)
-    except binascii.Error as error:
+        data = base64.b64encode(image.data or b"").decode()
+        return {"type": "image", "source": {"type": "base64", "media_type": image.media_type, "data": data}}
+    if image.url[:5].lower() == "gs://":
         raise UnsupportedError(
-            f"{model}: an image's data: URL is not valid base64: {error}", feature="broken data: URLs", model=model
-        ) from error
-    return _base64_image(media_type, base64.b64encode(data).decode())
-
-
-def _base64_image(media_type: str, data: str) -> Block:
-    media_type = media_type.strip().lower()
-    # A name that many use, and Anthropic refuses.
-    media_type = "image/jpeg" if media_type == "image/jpg" else media_type
-    return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
+            f"{model}: Anthropic reads no gs:// pictures: give the picture's data, or an https:// url",
+            feature="gs:// pictures",
+            model=model,
+        )
+    return {"type": "image", "source": {"type": "url", "url": image.url}}
 
 
 # -- tools -------------------------------------------------------------------------------------------
 
 
 def _tool(tool: Tool) -> Block:
-    shown: Block = {"name": tool.name, "input_schema": {"type": "object", **tool.parameters}}
+    schema: Block = {"type": "object", **tool.parameters}
+    shown: Block = {"name": tool.name, "input_schema": schema}
     if tool.description:
         shown["description"] = tool.description
     if tool.strict:
-        shown["strict"] = True
+        try:
+            shown |= {"input_schema": anthropic_form(schema), "strict": True}
+        except UnfitSchemaError:
+            return shown  # any schema will do for a tool that is not strict
     return shown
+
+
+def _form(schema: Mapping[str, object], model: str) -> Block:
+    """Return a schema for answers as the protocol takes it."""
+    try:
+        return anthropic_form(schema)
+    except UnfitSchemaError as error:
+        raise UnsupportedError(
+            f"{model}: Anthropic's models cannot be held to the response schema: {error}; change it there, or ask for "
+            "the JSON in words",
+            feature="response schemas of this form",
+            model=model,
+        ) from error
+
+
+def _tools_of(messages: Iterable[Message]) -> dict[str, object]:
+    """Return the fields that a conversation with calls demands, though its prompt offers no tools: none is to be called
+    any more.
+    """
+    names = dict.fromkeys(call.name for message in messages for call in message.tool_calls)
+    if not names:
+        return {}
+    return {"tools": [_tool(Tool(name)) for name in names], "tool_choice": {"type": "none"}}
 
 
 def _tool_choice(choice: str) -> Block:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import base64
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import count, groupby
 from random import Random
 from typing import Final, Self
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 
 import httpx
 import msgspec
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from wizard_actors.errors import InvalidPromptError, SerializationError, UnsupportedError
+from wizard_actors.errors import SerializationError, UnsupportedError
 from wizard_actors.providers.base import Call
 from wizard_actors.providers.gemini_chunks import MADE_UP, PROTOCOL, GeminiReader
 from wizard_actors.providers.http_provider import HttpSettings, endpoint
+from wizard_actors.providers.proofs import refuses_thoughts, without_thoughts
 from wizard_actors.providers.refusals import ErrorBody, Head
+from wizard_actors.providers.schema_forms import gemini_form
+from wizard_actors.providers.tool_rounds import OpenCalls
 from wizard_actors.providers.wire import Outgoing
 from wizard_actors.types import Image, Message, Prompt, Role, Signature, Text, Tool, ToolCall
 
@@ -26,8 +30,10 @@ __all__ = ["GeminiDialect", "GeminiWire", "request_body"]
 
 VERSIONED: Final = re.compile(r"/v\d+\w*$")
 
-SIGNS_CALLS: Final = re.compile(r"\bgemini-(?:[3-9]|\d\d)")
-"""The models that refuse a tool call without signature."""
+SIGNS_CALLS: Final = re.compile(r"\bgemini-(?:[3-9]|\d\d|[a-z-]+-latest$)")
+"""The models that refuse a tool call without signature; of any other the first refusal tells."""
+
+WANTS_SIGNATURE: Final = re.compile(r"\bmissing a thought_signature\b")
 
 UNSIGNED: Final = "skip_thought_signature_validator"
 """Google's own word for "another model made this call", where a signature is demanded."""
@@ -41,17 +47,19 @@ _decoder = msgspec.json.Decoder()
 @frozen
 class GeminiDialect:
     """What sets upstreams apart: whether they know ids of tool calls (Vertex AI has none), and whether the first call
-    of a message has to be signed (from Gemini 3 on).
+    of a message has to be signed (from Gemini 3 on). `thoughts`: signatures go back; one call is made without where
+    they are refused.
     """
 
     call_ids: bool = True
     signed_calls: bool = False
+    thoughts: bool = True
 
 
 @frozen(kw_only=True)
 class GeminiWire:
     """Gemini's protocol, a `Wire`. It has one URL for streams and another one for whole answers, and no field for it:
-    nothing is learned from refusals.
+    all that refusals teach is about signatures.
     """
 
     name: str
@@ -91,8 +99,17 @@ class GeminiWire:
         return GeminiReader(head, made_up=f"{MADE_UP}{self.rng.getrandbits(64):016x}")
 
     def without(self, refused: ErrorBody, *, keep_stream: bool) -> Self | None:
-        """Return None: there is no field that could go."""
+        """Return the dialect with signed calls where a refusal misses a signature, without any where it refuses one."""
+        dialect = self.dialect
+        if not dialect.signed_calls and WANTS_SIGNATURE.search(refused.message):
+            return evolve(self, dialect=evolve(dialect, signed_calls=True))
+        if dialect.thoughts and refuses_thoughts(refused):
+            return evolve(self, dialect=evolve(dialect, thoughts=False))
         return None
+
+    def lasting(self) -> Self:
+        """Return the dialect with signatures again: those of another conversation may be the model's own."""
+        return evolve(self, dialect=evolve(self.dialect, thoughts=True))
 
 
 def _url(settings: HttpSettings, *, streams: bool) -> httpx.URL:
@@ -127,9 +144,10 @@ def request_body(
     What the protocol has no place for and can do without is left out: the names of users, and whether a tool is strict.
 
     Raises `UnsupportedError` for what it has no place for, `SerializationError` for what JSON has none for; both name
-    `model`, the configured name. Raises `InvalidPromptError` for a `data:` URL that is none.
+    `model`, the configured name.
     """
-    fields: dict[str, object] = {"contents": _contents(prompt.messages, model, dialect)}
+    messages = prompt.messages if dialect.thoughts else without_thoughts(prompt.messages)
+    fields: dict[str, object] = {"contents": _contents(messages, model, dialect)}
     system = [message for message in prompt.conversation if message.role is Role.SYSTEM and message.content]
     if system:
         fields["systemInstruction"] = {"parts": [part for each in system for part in _system(each, model)]}
@@ -137,11 +155,11 @@ def request_body(
         fields["tools"] = [{"functionDeclarations": [_declaration(tool) for tool in prompt.tools]}]
     if prompt.tool_choice is not None:
         fields["toolConfig"] = {"functionCallingConfig": _tool_choice(prompt.tool_choice)}
-    if generation := _generation(prompt, max_tokens):
-        fields[MERGED] = generation
-    for overruling in (extra, prompt.extra):
-        _overrule(fields, overruling)
     try:
+        if generation := _generation(prompt, max_tokens):
+            fields[MERGED] = generation
+        for overruling in (extra, prompt.extra):
+            _overrule(fields, overruling)
         return _encoder.encode(fields)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise SerializationError(
@@ -165,7 +183,8 @@ def _generation(prompt: Prompt, max_tokens: int | None) -> dict[str, object]:
         "seed": prompt.seed,
     }
     if prompt.response_schema is not None:
-        wished |= {"responseMimeType": "application/json", "responseJsonSchema": prompt.response_schema}
+        schema = gemini_form(prompt.response_schema)
+        wished |= {"responseMimeType": "application/json", "responseJsonSchema": schema}
     return {name: value for name, value in wished.items() if value is not None}
 
 
@@ -175,14 +194,15 @@ def _generation(prompt: Prompt, max_tokens: int | None) -> dict[str, object]:
 def _contents(messages: Iterable[Message], model: str, dialect: GeminiDialect) -> list[dict[str, object]]:
     """Return the turns. The results of several tools are one turn, as their calls are."""
     contents: list[dict[str, object]] = []
-    calls: dict[str, tuple[int, str]] = {}  # by id, the latest of that id: its place among all calls, and its name
+    calls = OpenCalls[tuple[int, str]]()  # of each its place among all calls, and its name
+    places = count()
     turns = [message for message in messages if message.role is not Role.SYSTEM]
     for is_tool, group in groupby(turns, key=lambda message: message.role is Role.TOOL):
         if is_tool:
             contents.append({"role": "user", "parts": _results(list(group), calls, model, dialect)})
             continue
         for message in group:
-            calls.update({call.id: (len(calls) + place, call.name) for place, call in enumerate(message.tool_calls)})
+            calls.called((call.id, (next(places), call.name)) for call in message.tool_calls)
             said = _said(message, dialect)
             if message.role is Role.USER:
                 contents.append({"role": "user", "parts": said or [{"text": ""}]})
@@ -222,25 +242,13 @@ def _system(message: Message, model: str) -> list[dict[str, object]]:
 
 
 def _picture(image: Image) -> dict[str, object]:
-    if image.data is not None:
-        return _inline(image.media_type or "", base64.b64encode(image.data).decode())
-    url = image.url or ""
-    if url[:5].lower() == "data:":
-        about, comma, data = url[5:].partition(",")
-        if not comma:
-            raise InvalidPromptError("an image's data: URL needs a comma before its data")
-        kind = image.media_type or about.partition(";")[0]
-        if about.lower().endswith(";base64"):
-            return _inline(kind, unquote_to_bytes(data).decode("latin-1") if "%" in data else data)
-        return _inline(kind, base64.b64encode(unquote_to_bytes(data)).decode())
-    file: dict[str, object] = {"fileUri": url}
+    if image.url is None:
+        data = base64.b64encode(image.data or b"").decode()
+        return {"inlineData": {"mimeType": image.media_type, "data": data}}
+    file: dict[str, object] = {"fileUri": image.url}
     if image.media_type is not None:
         file["mimeType"] = image.media_type
     return {"fileData": file}
-
-
-def _inline(media_type: str, data: str) -> dict[str, object]:
-    return {"inlineData": {"mimeType": media_type, "data": data}}
 
 
 def _own(signature: Signature | None) -> str | None:
@@ -269,12 +277,12 @@ def _arguments(text: str) -> object:
 
 
 def _results(
-    messages: Sequence[Message], calls: Mapping[str, tuple[int, str]], model: str, dialect: GeminiDialect
+    messages: Sequence[Message], calls: OpenCalls[tuple[int, str]], model: str, dialect: GeminiDialect
 ) -> list[dict[str, object]]:
     """Return the results in the order of their calls, which is what tells them apart where these have no ids."""
     parts: list[dict[str, object]] = []
-    for message in sorted(messages, key=lambda each: calls.get(each.tool_call_id or "", (len(calls), ""))[0]):
-        _, name = calls.get(message.tool_call_id or "", (0, message.name))
+    answering = [(calls.answered(message.tool_call_id or "") or (sys.maxsize, message.name)) for message in messages]
+    for (_, name), message in sorted(zip(answering, messages, strict=True), key=lambda each: each[0][0]):
         if not name:
             raise UnsupportedError(
                 f"{model}: no call of the conversation has the id {message.tool_call_id!r} of a tool's result, and "

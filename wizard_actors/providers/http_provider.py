@@ -12,12 +12,12 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
 import httpx
 import trio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from wizard_actors.config import Api, ModelConfig, Secret, Upstream, preset_of
 from wizard_actors.conversion import from_httpx
@@ -26,18 +26,33 @@ from wizard_actors.providers.answer import AnswerParser
 from wizard_actors.providers.base import Call
 from wizard_actors.providers.headers import parse_limits
 from wizard_actors.providers.http import Body, user_agent
-from wizard_actors.providers.refusals import Head, excerpt
-from wizard_actors.providers.wire import Wire
+from wizard_actors.providers.masking import excerpt, secret_forms
+from wizard_actors.providers.refusals import Advice, ErrorBody, Head
+from wizard_actors.providers.refused_fields import refuses_stream_beside
+from wizard_actors.providers.wire import Outgoing, Wire
 from wizard_actors.retry import parse_retry_after
 from wizard_actors.types import LimitHeaders, ModelEvent
 
 __all__ = ["HttpAnswer", "HttpProvider", "HttpSettings", "endpoint"]
 
 ERROR_BODY_TIME: Final = 1.0
-"""Seconds for which each piece of an error's body is awaited."""
+"""Seconds for which an error's body is read: what it says matters less than its status."""
 
 REFUSING_FIELDS: Final = frozenset({400, 422})
 """The statuses under which an upstream refuses a field that it does not know."""
+
+NO_SUCH_PATH: Final = frozenset({404, 405})
+
+ADDRESSES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "anthropic": "that of Anthropic's protocol ends before /v1/messages",
+        "gemini": "that of Gemini's protocol ends before /v1beta",
+        "azure": "check it, api_version, and `model`, which is the deployment's name",
+    }
+)
+"""What to know of a base URL, by provider."""
+
+OPENAI_ADDRESS: Final = "that of OpenAI and its compatibles ends in /v1"
 
 REQUEST_ID_HEADERS: Final = ("x-request-id", "request-id", "apim-request-id")
 
@@ -49,7 +64,7 @@ class HttpSettings:
     `name` is the configured name, for errors; `model` the upstream's id; `provider` the configured kind; `base_url`
     what stands before the protocol's own path. `headers` and `extra` (fields of the body) overrule what is sent
     otherwise. `max_tokens` is sent where a prompt does not say. `connect_timeout` is in seconds, for the name, the
-    connection and TLS. `api_version` is Azure's.
+    connection and TLS. `api_version` is Azure's. `proxy` is the `host:port` of the proxy on the way, for errors.
     """
 
     name: str
@@ -64,6 +79,7 @@ class HttpSettings:
     max_tokens: int | None = None
     api_version: str | None = None
     extra: Mapping[str, object] = field(factory=dict)
+    proxy: str | None = None
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> Self:
@@ -90,6 +106,7 @@ class HttpSettings:
             max_tokens=config.max_tokens,
             api_version=config.api_version,
             extra=config.extra,
+            proxy=None if config.proxy is None else httpx.URL(config.proxy).netloc.decode("ascii"),
         )
 
 
@@ -115,7 +132,8 @@ class HttpProvider:
         self.http = http
         self.wall_clock = wall_clock
         self.headers = _headers(settings, auth)
-        self.secrets = _secrets(settings)
+        self.secrets = secret_forms(settings.api_key, settings.headers)
+        self.advice = _advice(settings, auth)
         # None of its own timeouts but this one: the attempt's deadlines bound everything else.
         self.timeout = httpx.Timeout(None, connect=settings.connect_timeout).as_dict()
 
@@ -127,16 +145,30 @@ class HttpProvider:
         """Whether the next call asks for a stream."""
         return self.wire.streams
 
+    def advice_on(self, url: httpx.URL) -> Advice:
+        """Return what to do where nothing is found at `url`. Only what stands below the base URL is repeated."""
+        below = url.path.removeprefix(httpx.URL(self.settings.base_url).path.rstrip("/"))
+        return evolve(self.advice, path=f"asked for {below} below its base_url: {self.advice.path}")
+
     def open(self, call: Call) -> AbstractAsyncContextManager[HttpAnswer]:
         """Send the call. Leaving reads a finished answer to its end, for 50 ms at most, else closes the connection."""
         return _Exchange(self, call)
 
-    async def ask(self, call: Call, wire: Wire) -> HttpAnswer:
-        """Send the call in this dialect, and return its answer once the head is here; the caller closes it.
+    def learn(self, lessons: Sequence[ErrorBody]) -> None:
+        """Take what refusals have taught into the dialect of later calls, beside what other calls have taught it."""
+        for refused in lessons:
+            if not refuses_stream_beside(refused):
+                self.wire = self.without(self.wire, refused) or self.wire
+        self.wire = self.wire.lasting()
 
-        Raises what `open` raises.
+    def without(self, wire: Wire, refused: ErrorBody) -> Wire | None:
+        """Return the dialect without what a refusal names, None where it names nothing that can go."""
+        return wire.without(refused, keep_stream=self.settings.upstream == "stream")
+
+    async def ask(self, call: Call, wire: Wire, outgoing: Outgoing) -> HttpAnswer:
+        """Send the call as the dialect has written it, and return its answer once the head is here; the caller closes
+        it. Raises what `open` raises.
         """
-        outgoing = wire.request(call)
         request = httpx.Request(
             "POST",
             outgoing.url,
@@ -147,7 +179,7 @@ class HttpProvider:
         try:
             response = await self.http.send(request, stream=True)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise from_httpx(error, model=self.settings.name) from error
+            raise from_httpx(error, model=self.settings.name, proxy=self.settings.proxy) from error
         return HttpAnswer(response, call, wire, self)
 
 
@@ -160,25 +192,38 @@ class _Exchange(AbstractAsyncContextManager["HttpAnswer"]):
         self._answer: HttpAnswer | None = None
 
     async def __aenter__(self) -> HttpAnswer:
-        provider = self._provider
-        wire = known = provider.wire
+        provider, lessons = self._provider, list[ErrorBody]()
+        wire = provider.wire
+        outgoing = wire.request(self._call)
         while True:
-            answer = await provider.ask(self._call, wire)
+            answer = await provider.ask(self._call, wire, outgoing)
             simpler = None
             try:
-                if answer.status in REFUSING_FIELDS:
-                    keep_stream = provider.settings.upstream == "stream"
-                    simpler = await answer.without_refused_field(wire, keep_stream=keep_stream)
+                simpler = await self._simpler(answer, wire, outgoing)
                 if simpler is None:
                     self._answer = answer
             finally:
                 if self._answer is None:
                     await answer.aclose()
             if simpler is None:
-                if wire is not known and answer.status < 300:
-                    provider.wire = wire  # remembered once it has helped
+                if lessons and answer.status < 300:
+                    provider.learn(lessons)  # remembered once it has helped
                 return answer
-            wire = simpler
+            refused, wire, outgoing = simpler
+            lessons.append(refused)
+
+    async def _simpler(
+        self, answer: HttpAnswer, wire: Wire, outgoing: Outgoing
+    ) -> tuple[ErrorBody, Wire, Outgoing] | None:
+        """Return a refusal, and how to ask without what it names; None where that would not change what is sent."""
+        if answer.status not in REFUSING_FIELDS:
+            return None
+        refused = await answer.refusal()
+        simpler = self._provider.without(wire, refused)
+        if simpler is None:
+            return None
+        changed = simpler.request(self._call)
+        return None if changed == outgoing else (refused, simpler, changed)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -202,12 +247,15 @@ class HttpAnswer:
             retry_after=parse_retry_after(headers, wall_now=wall_now) if status >= 400 else None,
             location=headers.get("location", ""),
             secrets=secrets,
+            advice=provider.advice_on(response.request.url) if status in NO_SUCH_PATH else provider.advice,
         )
+        self._proxy = provider.settings.proxy
         self._limits = parse_limits(headers, status=status, wall_now=wall_now)
         self._parser = AnswerParser(
             self._head, wire.reader(self._head), content_type=headers.get("content-type", ""), raw=call.raw
         )
         self._body = Body(response)
+        self._until = math.inf
 
     @property
     def status(self) -> int:
@@ -245,12 +293,11 @@ class HttpAnswer:
             raise parser.failure
         return None if parser.ended else ()
 
-    async def without_refused_field(self, wire: Wire, *, keep_stream: bool) -> Wire | None:
-        """Read the refusal to its end, and return the dialect without the field that it names, None for none."""
+    async def refusal(self) -> ErrorBody:
+        """Read what an error status comes with to its end, and return what it says."""
         while self._parser.failure is None:
             await self._read()
-        refused = self._parser.refused
-        return None if refused is None else wire.without(refused, keep_stream=keep_stream)
+        return self._parser.refused or ErrorBody()
 
     async def aclose(self) -> None:
         """Give the connection back, or close it: at once, except for the 50 ms that a finished answer may take."""
@@ -258,11 +305,11 @@ class HttpAnswer:
 
     async def _read(self) -> list[ModelEvent]:
         parser = self._parser
-        # What an error's body says matters less than its status, so it is not waited for as an answer is.
-        limit = ERROR_BODY_TIME if self.status >= 300 else math.inf
+        if self.status >= 300 and self._until == math.inf:
+            self._until = trio.current_time() + ERROR_BODY_TIME
         data: bytes | None = None
         try:
-            with trio.move_on_after(limit):
+            with trio.CancelScope(deadline=self._until):
                 data = await self._body.read()
         except (httpx.HTTPError, zlib.error) as error:
             # After its last word a broken connection takes nothing from an answer; under an error status the status
@@ -275,7 +322,9 @@ class HttpAnswer:
     def _broken(self, error: httpx.HTTPError | zlib.error) -> ProviderError:
         head = self._head
         if isinstance(error, httpx.HTTPError):
-            return from_httpx(error, model=head.model, status=head.status, request_id=head.request_id)
+            return from_httpx(
+                error, model=head.model, status=head.status, request_id=head.request_id, proxy=self._proxy
+            )
         return head.parse_error(f"cannot be decompressed: {error}")
 
 
@@ -316,12 +365,17 @@ def _headers(settings: HttpSettings, auth: Mapping[str, str]) -> list[tuple[str,
     return list(headers.items())
 
 
-def _secrets(settings: HttpSettings) -> tuple[str, ...]:
-    """Return what no error may repeat, the longest first: one may hold another."""
-    secrets = {value.reveal() for value in settings.headers.values()}
-    if settings.api_key is not None:
-        secrets.add(settings.api_key.reveal())
-    return tuple(sorted(filter(None, secrets), key=len, reverse=True))
+def _advice(settings: HttpSettings, auth: Mapping[str, str]) -> Advice:
+    path = ADDRESSES.get(settings.provider, OPENAI_ADDRESS)
+    preset = preset_of(settings.provider)
+    sent = {name.lower() for name in (*auth, *settings.headers)}
+    if settings.api_key is not None or sent & {"authorization", "api-key" if preset is None else preset.key_header}:
+        return Advice(path=path)
+    key = "no key was sent: name a variable or a file that holds it, api_key_env or api_key_file"
+    if preset is not None and preset.key_env is not None:
+        own = settings.base_url == preset.base_url
+        key += f"; {preset.key_env} counts by itself" + ("" if own else " only where there is no base_url")
+    return Advice(key=key, path=path, keyless=True)
 
 
 def _header_value(request_id: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Self
+from typing import Final, Self
 
 import httpx
 
@@ -15,6 +16,9 @@ from wizard_actors.providers.responses_request import ResponsesWire
 from wizard_actors.providers.wire import Wire
 
 __all__ = ["OpenAIProvider"]
+
+DATED: Final = re.compile(r"\d{4}-")
+"""How Azure's older versions begin; the API below `/v1` knows none of them, only "preview" and "v1"."""
 
 
 class OpenAIProvider(HttpProvider):
@@ -45,9 +49,10 @@ def _url(settings: HttpSettings, path: str) -> httpx.URL:
     base = endpoint(settings, "").path.rstrip("/")
     if "/deployments/" in base or base.endswith("/v1"):
         return endpoint(settings, path, query)
-    if settings.api_version is None or settings.api == "responses":
+    if not DATED.match(settings.api_version or ""):
         return endpoint(settings, f"{_below_openai(base)}/v1{path}", query)
-    return endpoint(settings, f"{_below_openai(base)}/deployments/{settings.model}{path}", query)
+    deployment = "" if settings.api == "responses" else f"/deployments/{settings.model}"
+    return endpoint(settings, f"{_below_openai(base)}{deployment}{path}", query)
 
 
 def _below_openai(base: str) -> str:

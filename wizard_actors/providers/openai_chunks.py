@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from wizard_actors.errors import ProviderError
+from wizard_actors.errors import OverloadedError, ProviderError
 from wizard_actors.providers.json_parts import count_of, text_of
 from wizard_actors.providers.refusals import Head, error_body, refusal
 from wizard_actors.types import (
@@ -49,7 +49,15 @@ FINISH_REASONS: Final[Mapping[str, FinishReason]] = MappingProxyType(
         "safety": FinishReason.CONTENT_FILTER,
     }
 )
-"""The words seen for each reason; any other is OTHER."""
+"""The words seen for each reason; any other is OTHER, but for those that are errors."""
+
+BROKEN: Final[Mapping[str, tuple[type[ProviderError], str]]] = MappingProxyType(
+    {
+        "error": (ProviderError, "with an error"),
+        "insufficient_system_resource": (OverloadedError, "because it has no room"),  # DeepSeek
+    }
+)
+"""The words for an answer that was broken off, and what they mean."""
 
 
 class ChunkReader:
@@ -66,6 +74,7 @@ class ChunkReader:
         self.finished = False
         self.ended = False  # the last word is no JSON
         self._blank: str | None = None  # the finish reason "" that some state; on a chunk it means nothing yet
+        self._spoke = False
 
     def read(self, chunk: object, events: list[ModelEvent], *, whole: bool = False, name: str = "message") -> None:
         """Append the events in `chunk`. Raises the error in it, after the events before it."""
@@ -79,23 +88,35 @@ class ChunkReader:
         choices = chunk.get("choices")
         if whole and not _has_message(choices):
             raise self._head.parse_error("has no choices with a message")
-        finish: object = None
-        for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, dict) and not choice.get("index"):  # more than one is nothing that we asked for
-                delta = choice.get("message" if whole or "delta" not in choice else "delta")
-                if isinstance(delta, dict):
-                    self._read_delta(delta, events, whole=whole)
-                finish = choice.get("finish_reason")
+        finish = self._read_choices(choices, events, whole=whole)
         self._read_usage(chunk, events)
+        if whole and not self._spoke and not isinstance(finish, str):
+            raise self._head.parse_error("says nothing, and not why it ended")
         if finish == "":
             self._blank = finish
         elif isinstance(finish, str):
             self._finish(finish, events)
 
     def end(self, events: list[ModelEvent]) -> None:
-        """Append the sign of completion, where the answer is complete without having stated a reason."""
-        if not self.finished:
+        """Append the sign of completion, where the answer is complete without having stated a reason.
+
+        Some never state one, so `[DONE]` has to do; but not for an answer that has not said anything.
+        """
+        if not self.finished and (self._spoke or self._blank is not None):
             self._complete(Finished(FinishReason.STOP, self._blank), events)
+
+    def _read_choices(self, choices: object, events: list[ModelEvent], *, whole: bool) -> object:
+        """Append what is said; return the finish reason, None where none is stated."""
+        finish: object = None
+        before = len(events)
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict) and not choice.get("index"):  # more than one is nothing that we asked for
+                delta = choice.get("message" if whole or "delta" not in choice else "delta")
+                if isinstance(delta, dict):
+                    self._read_delta(delta, events, whole=whole)
+                finish = choice.get("finish_reason")
+        self._spoke = self._spoke or len(events) > before
+        return finish
 
     def _read_delta(self, delta: Mapping[str, object], events: list[ModelEvent], *, whole: bool) -> None:
         details = delta.get("reasoning_details")
@@ -108,10 +129,10 @@ class ChunkReader:
             self._read_content(content, events)
         calls = delta.get("tool_calls")
         if isinstance(calls, list):
-            self._calls.read(calls, events)
+            self._calls.read(calls, events, whole=whole)
         call = delta.get("function_call")
         if isinstance(call, dict):
-            self._calls.read([{"function": call, "index": 0}], events)
+            self._calls.read([{"function": call, "index": 0}], events, whole=whole)
 
     def _read_content(self, content: object, events: list[ModelEvent]) -> None:
         if isinstance(content, str):
@@ -137,9 +158,10 @@ class ChunkReader:
     def _finish(self, raw: str, events: list[ModelEvent]) -> None:
         if self.finished:
             return  # OpenRouter says it again beside the usage
-        if raw.lower() == "error":
-            raise ProviderError(
-                f"{self._head.model}: the model broke off with an error",
+        if raw.lower() in BROKEN:
+            kind, why = BROKEN[raw.lower()]
+            raise kind(
+                f"{self._head.model}: the model broke off {why}",
                 model=self._head.model,
                 status=self._head.status,
                 request_id=self._head.request_id or self.id,
@@ -148,6 +170,8 @@ class ChunkReader:
 
     def _complete(self, sign: Finished, events: list[ModelEvent]) -> None:
         self.finished = True
+        if sign.reason is FinishReason.STOP and self._calls.made:  # a call that was asked for by name ends so
+            sign = Finished(FinishReason.TOOL_CALLS, sign.raw)
         self._thoughts.end(events)
         self._calls.name_all(f"{self._head.request_id or ''} {self.id or ''} {self._created or ''}".strip(), events)
         events.append(sign)
@@ -219,18 +243,32 @@ class _ToolCalls:
 
     def __init__(self) -> None:
         self._known: list[tuple[str | None, str | None]] = []  # the id and the name of each call, by our index
-        self._by_key: dict[int, int] = {}  # upstream's index -> ours
+        self._by_key: dict[int, int] = {}  # upstream's index -> ours, of the last call under it
+        self._by_id: dict[tuple[int | None, str], int] = {}  # the same, and the id
 
-    def read(self, calls: list[object], events: list[ModelEvent]) -> None:
+    @property
+    def made(self) -> bool:
+        """Whether there is any call."""
+        return bool(self._known)
+
+    def read(self, calls: list[object], events: list[ModelEvent], *, whole: bool) -> None:
+        """Read calls that are `whole`, or pieces of some."""
+        named = set[int]()  # here: no piece says again what was just said
         for call in calls:
             if not isinstance(call, dict):
                 continue
             function = call.get("function")
             function = function if isinstance(function, dict) else {}
             call_id, name = text_of(call.get("id")), text_of(function.get("name"))
-            index = self._index(call.get("index"), call_id, name)
-            known_id, known_name = self._known[index]
-            self._known[index] = (known_id or call_id, known_name or name)
+            key = call.get("index")
+            key = key if isinstance(key, int) else None
+            index = None if whole else self._find(key, call_id, name)
+            if index is None or self._is_another(index, call_id, name, named):
+                index = len(self._known)
+                self._known.append((None, None))
+            known_id, known_name = self._note(index, key, call_id, name)
+            if name is not None:
+                named.add(index)
             delta = ToolCallDelta(
                 index,
                 call_id if known_id is None else None,
@@ -249,24 +287,34 @@ class _ToolCalls:
                 made = hashlib.blake2b(f"{answer} {index}".encode(), digest_size=12).hexdigest()
                 events.append(ToolCallDelta(index, f"call_{made}"))
 
-    def _index(self, key: object, call_id: str | None, name: str | None) -> int:
-        if isinstance(key, int):
-            index = self._by_key.get(key)
-        else:
-            ids = [known for known, _ in self._known]
-            index = ids.index(call_id) if call_id in ids and call_id is not None else None
-            if index is None and name is None and self._known:
-                index = len(self._known) - 1  # more of the last one
-        if index is not None and name is not None and call_id is not None:
-            known_id = self._known[index][0]
-            if known_id is not None and known_id != call_id:
-                index = None  # another call under the same index: Gemini's compatible endpoint counts none
-        if index is None:
-            index = len(self._known)
-            self._known.append((None, None))
-        if isinstance(key, int):
+    def _find(self, key: int | None, call_id: str | None, name: str | None) -> int | None:
+        """Return which call a piece belongs to, by upstream's index and id; None for one that begins a call."""
+        if call_id is not None and (key, call_id) in self._by_id:
+            return self._by_id[key, call_id]
+        if key is not None:
+            return self._by_key.get(key)
+        return len(self._known) - 1 if name is None and self._known else None  # more of the last one
+
+    def _is_another(self, index: int, call_id: str | None, name: str | None, named: set[int]) -> bool:
+        """Whether a piece begins another call under the same index: Gemini's compatible endpoint counts none."""
+        known_id, known_name = self._known[index]
+        if name is None:
+            return False
+        if known_name is not None and known_name != name:
+            return True
+        return index in named if known_id is None or call_id is None else known_id != call_id
+
+    def _note(
+        self, index: int, key: int | None, call_id: str | None, name: str | None
+    ) -> tuple[str | None, str | None]:
+        """Note what a piece says of its call; return the id and the name that were known before."""
+        known_id, known_name = self._known[index]
+        self._known[index] = (known_id or call_id, known_name or name)
+        if key is not None:
             self._by_key[key] = index
-        return index
+        if call_id is not None:
+            self._by_id[key, call_id] = index
+        return known_id, known_name
 
 
 # -- the parts of a chunk ----------------------------------------------------------------------------

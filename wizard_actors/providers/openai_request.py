@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import takewhile
 from typing import Final
 
 import msgspec
@@ -14,16 +14,18 @@ from attrs import frozen
 from wizard_actors.config import MaxTokensField, ReasoningField, SeedField
 from wizard_actors.errors import SerializationError, UnsupportedError
 from wizard_actors.providers.openai_chunks import DETAIL_TEXTS, PROTOCOL
+from wizard_actors.providers.proofs import without_thoughts
+from wizard_actors.providers.schema_forms import is_strict
+from wizard_actors.providers.tool_rounds import fitting_id
 from wizard_actors.types import Content, Image, Message, Prompt, Role, Text, Thought, Tool, ToolCall
 
-__all__ = ["Dialect", "is_strict", "request_body", "schema_format"]
+__all__ = ["Dialect", "request_body", "schema_format"]
 
 _encoder = msgspec.json.Encoder()
 
-BOUNDS: Final = frozenset({"max_tokens", "max_completion_tokens"})
+SCHEMA_TOLD: Final = "Answer with nothing but one JSON value that follows this JSON Schema:\n"
 
-TOOL_ID_SIZE: Final = 9
-"""Characters of the id that a tool call is given in place of one that the upstream would refuse: all take that many."""
+BOUNDS: Final = frozenset({"max_tokens", "max_completion_tokens"})
 
 
 @frozen
@@ -31,16 +33,19 @@ class Dialect:
     """What an upstream understands of the protocol.
 
     `stream`: it can stream; `stream_options`: it can be asked for the usage of a stream. `max_tokens_learned`: its own
-    refusal has told the `max_tokens_field`. The rest is the preset's, see `wizard_actors.config.Preset`.
+    refusal has told the `max_tokens_field`. `thoughts`: reasoning goes back in the `reasoning_field`, if there is one;
+    one call is made without where it is refused. The rest is the preset's, see `wizard_actors.config.Preset`.
     """
 
     stream: bool = True
     stream_options: bool = True
     max_tokens_field: MaxTokensField = "max_tokens"
     max_tokens_learned: bool = False
+    thoughts: bool = True
     seed_field: SeedField = "seed"
     reasoning_field: ReasoningField | None = None
     tool_ids: str = "(?s:.*)"
+    json_schema: bool = True
 
 
 def request_body(
@@ -65,7 +70,7 @@ def request_body(
 def _fields(prompt: Prompt, model: str, upstream_model: str, dialect: Dialect) -> dict[str, object]:
     fields: dict[str, object] = {
         "model": upstream_model,
-        "messages": [_message(message, model, dialect) for message in prompt.conversation],
+        "messages": [_message(message, model, dialect) for message in _conversation(prompt, dialect)],
     }
     if dialect.stream:
         fields["stream"] = True
@@ -76,7 +81,7 @@ def _fields(prompt: Prompt, model: str, upstream_model: str, dialect: Dialect) -
     if prompt.tool_choice is not None:
         fields["tool_choice"] = _tool_choice(prompt.tool_choice)
     if prompt.response_schema is not None:
-        fields["response_format"] = {"type": "json_schema", "json_schema": schema_format(prompt.response_schema)}
+        fields["response_format"] = _response_format(prompt.response_schema, dialect)
     wished = {
         dialect.max_tokens_field: prompt.max_tokens,
         "temperature": prompt.temperature,
@@ -91,6 +96,18 @@ def _fields(prompt: Prompt, model: str, upstream_model: str, dialect: Dialect) -
 # -- messages ----------------------------------------------------------------------------------------
 
 
+def _conversation(prompt: Prompt, dialect: Dialect) -> tuple[Message, ...]:
+    """Return the messages to send. A schema that the upstream has no field for is told by a system message, after
+    those that begin the conversation.
+    """
+    messages = prompt.conversation if dialect.thoughts else without_thoughts(prompt.conversation)
+    if prompt.response_schema is None or dialect.json_schema:
+        return messages
+    told = Message(Role.SYSTEM, SCHEMA_TOLD + _encoder.encode(prompt.response_schema).decode())
+    start = sum(1 for _ in takewhile(lambda message: message.role is Role.SYSTEM, messages))
+    return (*messages[:start], told, *messages[start:])
+
+
 def _message(message: Message, model: str, dialect: Dialect) -> dict[str, object]:
     shown: dict[str, object] = {"role": message.role.value, "content": _content(message.content, message.role, model)}
     if message.name is not None:
@@ -102,7 +119,7 @@ def _message(message: Message, model: str, dialect: Dialect) -> dict[str, object
         if not message.content:
             shown["content"] = None  # an assistant that only calls tools says nothing
     if message.tool_call_id is not None:
-        shown["tool_call_id"] = _tool_id(message.tool_call_id, dialect)
+        shown["tool_call_id"] = fitting_id(message.tool_call_id, dialect.tool_ids)
     return shown
 
 
@@ -129,14 +146,7 @@ def _part(part: Text | Image) -> dict[str, object]:
 
 def _tool_call(call: ToolCall, dialect: Dialect) -> dict[str, object]:
     function = {"name": call.name, "arguments": call.arguments}
-    return {"id": _tool_id(call.id, dialect), "type": "function", "function": function}
-
-
-def _tool_id(call_id: str, dialect: Dialect) -> str:
-    """Return the id as the upstream takes it: a conversation that another provider began has ids of its kind."""
-    if re.fullmatch(dialect.tool_ids, call_id):
-        return call_id
-    return hashlib.blake2b(call_id.encode(errors="replace"), digest_size=5).hexdigest()[:TOOL_ID_SIZE]
+    return {"id": fitting_id(call.id, dialect.tool_ids), "type": "function", "function": function}
 
 
 # -- reasoning that goes back ------------------------------------------------------------------------
@@ -150,10 +160,16 @@ def _reasoning(message: Message, field: ReasoningField) -> dict[str, object]:
         field = "reasoning"
         text = "".join(thought.text for thought in message.thoughts if thought.signature is None)
     else:
-        text = "".join(thought.text for thought in message.thoughts)
+        # What others have signed is theirs: the model would take it for its own.
+        own = (thought for thought in message.thoughts if _is_ours_or_nobodys(thought))
+        text = "".join(thought.text for thought in own)
     if text or (message.tool_calls and field == "reasoning_content"):
         return {field: text}  # DeepSeek refuses a call of a tool without the field, empty as it may be
     return {}
+
+
+def _is_ours_or_nobodys(thought: Thought) -> bool:
+    return thought.signature is None or thought.signature.protocol == PROTOCOL
 
 
 def _detail(thought: Thought) -> dict[str, object] | None:
@@ -171,13 +187,19 @@ def _detail(thought: Thought) -> dict[str, object] | None:
 # -- tools and schemas -------------------------------------------------------------------------------
 
 
+def _response_format(schema: Mapping[str, object], dialect: Dialect) -> dict[str, object]:
+    if dialect.json_schema:
+        return {"type": "json_schema", "json_schema": schema_format(schema)}
+    return {"type": "json_object"}
+
+
 def _tool(tool: Tool) -> dict[str, object]:
     function: dict[str, object] = {"name": tool.name}
     if tool.description:
         function["description"] = tool.description
     if tool.parameters:
         function["parameters"] = tool.parameters
-    if tool.strict:
+    if tool.strict and is_strict(tool.parameters):
         function["strict"] = True
     return {"type": "function", "function": function}
 
@@ -196,23 +218,3 @@ def schema_format(schema: Mapping[str, object]) -> dict[str, object]:
     if is_strict(schema):
         asked["strict"] = True
     return asked
-
-
-def is_strict(schema: object) -> bool:
-    """Whether OpenAI takes the schema as strict: every object lists all its properties as required, and no others.
-
-    Strict ones it guarantees; to one that does not qualify it would answer with a 400.
-    """
-    if isinstance(schema, Mapping):
-        properties = schema.get("properties")
-        if properties is not None or schema.get("type") == "object":
-            required = schema.get("required")
-            names = set(properties) if isinstance(properties, Mapping) else set()
-            if schema.get("additionalProperties") is not False or not isinstance(required, Sequence):
-                return False
-            if set(required) != names:
-                return False
-        return all(is_strict(inner) for inner in schema.values())
-    if isinstance(schema, (list, tuple)):
-        return all(is_strict(inner) for inner in schema)
-    return True

@@ -12,8 +12,10 @@ from attrs import evolve, frozen
 from wizard_actors.config import MaxTokensField, Preset, preset_of
 from wizard_actors.providers.base import Call
 from wizard_actors.providers.http_provider import HttpSettings
+from wizard_actors.providers.masking import SEARCHED
 from wizard_actors.providers.openai_chunks import ChunkReader
 from wizard_actors.providers.openai_request import Dialect, request_body
+from wizard_actors.providers.proofs import refuses_thoughts
 from wizard_actors.providers.refusals import ErrorBody, Head, refuses_stream
 from wizard_actors.providers.wire import Outgoing
 
@@ -66,6 +68,10 @@ class ChatWire:
         dialect = without_refused_field(self.dialect, refused, keep_stream=keep_stream)
         return None if dialect is None else evolve(self, dialect=dialect)
 
+    def lasting(self) -> Self:
+        """Return the dialect with reasoning again: that of another conversation may be the provider's own."""
+        return evolve(self, dialect=evolve(self.dialect, thoughts=True))
+
 
 def dialect_of(preset: Preset | None, host: str) -> Dialect:
     """Return what is known of a provider's dialect before anything was asked. `host`: OpenAI's own, and Azure, want the
@@ -79,6 +85,7 @@ def dialect_of(preset: Preset | None, host: str) -> Dialect:
         seed_field=preset.seed_field,
         reasoning_field=preset.reasoning_field,
         tool_ids=preset.tool_ids,
+        json_schema=preset.json_schema,
     )
 
 
@@ -100,13 +107,15 @@ def without_refused_field(dialect: Dialect, refused: ErrorBody, *, keep_stream: 
 
     The bound of an answer goes by its other name instead, once. With `keep_stream` the answer has to be a stream.
     """
-    named = f"{refused.param} {refused.message}"
+    named = f"{refused.param} {refused.message[:SEARCHED]}"
     if dialect.stream and dialect.stream_options and re.search(r"\bstream_options\b", named):
         return evolve(dialect, stream_options=False)
     if _refuses_bound(dialect, refused, named):
         old = dialect.max_tokens_field == "max_tokens"
         other: MaxTokensField = "max_completion_tokens" if old else "max_tokens"
         return evolve(dialect, max_tokens_field=other, max_tokens_learned=True)
+    if dialect.thoughts and dialect.reasoning_field is not None and refuses_thoughts(refused):
+        return evolve(dialect, thoughts=False)
     if dialect.stream and not keep_stream and refuses_stream(refused):
         return evolve(dialect, stream=False)
     return None
@@ -116,4 +125,4 @@ def _refuses_bound(dialect: Dialect, refused: ErrorBody, named: str) -> bool:
     blamed = BOUND.search(named)  # the first that is named: the other may be what is to be used instead
     if dialect.max_tokens_learned or blamed is None or blamed[0] != dialect.max_tokens_field:
         return False
-    return UNKNOWN_FIELD.search(" ".join((refused.message, *refused.codes))) is not None
+    return UNKNOWN_FIELD.search(" ".join((refused.message[:SEARCHED], *refused.codes))) is not None

@@ -6,11 +6,10 @@ Providers that speak OpenAI's protocol share the codes; their error bodies have 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-import msgspec
 from attrs import field, frozen
 
 from wizard_actors.errors import (
@@ -26,16 +25,30 @@ from wizard_actors.errors import (
     TokenLimitError,
     WizardError,
 )
-from wizard_actors.providers.headers import parse_duration
-from wizard_actors.retry import LONGEST_RETRY_AFTER, parse_retry_delay
+from wizard_actors.providers.error_body import ErrorBody, error_body, page
+from wizard_actors.providers.masking import SEARCHED, excerpt
+from wizard_actors.providers.refused_fields import refuses_stream
+from wizard_actors.providers.stated import stated_tokens, stated_wait
 
-__all__ = ["ErrorBody", "Head", "error_body", "excerpt", "page", "refusal", "refuses_stream"]
+__all__ = [
+    "Advice",
+    "ErrorBody",
+    "Head",
+    "error_body",
+    "excerpt",
+    "page",
+    "refusal",
+    "refuses_stream",
+]
 
-LONGEST_MESSAGE: Final = 400
-"""Characters of a provider's own text that an error repeats at most."""
 
-SHORTEST_SECRET: Final = 4
-"""Characters: masking anything shorter would only garble the text."""
+@frozen
+class Advice:
+    """What to do about a refusal: of the `key`, or of the `path` that was asked. `keyless`: no key was sent."""
+
+    key: str = "check the model's api_key_env or api_key_file"
+    path: str = "check base_url"
+    keyless: bool = False
 
 
 @frozen
@@ -52,6 +65,7 @@ class Head:
     retry_after: float | None = None
     location: str = ""
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    advice: Advice = Advice()
 
     def parse_error(self, what: str) -> ParseError:
         """Return the error for a body that cannot be understood: "<model>: its answer <what>"."""
@@ -59,141 +73,6 @@ class Head:
             f"{self.model}: its answer {what}", model=self.model, status=self.status, request_id=self.request_id
         )
 
-
-@frozen
-class ErrorBody:
-    """What an error body says: its message, its codes (lower case, words joined by `_`), the parameters it blames.
-
-    `status` is the HTTP status that some state inside the body, `requested` and `max` the tokens that some count,
-    `retry_after` the seconds for which Google asks to be left alone.
-    """
-
-    message: str = ""
-    codes: tuple[str, ...] = ()
-    param: str = ""
-    status: int | None = None
-    requested: int | None = None
-    max: int | None = None
-    retry_after: float | None = None
-
-
-def excerpt(text: str | bytes, secrets: Iterable[str] = ()) -> str:
-    """Return the beginning of a provider's text, fit for an error: one line, no control characters, no secrets."""
-    if isinstance(text, bytes):
-        text = text.decode(errors="replace")
-    for secret in secrets:  # before any cut, which could leave half of one
-        if len(secret) >= SHORTEST_SECRET:
-            text = text.replace(secret, "***")
-    text = text[: 8 * LONGEST_MESSAGE]
-    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return text if len(text) <= LONGEST_MESSAGE else text[: LONGEST_MESSAGE - 3] + "..."
-
-
-# -- reading the body --------------------------------------------------------------------------------
-
-
-def error_body(body: object) -> ErrorBody:
-    """Return what a decoded error body says, whatever its shape.
-
-    Seen in the wild: `{"error": {...}}` (OpenAI; a number as `code` from OpenRouter, counts from llama.cpp), the same
-    in a list of one, with `details` (Google), `{"error": "text", "code": ...}` (xAI, Ollama), `{"detail": "text"}` and
-    `{"detail": [{loc, msg}]}` (FastAPI, Mistral), the fields at the top (`{"object": "error", "message": ...}`, vLLM,
-    Mistral) and `{"errors": [...]}` (Cloudflare). Anything else has no message and no codes.
-    """
-    while isinstance(body, list) and body:
-        body = body[0]
-    if isinstance(body, str):
-        return ErrorBody(message=body)
-    if not isinstance(body, dict):
-        return ErrorBody()
-    inner = body.get("error") or body.get("errors") or body.get("detail")
-    params = [_param(each) for each in inner if isinstance(each, dict)] if isinstance(inner, list) else []
-    while isinstance(inner, list) and inner:
-        inner = inner[0]
-    fields = {**body, **inner} if isinstance(inner, dict) else body
-    return ErrorBody(
-        message=_message(fields, inner),
-        codes=tuple(_codes(fields)),
-        param=" ".join(params) or _param(fields),
-        status=_http_status(fields.get("code"), fields.get("status"), fields.get("status_code")),
-        requested=_count(fields.get("n_prompt_tokens")),
-        max=_count(fields.get("n_ctx")),
-        retry_after=_retry_delay(fields),
-    )
-
-
-def page(body: bytes) -> ErrorBody:
-    """Return what an error body says that is no JSON: a proxy's page by its title, any other text as it is."""
-    title = re.search(rb"<title[^>]{0,200}>(.{1,200}?)</title>", body, re.IGNORECASE | re.DOTALL)
-    return ErrorBody(message=(title[1] if title else body).decode(errors="replace"))
-
-
-def _message(fields: Mapping[str, object], inner: object) -> str:
-    for value in (fields.get("message"), fields.get("msg"), inner, fields.get("detail"), fields.get("title")):
-        if isinstance(value, str) and value:
-            return value
-    nested = fields.get("message")  # Mistral puts FastAPI's list below `message`
-    return msgspec.json.encode(nested).decode() if isinstance(nested, (dict, list)) else ""
-
-
-def _codes(fields: Mapping[str, object]) -> Iterable[str]:
-    """Yield what may be a code, the most specific first."""
-    below = fields.get("innererror")  # Azure
-    inner_code = below.get("code") if isinstance(below, dict) else None
-    reasons = (detail.get("reason") for detail in _details(fields))
-    for value in (inner_code, *reasons, *(fields.get(name) for name in ("code", "type", "status", "error_type"))):
-        if isinstance(value, str) and value:
-            yield value.strip().lower().replace(" ", "_").replace("-", "_")
-    metadata = fields.get("metadata")
-    if isinstance(metadata, dict) and ("flagged_input" in metadata or "reasons" in metadata):
-        yield "content_filter"  # how OpenRouter's moderation shows itself, under a bare 403
-
-
-def _details(fields: Mapping[str, object]) -> Iterable[Mapping[str, object]]:
-    """Yield what Google tells of an error beside its message: an `ErrorInfo` has a reason, a `RetryInfo` a delay."""
-    details = fields.get("details")
-    return (detail for detail in (details if isinstance(details, list) else ()) if isinstance(detail, dict))
-
-
-def _retry_delay(fields: Mapping[str, object]) -> float | None:
-    stated = (detail.get("retryDelay") for detail in _details(fields))
-    return next((parse_retry_delay(delay) for delay in stated if isinstance(delay, str)), None)
-
-
-def _param(fields: Mapping[str, object]) -> str:
-    param, loc = fields.get("param"), fields.get("loc")
-    if isinstance(param, str):
-        return param
-    return ".".join(str(part) for part in loc if part != "body") if isinstance(loc, list) else ""
-
-
-def _http_status(*values: object) -> int | None:
-    for value in values:
-        if isinstance(value, (int, str)) and re.fullmatch("[45][0-9][0-9]", str(value)):
-            return int(value)
-    return None
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-# -- what it refuses ---------------------------------------------------------------------------------
-
-REFUSES_STREAM: Final = re.compile(
-    r"\bstream(?:ing)?\b.*(?:unsupported|support|unknown|unrecogni[sz]ed|allowed|permitted|forbidden|disabled|available)"
-    r"|(?:unsupported|support|unknown|unrecogni[sz]ed|allowed|permitted|extra|invalid).*\bstream(?:ing)?\b",
-    re.IGNORECASE | re.DOTALL,
-)
-"""A message that refuses streams; one that merely speaks of a stream ("unexpected end of stream") does not."""
-
-
-def refuses_stream(refused: ErrorBody) -> bool:
-    """Say whether a refusal is one of streams, rather than of anything else in the request."""
-    return refused.param == "stream" or REFUSES_STREAM.search(refused.message) is not None
-
-
-# -- judging it --------------------------------------------------------------------------------------
 
 Kind: TypeAlias = "type[ProviderError | TokenLimitError]"
 
@@ -213,6 +92,8 @@ CODES: Final[Mapping[Kind, str]] = MappingProxyType(
             throttling_error throttled""",
         OverloadedError: """overloaded overloaded_error server_overloaded engine_overloaded model_overloaded
             service_unavailable unavailable""",
+        # What the model wrote is no call of a tool, or not the JSON that was asked for (Groq): the next try often is.
+        ParseError: "tool_use_failed json_validate_failed",
     }
 )
 """Codes that mean one thing whoever sends them, and whatever the status beside them says."""
@@ -245,21 +126,6 @@ TOO_LONG: Final = re.compile(
     r"|exceed context limit",
     re.IGNORECASE,
 )
-MAX_LENGTH: Final = r"maximum (?:context|prompt) length (?:is|of) (?P<max>[\d,]+)"
-TOKEN_COUNTS: Final = tuple(
-    re.compile(pattern, re.IGNORECASE | re.DOTALL)
-    for pattern in (
-        r"(?P<requested>[\d,]+) tokens > (?P<max>[\d,]+)",
-        r"token count \((?P<requested>[\d,]+)\).{0,100}?\((?P<max>[\d,]+)\)",
-        r"contains (?P<requested>[\d,]+) tokens.{0,100}?with (?P<max>[\d,]+)",
-        r"limit (?P<max>[\d,]+), requested (?P<requested>[\d,]+)",
-        r"must be <= (?P<max>[\d,]+)\. given: (?P<requested>[\d,]+)",
-        r"exceed context limit: [\d,]+ \+ [\d,]+ > (?P<max>[\d,]+)(?P<requested>)",
-        r"cannot exceed (?P<max>[\d,]+).{0,60}?received (?P<requested>[\d,]+)",
-        rf"{MAX_LENGTH}.{{0,100}}?(?:resulted in|requested|contains|used|have)(?: about)? (?P<requested>[\d,]+)",
-        rf"{MAX_LENGTH}(?P<requested>)",
-    )
-)
 NO_CREDIT: Final = re.compile(
     r"insufficient (?:account )?(?:balance|credit|fund|quota)|exceeded your current quota|credit balance"
     r"|(?:have|has|no|any|of) credits",
@@ -283,31 +149,32 @@ NO_MODEL: Final = re.compile(
     r"|^model: \S+$",  # Anthropic says no more
     re.IGNORECASE | re.DOTALL,
 )
-TRY_AGAIN: Final = re.compile(r"(?:try again|retry) (?:in|after) ((?:\d+(?:\.\d+)?(?:ms|s|m|h))+)", re.IGNORECASE)
 
 
 def refusal(head: Head, body: ErrorBody) -> WizardError:
     """Return the error for a response that refuses: a status of 300 and above, or an error inside a 200.
 
-    The result is a `ProviderError`, or `TokenLimitError` with the counts where they are stated. Its `retry_after` is
-    the head's, else the body's; for a rate limit without either, what the message says ("try again in 6ms").
+    The result is a `ProviderError`; `TokenLimitError`, with the counts where they are stated; or `ParseError` for what
+    says nothing at all inside a 200. Its `retry_after` is the head's, else the body's; for a rate limit without either,
+    what the message says ("try again in 6ms").
     """
     status = head.status if head.status >= 300 or body.status is None else body.status
     if status < 400 and head.status >= 300:
         return _redirect(head)
+    if head.status < 300 and body == ErrorBody():
+        return head.parse_error("cannot be understood: it holds neither an answer nor an error")
     said = excerpt(body.message, head.secrets)
-    kind = _kind(status, body, said)
+    kind = _kind(status, body, excerpt(body.message))  # unmasked: a secret may be a plain word
     where = f"HTTP {status}" if head.status >= 300 else "inside its answer"
-    text = f"{head.model}: {_MEANING.get(kind, 'the provider failed')} ({where})" + (f": {said}" if said else "")
+    text = f"{head.model}: {_meaning(kind, head)} ({where})" + (f": {said}" if said else "")
     if issubclass(kind, TokenLimitError):
-        requested, limit = _token_counts(body)
+        requested, limit = _tokens(body)
         return kind(text, model=head.model, requested=requested, max=limit)
     retry_after = body.retry_after if head.retry_after is None else head.retry_after
-    if kind is RateLimitError and retry_after is None and (stated := TRY_AGAIN.search(said)):
-        stated_wait = parse_duration(stated[1])
-        retry_after = stated_wait if stated_wait is not None and stated_wait <= LONGEST_RETRY_AFTER else None
+    if kind is RateLimitError and retry_after is None:
+        retry_after = stated_wait(body.message)
     return kind(
-        text + (NO_SUCH_PATH if kind is RequestError and status in {404, 405} else _ADVICE.get(kind, "")),
+        text + _advice(kind, status, head.advice),
         model=head.model,
         status=status,
         request_id=head.request_id,
@@ -326,37 +193,56 @@ def _redirect(head: Head) -> RequestError:
     )
 
 
-NO_SUCH_PATH: Final = " (check base_url: that of OpenAI and its compatibles ends in /v1)"
-
 _MEANING: Final[Mapping[type[WizardError], str]] = MappingProxyType(
     {
         AuthError: "the provider refused the key",
         ContentFilterError: "the provider refuses this content",
         ModelNotFoundError: "the provider does not know the model",
         OverloadedError: "the provider is overloaded",
+        ParseError: "the model wrote what its provider cannot read",
         QuotaExhaustedError: "the account has no credit left",
         RateLimitError: "the provider's rate limit is reached",
         RequestError: "the provider refused the request",
         TokenLimitError: "the prompt is too long for the model",
     }
 )
-_ADVICE: Final[Mapping[type[WizardError], str]] = MappingProxyType(
-    {
-        AuthError: " (check the model's api_key_env or api_key_file)",
-        ModelNotFoundError: " (check the model's `model` and base_url)",
-    }
-)
+
+
+def _meaning(kind: Kind, head: Head) -> str:
+    if kind is AuthError and head.advice.keyless:
+        return "the provider wants a key"
+    return _MEANING.get(kind, "the provider failed")
+
+
+def _advice(kind: Kind, status: int, advice: Advice) -> str:
+    if kind is AuthError:
+        return f" ({advice.key})"
+    if kind is ModelNotFoundError:
+        return " (check the model's `model` and base_url)"
+    if status == 407:
+        return " (the model's proxy wants a user name and a password: put them into its URL)"
+    return f" ({advice.path})" if kind is RequestError and status in {404, 405} else ""
 
 
 def _kind(status: int, body: ErrorBody, said: str) -> Kind:
-    if status < 500 and status not in {401, 403} and TOO_LONG.search(said):
-        return TokenLimitError  # before the codes: a single request over the limit a minute is no matter of waiting
-    if "resource_exhausted" in body.codes and NO_QUOTA.search(body.message[: 8 * LONGEST_MESSAGE]):
+    kind = next((KINDS_BY_CODE[code] for code in body.codes if code in KINDS_BY_CODE), None)
+    if kind in {None, RateLimitError} and _is_too_long(status, body, said, limited=kind is not None):
+        return TokenLimitError
+    if "resource_exhausted" in body.codes and NO_QUOTA.search(body.message[:SEARCHED]):
         return QuotaExhaustedError
-    for code in body.codes:
-        if code in KINDS_BY_CODE:
-            return KINDS_BY_CODE[code]
-    return _kind_by_message(status, said) or _kind_by_status(status, body)
+    return kind or _kind_by_message(status, said) or _kind_by_status(status, body)
+
+
+def _is_too_long(status: int, body: ErrorBody, said: str, *, limited: bool) -> bool:
+    """Say whether the message is one of a prompt that never fits. Of a rate limit (`limited`, by its code, or a 429) it
+    is only where one request asks for more than the limit: "too many tokens per day" passes, and can be waited for.
+    """
+    if status >= 500 or status in {401, 403} or not TOO_LONG.search(said):
+        return False
+    if status != 429 and not (limited and status < 400):
+        return True
+    requested, limit = _tokens(body)
+    return limit is not None and (requested is None or requested > limit)
 
 
 def _kind_by_message(status: int, said: str) -> Kind | None:
@@ -381,17 +267,8 @@ def _kind_by_status(status: int, body: ErrorBody) -> Kind:
     return RequestError if status < 500 else ProviderError
 
 
-def _token_counts(body: ErrorBody) -> tuple[int | None, int | None]:
+def _tokens(body: ErrorBody) -> tuple[int | None, int | None]:
     """Return the tokens requested and the tokens allowed, None where not stated."""
     if body.requested is not None or body.max is not None:
         return body.requested, body.max
-    for pattern in TOKEN_COUNTS:
-        found = pattern.search(body.message[: 8 * LONGEST_MESSAGE])
-        if found:
-            return _as_count(found["requested"]), _as_count(found["max"])
-    return None, None
-
-
-def _as_count(digits: str | None) -> int | None:
-    plain = (digits or "").replace(",", "")
-    return int(plain) if plain else None
+    return stated_tokens(body.message)

@@ -90,8 +90,13 @@ FAULTY_REQUESTS: Final = frozenset(
 
 @define
 class _Item:
-    """What has been told of one item: how much of each of its texts, and which of our calls it is."""
+    """What has been told of one item: how much of each of its texts, and which of our calls it is.
 
+    `done`: upstream has stated the whole of it.
+    """
+
+    kind: str | None = None
+    done: bool = False
     told: Counter[tuple[str, int]] = field(factory=Counter)
     call: int | None = None
     call_id: str | None = None
@@ -106,7 +111,9 @@ class EventReader:
         self.id: str | None = None
         self.finished = False
         self._head = head
-        self._items: dict[int | str | None, _Item] = {}
+        self._items: dict[int | str | None, _Item] = {}  # the last of each place
+        self._named: dict[str, _Item] = {}  # all that were announced, by their ids and by those of their calls
+        self._begun = 0
         self._calls = 0
 
     @property
@@ -158,29 +165,36 @@ class EventReader:
         item = event.get("item")
         if not isinstance(item, dict):
             return
-        known = self._item(event, item)
-        call_id = text_of(item.get("call_id"))
-        if not done or (call_id and known.call_id and known.call_id != call_id):
-            known = self._begin(event, item)  # some give all their items one index
-        if item.get("type") == "function_call":
-            self._name_call(known, item, events)
-        if done:
-            self._tell_item(known, item, events)
-
-    def _item(self, event: Mapping[str, object], item: Mapping[str, object] | None = None) -> _Item:
-        """Return what has been told of the item that the event is about."""
         known = self._items.get(_key(event, item))
-        return self._begin(event, item) if known is None else known
+        call_id = text_of(item.get("call_id"))
+        if known is None or not done or (call_id and known.call_id and known.call_id != call_id):
+            known = self._begin(event, item)  # some give all their items one index
+        known.kind = text_of(item.get("type"))
+        for name in filter(None, (text_of(item.get("id")), call_id)):
+            self._named[name] = known
+        self._tell_item(known, item, events, done=done)
 
-    def _begin(self, event: Mapping[str, object], item: Mapping[str, object] | None) -> _Item:
+    def _item(self, event: Mapping[str, object]) -> _Item:
+        """Return what has been told of the item that the event is about."""
+        known = self._items.get(_key(event))
+        return self._begin(event) if known is None else known
+
+    def _begin(self, event: Mapping[str, object], item: Mapping[str, object] | None = None) -> _Item:
         known = self._items[_key(event, item)] = _Item()
+        self._begun += 1
         return known
 
     # -- items ---------------------------------------------------------------------------------------
 
-    def _tell_item(self, known: _Item, item: Mapping[str, object], events: list[ModelEvent]) -> None:
-        """Append what has not been told of a complete item yet."""
-        match item.get("type"):
+    def _tell_item(self, known: _Item, item: Mapping[str, object], events: list[ModelEvent], *, done: bool) -> None:
+        """Append what has not been told of an item yet: its name, and once it is `done` the rest."""
+        kind = item.get("type")
+        if kind == "function_call":
+            self._name_call(known, item, events)
+        if not done:
+            return
+        known.done = True
+        match kind:
             case "message":
                 for place, part in _parts(item.get("content")):
                     self._tell_rest(known, "text", place, part.get("text"), events)
@@ -236,9 +250,7 @@ class EventReader:
         status = text_of(response.get("status")) or "completed"
         if status in {"queued", "in_progress"}:
             raise self._head.parse_error(f"is not complete: its status is {status!r}")
-        if not self._items:  # else all of it has been told, and who numbers items badly must not tell it twice
-            for place, item in _parts(response.get("output")):
-                self._read_item({"output_index": place, "item": item}, events, done=True)
+        self._tell_output(response.get("output"), events)
         usage = _usage(response.get("usage"))
         if usage is not None:
             events.append(UsageUpdate(usage))
@@ -246,6 +258,24 @@ class EventReader:
             raise self._refused({"error": response.get("error") or f"the response is {status}"})
         self.finished = True
         events.append(self._finished(response, status))
+
+    def _tell_output(self, output: object, events: list[ModelEvent]) -> None:
+        """Append what the stream has left out of the items. Who numbers them badly must not make us tell one twice."""
+        items = [*_parts(output)]
+        all_begun = self._begun >= len(items) or None in self._items
+        for place, item in items:
+            known = self._known(place, item) or (None if all_begun else _Item())
+            if known is not None and not known.done:
+                self._tell_item(known, item, events, done=True)
+
+    def _known(self, place: int, item: Mapping[str, object]) -> _Item | None:
+        """Return what has been told of an item of the final output, None where it is new."""
+        for name in (text_of(item.get("id")), text_of(item.get("call_id"))):
+            known = None if name is None else self._named.get(name) or self._items.get(name)
+            if known is not None:
+                return known
+        known = self._items.get(place)
+        return known if known is not None and known.kind in {None, item.get("type")} else None
 
     def _finished(self, response: Mapping[str, object], status: str) -> Finished:
         if status == "completed":
@@ -280,7 +310,7 @@ def _judged(body: ErrorBody) -> ErrorBody:
 # -- the parts of an event ---------------------------------------------------------------------------
 
 
-def _key(event: Mapping[str, object], item: Mapping[str, object] | None) -> int | str | None:
+def _key(event: Mapping[str, object], item: Mapping[str, object] | None = None) -> int | str | None:
     """Return which item an event is about: by its place, which stays, else by its id, which some change."""
     index = event.get("output_index")
     if isinstance(index, int):

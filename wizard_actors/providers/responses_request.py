@@ -20,8 +20,11 @@ from wizard_actors.errors import SerializationError, UnsupportedError
 from wizard_actors.providers.base import Call
 from wizard_actors.providers.http_provider import HttpSettings
 from wizard_actors.providers.openai_request import schema_format
+from wizard_actors.providers.proofs import refuses_thoughts, without_thoughts
 from wizard_actors.providers.refusals import ErrorBody, Head, refuses_stream
 from wizard_actors.providers.responses_events import PROTOCOL, EventReader
+from wizard_actors.providers.schema_forms import is_strict
+from wizard_actors.providers.tool_rounds import fitting_id
 from wizard_actors.providers.wire import Outgoing
 from wizard_actors.types import Content, Image, Message, Prompt, Role, Text, Thought, Tool, ToolCall
 
@@ -30,8 +33,11 @@ __all__ = ["ResponsesWire"]
 PROOF: Final = "reasoning.encrypted_content"
 """What `include` asks for, so that reasoning can be sent back to a provider that keeps nothing."""
 
+SHORT: Final = "(?s:.{1,64})"
+"""Longer ids of tool calls, which others make, are refused."""
+
 NEVER_REASON: Final = re.compile(r"(?:chatgpt-|gpt-3|gpt-4)", re.IGNORECASE)
-"""The model families that show no reasoning, and refuse to be asked for any."""
+"""The model families that show no reasoning, and refuse to be asked for any, or to be shown that of others."""
 
 REFUSES_PROOF: Final = re.compile(
     rf"{re.escape(PROOF)}|['\"`]include\b|encrypted content is not supported", re.IGNORECASE
@@ -45,6 +51,7 @@ class ResponsesWire:
     """The Responses API, a `Wire`: `model` is the upstream's id of the model that is configured as `name`.
 
     `streams` and `proves`, whether reasoning is asked for in a form that can be sent back, are learned from refusals.
+    `thoughts`: reasoning that came in that form goes back; one call is made without where it is refused.
     """
 
     name: str
@@ -52,6 +59,7 @@ class ResponsesWire:
     url: httpx.URL
     streams: bool = True
     proves: bool = True
+    thoughts: bool = True
     max_tokens: int | None = None
     extra: Mapping[str, object]
 
@@ -77,13 +85,13 @@ class ResponsesWire:
         """
         prompt = call.prompt
         self._check(prompt)
-        fields = self._fields(prompt)
-        for more in (self.extra, prompt.extra):
-            text, added = fields.get("text"), more.get("text")
-            fields.update(more)
-            if isinstance(text, Mapping) and isinstance(added, Mapping):
-                fields["text"] = {**text, **added}
         try:
+            fields = self._fields(prompt)
+            for more in (self.extra, prompt.extra):
+                text, added = fields.get("text"), more.get("text")
+                fields.update(more)
+                if isinstance(text, Mapping) and isinstance(added, Mapping):
+                    fields["text"] = {**text, **added}
             return Outgoing(self.url, _encoder.encode(fields))
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise SerializationError(
@@ -96,12 +104,18 @@ class ResponsesWire:
         return EventReader(head)
 
     def without(self, refused: ErrorBody, *, keep_stream: bool) -> Self | None:
-        """Return the dialect without the field that a refusal names: `include` or `stream`."""
+        """Return the dialect without what a refusal names: `include`, the reasoning in the conversation, `stream`."""
         if self.proves and (refused.param.startswith("include") or REFUSES_PROOF.search(refused.message)):
             return evolve(self, proves=False)
+        if self.thoughts and refuses_thoughts(refused):
+            return evolve(self, thoughts=False)
         if self.streams and not keep_stream and refuses_stream(refused):
             return evolve(self, streams=False)
         return None
+
+    def lasting(self) -> Self:
+        """Return the dialect with reasoning again: that of another conversation may be the provider's own."""
+        return evolve(self, thoughts=True)
 
     def _check(self, prompt: Prompt) -> None:
         for feature, asked in (("stop", prompt.stop), ("seed", prompt.seed is not None)):
@@ -114,9 +128,10 @@ class ResponsesWire:
                 )
 
     def _fields(self, prompt: Prompt) -> dict[str, object]:
+        messages = prompt.messages if self.thoughts and self.proves else without_thoughts(prompt.messages)
         fields: dict[str, object] = {
             "model": self.model,
-            "input": list(_input(prompt.messages, self.name)),
+            "input": list(_input(messages, self.name)),
             "store": False,
         }
         max_tokens = self.max_tokens if prompt.max_tokens is None else prompt.max_tokens
@@ -146,7 +161,8 @@ def _input(messages: tuple[Message, ...], model: str) -> Iterator[dict[str, obje
                 yield from _answer(message, numbers, model)
             case Role.TOOL:
                 output = _content(message.content)
-                yield {"type": "function_call_output", "call_id": message.tool_call_id, "output": output}
+                call_id = fitting_id(message.tool_call_id or "", SHORT)
+                yield {"type": "function_call_output", "call_id": call_id, "output": output}
             case role:
                 if role is Role.SYSTEM:
                     _check_images(message, model)
@@ -156,10 +172,11 @@ def _input(messages: tuple[Message, ...], model: str) -> Iterator[dict[str, obje
 def _answer(message: Message, numbers: Iterator[int], model: str) -> Iterator[dict[str, object]]:
     """Yield the items of a model's message: what it thought, what it said, what it called."""
     _check_images(message, model)
-    for thought in message.thoughts:
+    # Reasoning of which nothing came is refused: "provided without its required following item".
+    for thought in message.thoughts if message.text or message.tool_calls else ():
         if thought.signature is not None and thought.signature.protocol == PROTOCOL:
             yield _reasoning(thought, thought.signature.value, f"rs_{next(numbers)}")
-    if message.content:
+    if message.text:
         # A plain text: a list of parts would need the id under which the provider has stored it.
         yield {"role": "assistant", "content": message.text}
     for call in message.tool_calls:
@@ -172,7 +189,8 @@ def _reasoning(thought: Thought, proof: str, default_id: str) -> dict[str, objec
 
 
 def _call(call: ToolCall) -> dict[str, object]:
-    return {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments}
+    call_id = fitting_id(call.id, SHORT)
+    return {"type": "function_call", "call_id": call_id, "name": call.name, "arguments": call.arguments}
 
 
 def _check_images(message: Message, model: str) -> None:
@@ -203,8 +221,10 @@ def _part(part: Text | Image) -> dict[str, object]:
 def _tool(tool: Tool) -> dict[str, object]:
     parameters = tool.parameters or {"type": "object", "properties": {}}
     described = {"description": tool.description} if tool.description else {}
-    # Said in either case: what is left out is strict here, and most schemas are not fit for that.
-    return {"type": "function", "name": tool.name, **described, "parameters": parameters, "strict": tool.strict}
+    # Said in any case: null makes it strict where the schema can be brought to that, as leaving it out does; a schema
+    # that is called strict and is not would be refused.
+    strict = (is_strict(parameters) or None) if tool.strict else False
+    return {"type": "function", "name": tool.name, **described, "parameters": parameters, "strict": strict}
 
 
 def _tool_choice(choice: str | None) -> object:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import traceback
 from typing import Final
-from urllib.parse import quote
 
 from attrs import frozen
 
 from wizard_actors.config import ModelConfig
 from wizard_actors.errors import ProviderBugError, WizardError
-from wizard_actors.providers.refusals import SHORTEST_SECRET, excerpt
+from wizard_actors.providers.masking import excerpt, secret_forms
 
 __all__ = ["Unforeseen", "bug"]
 
@@ -51,13 +50,9 @@ def bug(error: Exception, config: ModelConfig) -> ProviderBugError:
 
 
 def _secrets(config: ModelConfig) -> tuple[str, ...]:
-    """Return what no error may repeat, in each form in which one might; a key that cannot be read is no secret."""
-    values = [value.reveal() for value in config.headers.values()]
+    """Return what no error may repeat; a key that cannot be read is no secret."""
     try:
         key = config.api_key()
     except WizardError:
         key = None
-    if key is not None:
-        values.append(key.reveal())
-    forms = {form for value in values for form in (value, repr(value)[1:-1], quote(value, safe=""))}
-    return tuple(sorted((form for form in forms if len(form) >= SHORTEST_SECRET), key=len, reverse=True))
+    return secret_forms(key, config.headers)

@@ -78,3 +78,6 @@ class Wire(Protocol):
 
         With `keep_stream` the answer has to be a stream.
         """
+
+    def lasting(self) -> Self:
+        """Return the dialect for later calls: with what was left out for the sake of one conversation alone."""

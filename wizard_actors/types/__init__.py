@@ -8,18 +8,9 @@ from wizard_actors.types.answer import (
     TokenUsage,
     WizardResponse,
 )
-from wizard_actors.types.prompt import (
-    Content,
-    Image,
-    Message,
-    Prompt,
-    Role,
-    Signature,
-    Text,
-    Thought,
-    Tool,
-    ToolCall,
-)
+from wizard_actors.types.message import Message, Role
+from wizard_actors.types.parts import Content, Image, Signature, Text, Thought, ToolCall
+from wizard_actors.types.prompt import Prompt
 from wizard_actors.types.stream import (
     ContentDelta,
     End,
@@ -34,6 +25,7 @@ from wizard_actors.types.stream import (
     ToolCallDelta,
     UsageUpdate,
 )
+from wizard_actors.types.tool import Tool
 
 __all__ = [
     "Content",

@@ -9,7 +9,8 @@ from enum import StrEnum
 from attrs import field, frozen
 
 from wizard_actors.errors import Attempt
-from wizard_actors.types.prompt import Message, Role, Thought, ToolCall
+from wizard_actors.types.message import Message, Role
+from wizard_actors.types.parts import Thought, ToolCall
 
 __all__ = ["FinishReason", "LimitHeaders", "LimitWindow", "ServedBy", "TokenUsage", "WizardResponse"]
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, TypeAlias
 from attrs import field, frozen
 
 from wizard_actors.types.answer import FinishReason, TokenUsage, WizardResponse
-from wizard_actors.types.prompt import Signature
+from wizard_actors.types.parts import Signature
 
 __all__ = [
     "ContentDelta",
