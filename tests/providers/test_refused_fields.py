@@ -75,5 +75,6 @@ def test_the_parameter_says_it_whatever_the_message() -> None:
     message = "Your organization must be verified"
     assert refuses_stream(ErrorBody(message, param="stream"))
     assert not refuses_stream_beside(ErrorBody(message, param="stream"))
-    assert refuses_stream_beside(ErrorBody(message, param="stream seed"))
+    assert refuses_stream(ErrorBody("Extra inputs are not permitted", param="max_completion_tokens stream"))
+    assert not refuses_stream_beside(ErrorBody("Extra inputs are not permitted", param="seed stream"))
     assert not refuses_stream(ErrorBody(message, param="stream_options"))

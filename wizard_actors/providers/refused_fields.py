@@ -46,7 +46,4 @@ def refuses_stream(refused: ErrorBody) -> bool:
 
 def refuses_stream_beside(refused: ErrorBody) -> bool:
     """Say whether streams are refused beside something else that the call asks for: another call may have one."""
-    if not refuses_stream(refused):
-        return False
-    others = set(refused.param.split()) - {"stream", "stream_options"}
-    return bool(others) or BESIDE.search(refused.message[:SEARCHED]) is not None
+    return refuses_stream(refused) and BESIDE.search(refused.message[:SEARCHED]) is not None
