@@ -214,13 +214,17 @@ def tried(function, *args, **kwargs):
 
 picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 print(tried(as_prompt, [HumanMessage([{"type": "text", "text": "What is this?"}, picture])], None))
-chunks = [HumanMessageChunk("Hi"), AIMessageChunk("Yes?"), ToolMessageChunk("21 C", tool_call_id="1")]
+call = {"name": "look", "args": "{}", "id": "1", "index": 0, "type": "tool_call_chunk"}
+asked = AIMessageChunk("Yes?", tool_call_chunks=[call])
+chunks = [HumanMessageChunk("Hi"), asked, ToolMessageChunk("21 C", tool_call_id="1")]
 print([(each.role.value, each.text) for each in as_prompt(chunks, None).messages])
 
 with BlockingClient.open("wizard.toml") as client:
     model = ChatWizard(client=client)
     with patch.object(client, "generate", wraps=client.generate) as generate:
-        said = model.bind(temperature=0.5, max_tokens=7, tool_choice="any", top_p=None).invoke("Why actors?")
+        tools = [{"name": "look"}]
+        bound = model.bind(temperature=0.5, max_tokens=7, tools=tools, tool_choice="any", top_p=None)
+        said = bound.invoke("Why actors?")
     asked = generate.call_args.args[0]
     print(asked.temperature, asked.max_tokens, asked.tool_choice)
     print(said.usage_metadata["total_tokens"], said.response_metadata)

@@ -258,7 +258,9 @@ def _opened(schema: object, holder: str, cycles: _Cycles) -> object:
             made[keyword] = value if keyword in VALUES else _opened(value, holder, cycles)
     properties, required = schema.get("properties"), schema.get("required")
     if isinstance(properties, Mapping) and isinstance(required, Sequence):
-        made["required"] = [name for name in required if not cycles.lead_back(properties.get(name), holder)]
+        made["required"] = [
+            name for name in required if not isinstance(name, str) or not cycles.lead_back(properties.get(name), holder)
+        ]
     if "$ref" in made and any(not keyword.startswith("$") for keyword in made):
         made["anyOf"] = [{"$ref": made.pop("$ref")}]
     return made
