@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.embed.programs import SOON, run, start
+from tests.embed.programs import run, start
 
 FORGETFUL = {
     "plain": """
@@ -138,7 +138,7 @@ def test_a_program_that_forgets_to_close_ends_soon_and_is_told_where(
     report_line(f"forgotten, {request.node.callspec.id}: over {ended.seconds:.2f} s after the last line")
     assert (ended.code, sorted(ended.err.splitlines())) == (0, sorted(ended.warned().splitlines()))
     assert ended.here
-    assert ended.seconds < SOON
+    assert ended.seconds < 1.0
 
 
 def test_warnings_that_are_errors_do_not_keep_a_program(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_warnings_that_are_errors_do_not_keep_a_program(tmp_path: Path) -> None:
     ended = run(tmp_path, FORGETFUL["two of them"], options=["-W", "error"])
 
     assert ended.code == 0
-    assert ended.seconds < SOON
+    assert ended.seconds < 1.0
     assert "RuntimeWarning: the client that was opened here was never closed" in ended.err
 
 
@@ -172,7 +172,7 @@ def test_a_program_that_closes_says_nothing(tmp_path: Path) -> None:
     )
 
     assert (ended.code, ended.err, ended.out) == (0, "", ["asked", "asked"])
-    assert ended.seconds < SOON
+    assert ended.seconds < 1.0
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_leaving_in_the_middle_of_the_block_closes_the_client(
     assert ended.err.strip().endswith(said)
     assert ended.err.count("Traceback") == bool(said)
     assert "Warning" not in ended.err
-    assert ended.seconds < SOON
+    assert ended.seconds < 1.0
 
 
 def test_an_exit_in_the_middle_of_asyncio_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_an_exit_in_the_middle_of_asyncio_leaves_nothing_behind(tmp_path: Path) 
     )
 
     assert (ended.code, ended.out) == (3, ["asked", "Cancelled"])
-    assert ended.seconds < 4.0 + SOON  # the block waits for the call, for as long as its drain_timeout says
+    assert ended.seconds < 2.5  # the block waits for the call, for as long as its drain_timeout says
 
 
 # -- Ctrl-C and other signals ------------------------------------------------------------------------------------------
@@ -273,11 +273,11 @@ def test_a_second_ctrl_c_waits_for_nothing(tmp_path: Path) -> None:
         at = time.monotonic()
         program.signal(signal.SIGINT)
         assert program.line() == "interrupted open"
-        assert time.monotonic() - at < SOON
+        assert time.monotonic() - at < 0.5
         ended = program.ended()
 
     assert (ended.code, ended.err) == (0, ended.warned())
-    assert ended.seconds < SOON
+    assert ended.seconds < 1.2
 
 
 def test_a_ctrl_c_between_the_reads_of_a_stream_ends_its_call(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_a_ctrl_c_between_the_reads_of_a_stream_ends_its_call(tmp_path: Path) ->
     assert ended.out == ["Cancelled"]
     assert ended.err.count("Traceback") == 1
     assert ended.err.strip().endswith("KeyboardInterrupt")
-    assert time.monotonic() - at < SOON
+    assert time.monotonic() - at < 1.0
 
 
 @pytest.mark.parametrize("run", ["asyncio.run(main())", "import uvloop; uvloop.run(main())"])
@@ -335,7 +335,7 @@ def test_a_ctrl_c_under_asyncio_ends_in_order(run: str, tmp_path: Path) -> None:
 
     assert (ended.code, ended.err) == (0, "")
     assert ended.out == ["cancelled Cancelled", "interrupted Cancelled"]
-    assert ended.seconds < SOON
+    assert ended.seconds < 1.0
 
 
 def test_a_sigterm_ends_a_program_at_once(tmp_path: Path) -> None:
@@ -347,4 +347,4 @@ def test_a_sigterm_ends_a_program_at_once(tmp_path: Path) -> None:
         ended = program.ended()
 
     assert (ended.code, ended.err) == (-signal.SIGTERM, "")
-    assert time.monotonic() - at < SOON
+    assert time.monotonic() - at < 0.5
