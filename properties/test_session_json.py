@@ -10,62 +10,10 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from properties.session_records import json_values, records
 from wizard_actors.errors import SerializationError
 from wizard_actors.session_json import decode_session, encode_session
-from wizard_actors.session_record import MAX_ID, NOT_IN_AN_ID, SessionRecord, SessionState, TurnRecord
-from wizard_actors.types import FinishReason, Image, Message, Role, Text, TokenUsage, ToolCall
-
-texts = st.text(max_size=20)
-wholes = st.integers(-(2**63) + 1, 2**63 - 1)
-times = (
-    st.floats(allow_nan=False, allow_infinity=False, min_value=-1e18, max_value=1e18) | st.integers(-(2**62), 2**62)
-).map(lambda at: at or 0.0)  # -0.0 equals the default, and is left out as that
-kinds = st.sampled_from(["image/png", "image/svg+xml"])
-images = st.builds(Image, texts.map("https://x.test/".__add__)) | st.builds(
-    Image, st.none(), st.binary(min_size=1, max_size=20), kinds
-)
-contents = texts | st.lists(st.builds(Text, texts) | images, max_size=4)
-calls = st.lists(st.builds(ToolCall, texts, texts, texts), max_size=2)
-names = st.none() | texts
-messages = st.one_of(
-    st.builds(Message, st.sampled_from([Role.SYSTEM, Role.USER]), contents, name=names),
-    st.builds(Message, st.just(Role.ASSISTANT), contents, calls, name=names),
-    st.builds(
-        Message, st.just(Role.TOOL), contents, tool_call_id=st.text(min_size=1), name=names, is_error=st.booleans()
-    ),
-)
-turns = st.builds(
-    TurnRecord,
-    st.lists(messages, max_size=3),
-    at=times,
-    model=texts,
-    upstream_model=st.none() | texts,
-    usage=st.none() | st.builds(TokenUsage, wholes, wholes, wholes, wholes),
-    cost=st.none() | st.decimals(allow_nan=False, allow_infinity=False),
-    finish_reason=st.sampled_from(FinishReason),
-    reasoning=texts,
-    request_id=texts,
-)
-json_values = st.recursive(
-    st.none() | st.booleans() | wholes | st.floats(allow_nan=False, allow_infinity=False) | texts,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
-    max_leaves=8,
-)
-ids = st.text(min_size=1, max_size=MAX_ID).filter(lambda text: not NOT_IN_AN_ID.search(text))
-records = st.builds(
-    SessionRecord,
-    ids,
-    created_at=times,
-    version=st.integers(1, 2**63 - 1),
-    state=st.sampled_from(SessionState),
-    system=st.none() | texts,
-    route=st.none() | texts,
-    model=st.none() | texts,
-    context=st.dictionaries(texts, json_values, max_size=3),
-    turns=st.lists(turns, max_size=3),
-    updated_at=times,
-    used_at=times,
-)
+from wizard_actors.session_record import SessionRecord, TurnRecord
 
 
 @given(record=records)

@@ -35,6 +35,7 @@ from wizard_actors.config import (
     RetryConfig,
     RouteConfig,
     ServerConfig,
+    SessionsConfig,
     SimulatedConfig,
     Strategy,
     StreamConfig,
@@ -46,6 +47,7 @@ from wizard_actors.gcra import LimiterState
 from wizard_actors.providers.base import Answer, Call, Provider
 from wizard_actors.slots import WorkerState
 from wizard_actors.specs import TreeNode
+from wizard_actors.storage.opening import Opener
 from wizard_actors.types import Finished, FinishReason, LimitHeaders, ModelEvent, UsageUpdate
 
 Step: TypeAlias = str | float | ModelEvent | tuple[ModelEvent, ...] | Exception
@@ -241,7 +243,9 @@ async def client_of(
     supervision: SupervisionConfig | None = None,
     budget: RetryBudgetConfig | None = None,
     logging: LoggingConfig | None = None,
+    sessions: SessionsConfig | None = None,
     events: EventStream | None = None,
+    storage: Opener | None = None,
 ) -> AsyncIterator[ResilientClient]:
     """Open a client of `providers` by name, or of one named "a"; models that are not given are `model(name)`."""
     by_name = providers if isinstance(providers, Mapping) else {"a": providers}
@@ -256,8 +260,11 @@ async def client_of(
         supervision=supervision or SupervisionConfig(),
         retry_budget=budget or RetryBudgetConfig(),
         logging=logging or LoggingConfig(),
+        sessions=sessions or SessionsConfig(storage="memory:"),
     )
-    async with ResilientClient.open(config, rng=Random(seed), providers=by_name, events=events) as client:
+    async with ResilientClient.open(
+        config, rng=Random(seed), providers=by_name, events=events, storage=storage
+    ) as client:
         yield client
 
 

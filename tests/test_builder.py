@@ -26,16 +26,17 @@ from wizard_actors.config import (
     RetryConfig,
     RouteConfig,
     ServerConfig,
-    SessionsConfig,
     SupervisionConfig,
 )
 from wizard_actors.event_stream import EventStream
 from wizard_actors.gcra import LimiterState
 from wizard_actors.lag import LagWatch
+from wizard_actors.metrics import SessionGauges
 from wizard_actors.providers.base import Provider
 from wizard_actors.providers.engine import LocalProvider
 from wizard_actors.providers.openai import OpenAIProvider
 from wizard_actors.providers.simulated import SimulatedProvider
+from wizard_actors.session_store import Begin, End, SessionStoreState
 from wizard_actors.shared import Shared
 from wizard_actors.supervisor import Supervisor
 
@@ -60,7 +61,7 @@ async def build(  # noqa: ASYNC124 - inside Trio, whose clock it reads
 
 
 async def test_the_tree_has_an_actor_for_each_concern_of_each_model(autojump_clock: MockClock) -> None:
-    """A router, and a group for every model that is enabled; the embedded one has its engine, too."""
+    """A router, the session store, and a group for every enabled model; the embedded one has its engine, too."""
     config = WizardConfig(
         models=[
             model("a"),
@@ -73,6 +74,7 @@ async def test_the_tree_has_an_actor_for_each_concern_of_each_model(autojump_clo
     assert [node.path for node in tree.tree().walk()] == [
         "wizard",
         "wizard/router",
+        "wizard/sessions",
         "wizard/models",
         "wizard/models/model:a",
         "wizard/models/model:a/limiter",
@@ -109,7 +111,7 @@ async def test_every_actor_has_the_configured_bounds(autojump_clock: MockClock) 
     tree, _ = await build(config, Clients())
 
     lanes = [node.lanes for node in tree.tree().walk() if node.lanes is not None]
-    assert [(lane.asks_bound, lane.tells_bound) for lane in lanes] == [(7, 9)] * 4
+    assert [(lane.asks_bound, lane.tells_bound) for lane in lanes] == [(7, 9)] * 5
 
 
 async def test_the_restart_policy_is_the_configured_one(autojump_clock: MockClock) -> None:
@@ -204,17 +206,31 @@ async def test_settings_without_effect_yet_are_named(
     config = WizardConfig(
         models=[model("a")],
         server=ServerConfig(http="127.0.0.1:8080", websocket="127.0.0.1:8081", api_keys_file=Path("keys")),
-        sessions=SessionsConfig(storage="sqlite:wizard.db"),
     )
     await build(config, Clients())
     warned = caplog.messages.copy()
     caplog.clear()
     await build(WizardConfig(models=[model("a")]), Clients())
 
-    for name in ("server.http", "server.websocket", "api_keys_file", "sessions"):
+    for name in ("server.http", "server.websocket", "api_keys_file"):
         assert [message for message in warned if name in message], name
-    assert len(warned) == 4
+    assert len(warned) == 3
     assert caplog.messages == []
+
+
+async def test_the_metrics_show_the_turns_in_progress(autojump_clock: MockClock) -> None:
+    """And how many wait for one."""
+    async with ResilientClient.open(WizardConfig(models=[model("a")])) as client, trio.open_nursery() as nursery:
+        ref = client.supervisor.ref("sessions", SessionStoreState)
+        lease = await ref.ask(Begin("alice", "r"))
+        nursery.start_soon(ref.ask, Begin("alice", "waits"))
+        await wait_all_tasks_blocked()
+
+        gauges = client.metrics().gauges
+        assert gauges is not None
+        assert gauges.sessions == SessionGauges(turns=1, waiting=1)
+        nursery.cancel_scope.cancel()
+        ref.give_back(lease, End())
 
 
 async def test_a_shared_limiter_is_as_patient_as_the_most_patient_of_its_models(autojump_clock: MockClock) -> None:

@@ -412,7 +412,7 @@ def test_a_probe_that_does_not_come_back_is_caught(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(Lane, "close", forgetful)
 
-    assert run_seeds(PLANTED_SEEDS).held
+    assert run_seeds(3 * PLANTED_SEEDS).held
 
 
 def test_an_exchange_that_a_leaving_consumer_leaves_open_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

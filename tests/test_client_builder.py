@@ -10,6 +10,7 @@ from typing import TypeAlias, get_type_hints
 import attrs
 import pytest
 
+from tests.conversations import Shelf
 from wizard_actors.client_builder import ClientBuilder
 from wizard_actors.config import (
     BatchConfig,
@@ -33,6 +34,8 @@ from wizard_actors.config.strict import is_seconds, settings
 from wizard_actors.errors import ConfigError, EnvVarError
 from wizard_actors.event_stream import EventStream
 from wizard_actors.providers.base import Answer, Call, Provider
+from wizard_actors.storage.memory import MemoryStorage
+from wizard_actors.storage.opening import Opener as StorageOpener
 from wizard_actors.strategies import Planning, RoutingStrategy
 
 CANARY = "sk-canary-7f3a"
@@ -66,6 +69,7 @@ class Opened:
     events: EventStream | None
     providers: Mapping[str, Provider] | None
     strategies: Mapping[str, RoutingStrategy] | None
+    storage: StorageOpener | None
 
 
 class Backwards:
@@ -94,9 +98,10 @@ async def opened(
     events: EventStream | None = None,
     providers: Mapping[str, Provider] | None = None,
     strategies: Mapping[str, RoutingStrategy] | None = None,
+    storage: StorageOpener | None = None,
 ) -> AsyncIterator[Opened]:
     """Stand in for `ResilientClient.open`."""
-    yield Opened(config, rng, events, providers, strategies)
+    yield Opened(config, rng, events, providers, strategies, storage)
 
 
 Builder: TypeAlias = ClientBuilder[AbstractAsyncContextManager[Opened]]
@@ -138,11 +143,12 @@ async def test_a_built_client_gets_everything() -> None:
     """`build` returns what `open` returns, with configuration, events, random numbers, providers and strategies."""
     events, rng, providers, strategies = EventStream(), Random(1), {"a": Stub()}, {"backwards": Backwards()}
     builder = one().with_events(events).with_rng(rng).with_providers(providers).with_strategies(strategies)
+    builder = builder.with_storage(MemoryStorage.open)
 
     async with builder.build() as client:
         assert client.config == WizardConfig(models=[ModelConfig(name="a", provider="simulated")])
         assert (client.rng, client.events) == (rng, events)
-        assert (client.providers, client.strategies) == (providers, strategies)
+        assert (client.providers, client.strategies, client.storage) == (providers, strategies, MemoryStorage.open)
     async with one().build() as client:
         assert (client.rng, client.events, client.providers, client.strategies) == (None, None, None, None)
 
@@ -460,6 +466,7 @@ def test_everything_wrong_is_told_at_once_with_its_method() -> None:
         (lambda: one().with_route("r", "a").with_route("r", "b"), "with_route('r').chain", "twice"),
         (lambda: one().with_rng(Random(1)).with_rng(Random(2)), "with_rng()", "twice"),
         (lambda: one().with_events(EventStream()).with_events(EventStream()), "with_events()", "twice"),
+        (lambda: one().with_storage(MemoryStorage.open).with_storage(Shelf().open), "with_storage()", "twice"),
         (
             lambda: one().with_strategies({"x": Backwards()}).with_strategies({"x": Backwards()}),
             "with_strategies()['x']",
@@ -559,5 +566,5 @@ def test_a_model_is_given_whole_or_in_parts() -> None:
 def test_methods_say_what_they_set() -> None:
     """Each has a docstring, and returns the builder's own type."""
     methods = [method for name, method in inspect.getmembers(ClientBuilder, callable) if name.startswith("with_")]
-    assert len(methods) == len(EVERY_MODEL) + len(SHARED) + 8
+    assert len(methods) == len(EVERY_MODEL) + len(SHARED) + 9
     assert all(method.__doc__ for method in methods)

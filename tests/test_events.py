@@ -32,6 +32,7 @@ from wizard_actors.events import (
     RequestBegan,
     RequestEnded,
     Retrying,
+    SessionTurn,
     Shed,
     plain,
 )
@@ -411,6 +412,10 @@ BUSY = OverloadedError("busy", model="m", status=503, retry_after=2.0)
         (BudgetExhausted(1.0, "r", "m", hedge=False), {"request_id": "r", "model": "m", "hedge": False}),
         (CacheLooked(1.0, "r", "follow"), {"request_id": "r", "outcome": "follow"}),
         (Shed(1.0, "r"), {"request_id": "r", "route": None}),
+        (
+            SessionTurn(1.0, "alice", "r", "stored", left_out=2, turns=7),
+            {"session": "alice", "request_id": "r", "outcome": "stored", "left_out": 2, "turns": 7},
+        ),
         (BreakerChanged(1.0, "m", "open", 31.0), {"model": "m", "circuit": "open", "retry_at": 31.0}),
     ],
     ids=lambda value: type(value).__name__,
@@ -426,6 +431,7 @@ def test_an_event_shows_its_type_and_its_facts(event: Event, shown: dict[str, ob
         "BudgetExhausted": "budget_exhausted",
         "CacheLooked": "cache_looked",
         "Shed": "shed",
+        "SessionTurn": "session_turn",
         "BreakerChanged": "breaker_changed",
     }[type(event).__name__]
     assert event.to_dict() == {"type": kind, "at": 1.0} | shown

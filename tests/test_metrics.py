@@ -25,6 +25,7 @@ from wizard_actors.events import (
     RequestBegan,
     RequestEnded,
     Retrying,
+    SessionTurn,
     Shed,
 )
 from wizard_actors.metrics import (
@@ -39,6 +40,7 @@ from wizard_actors.metrics import (
     MetricsSnapshot,
     ModelGauges,
     RequestMetrics,
+    SessionGauges,
     overhead,
 )
 
@@ -263,6 +265,13 @@ def test_the_cache_and_what_stood_in_count_by_outcome() -> None:
     assert snapshot.degraded == {"stale": 2, "static": 1}
 
 
+def test_turns_of_sessions_count_by_outcome() -> None:
+    """Whichever session they are of: nothing grows with those."""
+    turns = [SessionTurn(1.0, f"s{number}", "r", "stored", 0, 1) for number in range(3)]
+    snapshot = counted(*turns, SessionTurn(1.0, "a", "r", "unsaved", 4, 9))
+    assert snapshot.sessions == {"stored": 3, "unsaved": 1}
+
+
 @frozen
 class Unheard(Event):
     """An event of the tests that no metric knows."""
@@ -283,6 +292,7 @@ def test_a_snapshot_stays_as_it_was() -> None:
         BreakerChanged(1.0, "m", "open", 2.0),
         CacheLooked(1.0, "r", "hit"),
         Degraded(1.0, "r", "stale", BUSY),
+        SessionTurn(1.0, "alice", "r", "stored", 0, 1),
     ]
     for event in happening:
         metrics.apply(event)
@@ -347,6 +357,7 @@ def test_a_snapshot_is_shown_as_json() -> None:
         models={"m": ModelGauges(circuit="half_open", slots_in_use=2, slots=8, remaining_tokens=math.inf)},
         lanes={"wizard/cache": LaneGauges(3, 64)},
         cache=CacheGauges(entries=2, bytes=4096),
+        sessions=SessionGauges(turns=3, waiting=1),
         events_dropped=4,
         loop_stalls=1,
     )
@@ -361,6 +372,7 @@ def test_a_snapshot_is_shown_as_json() -> None:
     assert shown["gauges"]["models"]["m"]["slots_in_use"] == 2
     assert shown["gauges"]["models"]["m"]["remaining_tokens"] is None
     assert shown["gauges"]["lanes"] == {"wizard/cache": {"depth": 3, "bound": 64}}
+    assert shown["gauges"]["sessions"] == {"turns": 3, "waiting": 1}
     assert shown["gauges"]["cache"] == {"entries": 2, "bytes": 4096}
     assert (shown["gauges"]["events_dropped"], shown["gauges"]["loop_stalls"]) == (4, 1)
 

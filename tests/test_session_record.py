@@ -39,6 +39,17 @@ def test_the_messages_are_those_of_all_turns() -> None:
     assert [message.text for message in record(turns=turns).messages] == ["a", "aa", "b", "bb"]
 
 
+def test_cost_and_usage_are_those_of_all_turns() -> None:
+    """Where they are known: a turn of unknown cost or usage adds nothing, and no known cost is none at all."""
+    known = TurnRecord([], at=1, usage=TokenUsage(1, 2, 3, 4, 5), cost=Decimal("0.10"))
+    unknown = TurnRecord([], at=1)
+
+    both = record(turns=[known, unknown, known])
+
+    assert (str(both.cost), both.usage) == ("0.20", TokenUsage(2, 4, 6, 8, 10))
+    assert (record(turns=[unknown]).cost, record(turns=[unknown]).usage) == (None, TokenUsage())
+
+
 def test_a_summary_has_no_content() -> None:
     """Id, version, state, number of turns and times, and nothing that anybody said."""
     made = record(turns=[TurnRecord([], at=1)], version=3, state="active", updated_at=6, used_at=7, system="secret")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wizard_actors.ask_options import AskOptions
-    from wizard_actors.blocking import BlockingClient, BlockingStream
+    from wizard_actors.blocking import BlockingClient
+    from wizard_actors.blocking_session import BlockingSession
+    from wizard_actors.blocking_stream import BlockingStream
     from wizard_actors.client import ResilientClient
     from wizard_actors.client_builder import ClientBuilder
     from wizard_actors.config import ModelConfig, WizardConfig
@@ -51,9 +53,11 @@ if TYPE_CHECKING:
         WizardError,
     )
     from wizard_actors.metrics import MetricsSnapshot
+    from wizard_actors.persistent_session import PersistentSession
     from wizard_actors.request import Delivery
     from wizard_actors.response_stream import ResponseStream
     from wizard_actors.schema import json_schema_of
+    from wizard_actors.session_record import SessionRecord, SessionState, SessionSummary, TurnRecord
     from wizard_actors.structured import Structured
     from wizard_actors.trio_client import Warmed
     from wizard_actors.types import (
@@ -90,6 +94,7 @@ __all__ = [
     "Attempt",
     "AuthError",
     "BlockingClient",
+    "BlockingSession",
     "BlockingStream",
     "CircuitOpenError",
     "ClientBuilder",
@@ -113,6 +118,7 @@ __all__ = [
     "NetworkError",
     "OverloadedError",
     "ParseError",
+    "PersistentSession",
     "Prompt",
     "ProviderBugError",
     "ProviderError",
@@ -130,6 +136,9 @@ __all__ = [
     "ServedBy",
     "SessionConflictError",
     "SessionNotInitializedError",
+    "SessionRecord",
+    "SessionState",
+    "SessionSummary",
     "Signature",
     "StorageError",
     "StreamEvent",
@@ -145,6 +154,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolCallDelta",
+    "TurnRecord",
     "UnsupportedError",
     "UsageUpdate",
     "Warmed",
@@ -165,8 +175,12 @@ _HOMES = (
     "schema",
     "structured",
     "client_builder",
+    "session_record",
     "trio_client",
+    "blocking_stream",
+    "persistent_session",
     "client",
+    "blocking_session",
     "blocking",
 )
 """Where the names above are defined, in the order in which they are looked for: what costs least comes first."""

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NoReturn, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
 from wizard_actors.ask_options import AskOptions, delivery_of
+from wizard_actors.blocking_session import BlockingSession, BlockingStoredSessions
+from wizard_actors.blocking_stream import BlockingStream
 from wizard_actors.cache import CacheState
 from wizard_actors.client_builder import ClientBuilder
 from wizard_actors.config import WizardConfig
-from wizard_actors.embed.blocking_host import BlockingHost, BlockingSource
+from wizard_actors.embed.blocking_host import BlockingHost
 from wizard_actors.embed.host import working
 from wizard_actors.embed.place import place_outside
 from wizard_actors.errors import InvalidPromptError, WizardError
 from wizard_actors.event_stream import EventStream
 from wizard_actors.metrics import MetricsSnapshot
+from wizard_actors.persistent_session import settings_of
 from wizard_actors.providers.base import Provider
 from wizard_actors.request import Delivery
-from wizard_actors.response_stream import Reading, refuse_reset
+from wizard_actors.session import KEEP, TextOrKeep
+from wizard_actors.storage.opening import Opener
 from wizard_actors.strategies import RoutingStrategy
 from wizard_actors.structured import Structured
 from wizard_actors.supervisor import Supervisor, TreeNode
 from wizard_actors.trio_client import Progress, Prompts, Settings, TrioClient, Warmed
-from wizard_actors.types import Prompt, StreamEvent, TextDelta, WizardResponse
+from wizard_actors.types import Prompt, WizardResponse
 
-__all__ = ["BlockingClient", "BlockingStream"]
+__all__ = ["BlockingClient"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -66,6 +70,7 @@ class BlockingClient:
         events: EventStream | None = None,
         providers: Mapping[str, Provider] | None = None,
         strategies: Mapping[str, RoutingStrategy] | None = None,
+        storage: Opener | None = None,
     ) -> Self:
         """Start the supervision tree of `config`, or of the TOML file at that path, and return its client.
 
@@ -76,7 +81,15 @@ class BlockingClient:
         Raises `ConfigError` for a configuration that cannot be used. Where the tree cannot go on, every call fails with
         `SupervisorError`, and `close` raises it.
         """
-        opening = partial(TrioClient.open, config, rng=rng, events=events, providers=providers, strategies=strategies)
+        opening = partial(
+            TrioClient.open,
+            config,
+            rng=rng,
+            events=events,
+            providers=providers,
+            strategies=strategies,
+            storage=storage,
+        )
         host = BlockingHost(opening, place_outside())
         return cls(host.open(), host)
 
@@ -183,6 +196,26 @@ class BlockingClient:
         """
         return self._host.run(working(function, *args, **kwargs))
 
+    # -- sessions
+
+    def session(
+        self,
+        name: str,
+        *,
+        system: TextOrKeep = KEEP,
+        route: TextOrKeep = KEEP,
+        model: TextOrKeep = KEEP,
+        context: Mapping[str, object] | None = None,
+    ) -> BlockingSession:
+        """Return the session of that name: use it as a context manager; as `ResilientClient.session`."""
+        settings = settings_of(system, route, model, context)
+        return BlockingSession(self._inside, self._inside.sessions.held(name, settings), self._host)
+
+    @property
+    def sessions(self) -> BlockingStoredSessions:
+        """All sessions that are stored: to be listed, loaded, removed and brought in."""
+        return BlockingStoredSessions(self._inside, self._host)
+
     # -- the cache
 
     def warm(
@@ -221,63 +254,3 @@ def _plain(prompts: Iterable[str | Prompt]) -> Prompts:
     if isinstance(prompts, AsyncIterable) and not isinstance(prompts, Iterable):
         raise InvalidPromptError("an async iterable of prompts waits on an event loop, and there is none here")
     return prompts
-
-
-class BlockingStream:
-    """One answer as it arrives.
-
-        with client.stream("Tell a story") as stream:
-            for text in stream.text():
-                print(text, end="")
-        response = stream.response
-
-    Iterate the stream itself for typed events. Leaving the block early cancels the call upstream. One thread at a time
-    reads it.
-    """
-
-    def __init__(self, begin: Callable[[], BlockingSource], request_id: str) -> None:
-        self.request_id = request_id
-        """The id that runs through logs, events and headers."""
-        self._begin = begin
-        self._source: BlockingSource | None = None
-        self._reading = Reading()
-
-    @property
-    def response(self) -> WizardResponse:
-        """The whole response. Raises `InvalidStateTransitionError` before the stream has ended."""
-        return self._reading.response
-
-    def text(self) -> Iterator[str]:
-        """Yield the answer's text as it comes. Raises where it is interrupted, or reset; as `ResponseStream.text`."""
-        for event in self:
-            refuse_reset(event)
-            if isinstance(event, TextDelta):
-                yield event.text
-
-    def __enter__(self) -> Self:
-        self._reading.enter()
-        self._source = self._begin()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._reading.leave()
-        source, self._source = self._source, None
-        if source is not None:
-            source.close()
-
-    def __iter__(self) -> Iterator[StreamEvent]:
-        return self
-
-    def __next__(self) -> StreamEvent:
-        if not self._reading.goes_on() or self._source is None:
-            raise StopIteration
-        self._reading.begin()
-        try:
-            event = next(self._source)
-        except BaseException as error:
-            self._reading.failed(error)
-            raise
-        self._reading.saw(event)
-        return event

@@ -16,10 +16,11 @@ from wizard_actors.actor import Actor
 from wizard_actors.breaker_core import BreakerState
 from wizard_actors.cache import CacheState, ResponseCache
 from wizard_actors.circuit_breaker import CircuitBreaker
-from wizard_actors.config import PRESETS, ModelConfig, SessionsConfig, WizardConfig
+from wizard_actors.config import PRESETS, ModelConfig, WizardConfig
 from wizard_actors.errors import ConfigError, ConfigProblem
 from wizard_actors.event_stream import EventStream
 from wizard_actors.gcra import LimiterState
+from wizard_actors.held_session import Keeping
 from wizard_actors.lag import LagWatch
 from wizard_actors.mailbox import Ledger
 from wizard_actors.port import Port
@@ -32,16 +33,22 @@ from wizard_actors.providers.http import make_http_client
 from wizard_actors.providers.openai import OpenAIProvider
 from wizard_actors.providers.own import make_own, missing, usable
 from wizard_actors.providers.simulated import SimulatedProvider
+from wizard_actors.purging import Purging
 from wizard_actors.rate_limit import RateLimiter
 from wizard_actors.retry import RetryBudget
 from wizard_actors.routing import Router, RouterState
+from wizard_actors.session import Lifetime
+from wizard_actors.session_store import SessionStore, SessionStoreState
 from wizard_actors.shared import Shared
 from wizard_actors.slots import WorkerState
+from wizard_actors.storage.opening import Opener, opener, scheme_of
+from wizard_actors.storing import Storing
 from wizard_actors.strategies import RoutingStrategy, own_strategies
 from wizard_actors.supervisor import ChildSpec, GroupSpec, RestartPolicy, Supervisor
+from wizard_actors.wall_clock import WallClock
 from wizard_actors.worker import ModelWorker
 
-__all__ = ["Clients", "make_shared", "make_tree", "not_used"]
+__all__ = ["Clients", "make_keeping", "make_shared", "make_tree", "not_used"]
 
 log = logging.getLogger("wizard_actors.client")
 
@@ -131,7 +138,7 @@ def make_tree(
 ) -> Supervisor:
     """Return the supervision tree of a client, not started yet; `strategies` are those that code gives.
 
-    wizard ─ cache and limits ─ <group>, where there are any; router; models ─ model:<name> ─ its actors.
+    wizard ─ cache and limits ─ <group>, where there are any; router; sessions; models ─ model:<name> ─ its actors.
 
     Raises `ConfigError` where a route's strategy was not given, or cannot be loaded: see `own_strategies`.
     """
@@ -140,6 +147,7 @@ def make_tree(
     own = own_strategies(config, strategies)
     children: list[ChildSpec | GroupSpec] = [
         builder.child("router", lambda ledger, carry: Router(models, rng, ledger, carry, own)),
+        builder.child("sessions", lambda ledger, carry: SessionStore(config.sessions.max_sessions, ledger, carry)),
         builder.group("models", *(builder.model(model) for model in config.models if model.enabled)),
     ]
     if limits := builder.limits():
@@ -200,13 +208,27 @@ def make_shared(
     )
 
 
+def make_keeping(
+    config: WizardConfig, tree: Supervisor, storage: Opener | None, *, events: EventStream
+) -> tuple[Keeping, Storing, Purging]:
+    """Return what all sessions over `tree` share, their storage and its purge, neither of them running yet; `storage`
+    opens it in place of the configured one.
+
+    Raises `ConfigError` where nobody offers the storage that is configured.
+    """
+    settings, wall = config.sessions, WallClock()
+    name = scheme_of(settings.storage) if storage is None else "storage"
+    storing = Storing(opener(settings.storage) if storage is None else storage, name=name, timeout=settings.timeout)
+    store = tree.ref("sessions", SessionStoreState)
+    lifetime = Lifetime(idle=settings.expire_idle, age=settings.expire_age)
+    return Keeping(store, storing, lifetime, wall, events), storing, Purging(storing, store, lifetime, wall)
+
+
 def _unused(config: WizardConfig) -> Iterator[str]:
     """Yield what is set, valid, and without effect in this version."""
     for name in ("http", "websocket", "api_keys_file"):
         if getattr(config.server, name) is not None:
             yield f"server.{name}"
-    if config.sessions != SessionsConfig():
-        yield "sessions"
 
 
 def not_used(config: WizardConfig) -> list[str]:

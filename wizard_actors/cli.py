@@ -35,6 +35,7 @@ from wizard_actors.cli_check import (
 )
 from wizard_actors.cli_config import DEFAULT_FILE, Found, find_config, set_up_logs, silence_logs
 from wizard_actors.cli_output import Errors, ExitStatus, Output
+from wizard_actors.cli_sessions import app as sessions_app
 from wizard_actors.cli_signals import Signals
 from wizard_actors.client import ResilientClient
 from wizard_actors.config import TEMPLATE
@@ -48,7 +49,7 @@ __all__ = ["app", "main", "run"]
 LONGEST_INPUT: Final = 64 * 2**20
 """Bytes of a prompt from standard input, at most."""
 
-HYPHENS: Final = {"prompt": "ask", "source": "batch"}
+HYPHENS: Final = {"prompt": "ask", "source": "batch", "file": "sessions import"}
 """The arguments for which a lone hyphen means standard input, and their commands."""
 
 app = App(
@@ -173,6 +174,43 @@ async def _print_text(events: ResponseStream, output: Output, errors: Errors) ->
         raise failed
 
 
+# -- wizard chat -----------------------------------------------------------------------------------------------------
+
+
+@app.command
+async def chat(
+    *,
+    signals: Annotated[Signals, Parameter(parse=False)],
+    session: Annotated[
+        str | None, Parameter(help="The session to go on with, or to begin. Default: the chat's newest.")
+    ] = None,
+    new: Annotated[bool, Parameter(help="Begin a new session. So does a chat without a terminal.")] = False,
+    config: ConfigFile = None,
+    route: Annotated[str | None, Parameter(help="The route that answers from now on.")] = None,
+    model: Annotated[str | None, Parameter(help="Ask this model alone from now on.")] = None,
+    system: Annotated[str | None, Parameter(help="The session's system prompt from now on.")] = None,
+    verbose: Verbose = False,
+) -> int:
+    """Talk with a model, in a session that is kept; /help lists the commands."""
+    from wizard_actors.interactive import ChatOptions, Given, run_chat  # its prompt takes long, and imports asyncio
+
+    if new and session is not None:
+        raise CycloptsError(
+            msg="--new begins a session with a name of its own: leave --session out", command_chain=["chat"]
+        )
+    errors = Errors(sys.stderr, verbose=verbose)
+    found = await _configuration(config, errors, verbose=verbose)
+    given = Given()
+    if route is not None:
+        given = {"route": route, "model": None}
+    if model is not None:
+        given["model"] = model
+    if system is not None:
+        given["system"] = system
+    options = ChatOptions(session=session, new=new, given=given)
+    return await run_chat(found.config, options, Output(sys.stdout), errors, signals)
+
+
 # -- wizard batch ----------------------------------------------------------------------------------------------------
 
 
@@ -219,6 +257,11 @@ async def batch(  # noqa: PLR0913 - a parameter is a flag
         retry_errors=retry_errors,
     )
     return await job.run(found.config, errors)
+
+
+# -- wizard sessions -------------------------------------------------------------------------------------------------
+
+app.command(sessions_app)
 
 
 # -- the configuration -----------------------------------------------------------------------------------------------
@@ -338,14 +381,17 @@ def run(tokens: Sequence[str], signals: Signals) -> int:
     errors = Errors(sys.stderr, as_json="--json" in flags, verbose="--verbose" in flags)
     output, page = Output(sys.stdout), StringIO()
     try:
-        command, given, _ = app.parse_args(tokens, console=output.console(page), print_error=False, exit_on_error=False)
+        command, given, unparsed = app.parse_args(
+            tokens, console=output.console(page), print_error=False, exit_on_error=False
+        )
         if not iscoroutinefunction(command):  # --help, --version
             command(*given.args, **given.kwargs)
             output.write_now(output.rendered(page))
             return ExitStatus.OK
         for name, command_name in HYPHENS.items():
             _check_hyphen(given.arguments.get(name, ""), name, command_name, explicit="--" in tokens)
-        return signals.run(partial(command, *given.args, **given.kwargs))
+        own = {"signals": signals} if "signals" in unparsed else {}
+        return signals.run(partial(command, *given.args, **given.kwargs, **own))
     except CycloptsError as error:
         return errors.usage(_usage(error))
     except WizardError as error:

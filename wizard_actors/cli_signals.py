@@ -27,6 +27,8 @@ class Signals:
         self.received: int | None = None
         """The number of the first signal that came while the work ran."""
         self._cancel: Callable[[], None] | None = None
+        self._interrupt: Callable[[], None] | None = None
+        self._before_exit: Callable[[], None] = _nothing
 
     @property
     def status(self) -> int | None:
@@ -41,10 +43,29 @@ class Signals:
 
     def handle(self, number: int, _frame: FrameType | None = None) -> None:
         """Do what the signal `number` asks for."""
-        if self._cancel is None or self.received is not None:
+        interrupt, self._interrupt = self._interrupt, None
+        if number == signal.SIGINT and interrupt is not None and self.received is None:
+            interrupt()
+        elif self._cancel is None or self.received is not None:
+            self._before_exit()
             os._exit(128 + number)
-        self.received = number
-        self._cancel()
+        else:
+            self.received = number
+            self._cancel()
+
+    def interruptible(self) -> trio.CancelScope:
+        """Return a scope, to be entered at once, that the next SIGINT cancels, and it alone: the program goes on.
+
+        The SIGINT after that one ends the program, unless the program has asked for another scope meanwhile. One that
+        comes between two scopes, when the last one has been left, is without effect.
+        """
+        scope, token = trio.CancelScope(), trio.lowlevel.current_trio_token()
+        self._interrupt = lambda: token.run_sync_soon(scope.cancel)
+        return scope
+
+    def before_exit(self, function: Callable[[], None]) -> None:
+        """Call `function` where a signal ends the process at once: it puts a terminal right, say, and never waits."""
+        self._before_exit = function
 
     def run(self, work: Callable[[], Awaitable[int]]) -> int:
         """Run `work` on Trio, and return its exit status, or the signal's where one stopped it.
@@ -54,7 +75,7 @@ class Signals:
         try:
             return trio.run(self._cancellable, work)
         finally:
-            self._cancel = None
+            self._cancel = self._interrupt = None
 
     async def _cancellable(self, work: Callable[[], Awaitable[int]]) -> int:
         token = trio.lowlevel.current_trio_token()
@@ -62,3 +83,7 @@ class Signals:
             self._cancel = lambda: token.run_sync_soon(scope.cancel)
             return await work()
         return self.status or 0
+
+
+def _nothing() -> None:
+    pass

@@ -21,9 +21,12 @@ from wizard_actors.embed.place import Place, place_outside
 from wizard_actors.errors import InvalidStateTransitionError, UnsupportedError, WizardError
 from wizard_actors.event_stream import EventStream
 from wizard_actors.metrics import MetricsSnapshot
+from wizard_actors.persistent_session import PersistentSession, StoredSessions, settings_of
 from wizard_actors.providers.base import Provider
 from wizard_actors.request import Delivery
 from wizard_actors.response_stream import ResponseStream
+from wizard_actors.session import KEEP, TextOrKeep
+from wizard_actors.storage.opening import Opener
 from wizard_actors.strategies import RoutingStrategy
 from wizard_actors.structured import Structured
 from wizard_actors.supervisor import Supervisor, TreeNode
@@ -75,13 +78,15 @@ class ResilientClient:
         events: EventStream | None = None,
         providers: Mapping[str, Provider] | None = None,
         strategies: Mapping[str, RoutingStrategy] | None = None,
+        storage: Opener | None = None,
     ) -> AbstractAsyncContextManager[Self]:
         """Return a block that starts the supervision tree of `config`, or of the TOML file at that path, and stops it
         when it is left.
 
         `rng` makes delays and choices repeatable; `events` is where everything that happens is published (default:
         a stream of the client's own); `providers` replaces the providers of the models that it names, for tests and for
-        protocols of one's own; `strategies` are those that routes name `custom:NAME`.
+        protocols of one's own; `strategies` are those that routes name `custom:NAME`; `storage` opens what keeps the
+        sessions, in place of `sessions.storage`: a function without arguments that returns an async context manager.
 
         Leaving waits for calls in flight in other tasks, at most `server.drain_timeout` seconds. Under asyncio it does
         so in any task, and a client that is never closed is stopped when the program ends, or nobody holds it any more,
@@ -91,7 +96,15 @@ class ResilientClient:
         cannot be used. Where the tree cannot go on, every call fails with `SupervisorError`, and leaving raises it;
         under Trio the block is cancelled.
         """
-        opening = partial(TrioClient.open, config, rng=rng, events=events, providers=providers, strategies=strategies)
+        opening = partial(
+            TrioClient.open,
+            config,
+            rng=rng,
+            events=events,
+            providers=providers,
+            strategies=strategies,
+            storage=storage,
+        )
         return ClientBlock(cls, opening, place_outside())
 
     @classmethod
@@ -203,6 +216,34 @@ class ResilientClient:
         a grant, use it and give it back within one function.
         """
         return await self._host.run(working(function, *args, **kwargs))
+
+    # -- sessions
+
+    def session(
+        self,
+        name: str,
+        *,
+        system: TextOrKeep = KEEP,
+        route: TextOrKeep = KEEP,
+        model: TextOrKeep = KEEP,
+        context: Mapping[str, object] | None = None,
+    ) -> PersistentSession:
+        """Return the session of that name, stored or new: use it as an async context manager.
+
+        What is given is set when the block is entered: `system`, the system prompt; `route` or `model`, whom to ask
+        where a turn does not say; `context`, values of the program's own, by name, in JSON's types. A session that has
+        expired begins anew; one that is closed is only read, and what is given has no effect.
+
+        Raises `SerializationError` for a name, or values, that cannot be stored: a name has 1 to 200 characters, and no
+        control character. Entering raises `StorageError`.
+        """
+        settings = settings_of(system, route, model, context)
+        return PersistentSession(self._inside, self._inside.sessions.held(name, settings), self._host)
+
+    @property
+    def sessions(self) -> StoredSessions:
+        """All sessions that are stored: to be listed, loaded, removed and brought in."""
+        return StoredSessions(self._inside, self._host)
 
     # -- the cache
 

@@ -46,6 +46,7 @@ from wizard_actors.config.values import described
 from wizard_actors.errors import ConfigProblem
 from wizard_actors.event_stream import EventStream
 from wizard_actors.providers.base import Provider
+from wizard_actors.storage.opening import Opener as StorageOpener
 from wizard_actors.strategies import RoutingStrategy
 
 __all__ = ["ClientBuilder", "Opener"]
@@ -65,6 +66,7 @@ class Opener(Protocol[C_co]):
         events: EventStream | None = ...,
         providers: Mapping[str, Provider] | None = ...,
         strategies: Mapping[str, RoutingStrategy] | None = ...,
+        storage: StorageOpener | None = ...,
     ) -> C_co:
         """Return the client, or the block that opens it."""
         ...
@@ -95,6 +97,7 @@ class ClientBuilder(Generic[C_co]):
     _events: EventStream | None = None
     _providers: Mapping[str, Provider] = field(factory=dict)
     _strategies: Mapping[str, RoutingStrategy] = field(factory=dict)
+    _storage: StorageOpener | None = None
 
     def __repr__(self) -> str:
         """Show the methods that were called, and no value: there may be a secret among them."""
@@ -103,6 +106,7 @@ class ClientBuilder(Generic[C_co]):
             "with_rng()": self._rng,
             "with_providers()": self._providers or None,
             "with_strategies()": self._strategies or None,
+            "with_storage()": self._storage,
         }
         called = [*self._parts.calls(), *(method for method, given in others.items() if given is not None)]
         return f"ClientBuilder({', '.join(called)})"
@@ -229,6 +233,15 @@ class ClientBuilder(Generic[C_co]):
         ]
         return attrs.evolve(self._refusing(*twice), strategies={**strategies, **self._strategies})
 
+    def with_storage(self, storage: StorageOpener, /) -> Self:
+        """Set what opens the storage of the sessions: a function that returns an async context manager."""
+        given: object = storage  # a program without a type checker may give anything
+        if not callable(given):
+            return self._refusing(_must_get("a function that opens a storage", "with_storage()", given))
+        if self._storage not in (None, storage):
+            return self._refusing(given_twice("with_storage()"))
+        return attrs.evolve(self, storage=storage)
+
     # -- what comes of it ---------------------------------------------------------------------------------------------
 
     def config(self) -> WizardConfig:
@@ -255,6 +268,7 @@ class ClientBuilder(Generic[C_co]):
             events=self._events,
             providers=self._providers or None,
             strategies=self._strategies or None,
+            storage=self._storage,
         )
 
     def _against(self, name: str, provider: Provider) -> Iterator[ConfigProblem]:

@@ -20,7 +20,7 @@ import msgspec
 
 from wizard_actors.types import Image, Message, Prompt
 
-__all__ = ["TYPICAL_OUTPUT", "estimate_input", "estimate_output"]
+__all__ = ["THE_ANSWER", "TYPICAL_OUTPUT", "estimate_input", "estimate_message", "estimate_output"]
 
 TYPICAL_OUTPUT: Final = 256
 """Tokens of an answer, before a model's own answers have shown what is typical of it."""
@@ -30,11 +30,12 @@ A_MESSAGE: Final = 4.0
 A_TOOL_CALL: Final = 8.0
 A_SCHEMA: Final = 10.0
 THE_ANSWER: Final = 3.0
+"""Tokens that a prompt has beside its messages, for the answer to begin."""
 
 
 def estimate_input(prompt: Prompt) -> int:
     """Return about how many tokens `prompt` takes as input, at least 1. Takes about a microsecond a message."""
-    tokens = THE_ANSWER + sum(map(_message, prompt.conversation))
+    tokens = THE_ANSWER + sum(map(estimate_message, prompt.conversation))
     for tool in prompt.tools:
         tokens += A_SCHEMA + _text(tool.name) + _text(tool.description) + _json(tool.parameters)
     if prompt.response_schema is not None:
@@ -52,7 +53,11 @@ def estimate_output(prompt: Prompt, typical: int | None = None) -> int:
     return TYPICAL_OUTPUT if typical is None else max(1, typical)
 
 
-def _message(message: Message) -> float:
+def estimate_message(message: Message) -> float:
+    """Return about how many tokens one message takes in a prompt, at least 4.
+
+    Its thoughts count nothing: providers drop those of earlier turns.
+    """
     tokens = A_MESSAGE + _text(message.text) + _text(message.name or "")
     if not isinstance(message.content, str):
         tokens += AN_IMAGE * sum(isinstance(part, Image) for part in message.content)

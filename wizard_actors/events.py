@@ -2,7 +2,8 @@
 
 A request publishes `RequestBegan`, for each attempt `AttemptBegan` and `AttemptEnded` with a `FirstToken` between them,
 what its caller's route does after a failure (`BudgetSpent`, `BudgetExhausted`, `Retrying`, `FellBack`), and in the end
-`RequestEnded`. A request that is shed publishes `Shed` and nothing else.
+`RequestEnded`. A request that is shed publishes `Shed` and nothing else. A turn of a session ends with `SessionTurn`,
+after the request that it made.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ __all__ = [
     "RequestBegan",
     "RequestEnded",
     "Retrying",
+    "SessionTurn",
     "Shed",
+    "TurnOutcome",
     "plain",
 ]
 
@@ -47,6 +50,9 @@ CacheOutcome = Literal["hit", "lead", "follow", "miss", "bypass"]
 
 DegradedTo = Literal["stale", "static"]
 """What stood in for an answer: one whose time in the cache had passed, or the configured text."""
+
+TurnOutcome = Literal["stored", "failed", "cancelled", "unsaved"]
+"""What a turn of a session came to; "unsaved": the answer came, and could not be stored."""
 
 WITHHELD = frozenset({"attempts", "partial"})
 """What an event does not repeat of an error: other attempts have events of their own, and no event shows an answer."""
@@ -238,6 +244,24 @@ class BudgetExhausted(Event):
     request_id: str
     model: str
     hedge: bool
+
+
+# -- a session ---------------------------------------------------------------------------------------
+
+
+@frozen
+class SessionTurn(Event):
+    """A turn of `session` ended; `request_id` is that of the request it made.
+
+    `left_out` is how many of the session's turns the model was not shown, for want of room, and `turns` how many the
+    session has now.
+    """
+
+    session: str
+    request_id: str
+    outcome: TurnOutcome
+    left_out: int
+    turns: int
 
 
 # -- a model -----------------------------------------------------------------------------------------

@@ -5,11 +5,12 @@ from __future__ import annotations
 from wizard_actors.breaker_core import BreakerState
 from wizard_actors.event_stream import EventStream
 from wizard_actors.gcra import LimiterState
-from wizard_actors.metrics import CacheGauges, Gauges, LaneGauges, ModelGauges
+from wizard_actors.metrics import CacheGauges, Gauges, LaneGauges, ModelGauges, SessionGauges
 from wizard_actors.port import Port
 from wizard_actors.shared import Shared
 from wizard_actors.slots import WorkerState
 from wizard_actors.supervisor import Supervisor
+from wizard_actors.turn_queue import SessionStoreState
 
 __all__ = ["gauges_of"]
 
@@ -17,6 +18,7 @@ __all__ = ["gauges_of"]
 def gauges_of(shared: Shared, tree: Supervisor, events: EventStream, now: float) -> Gauges:
     """Return how the actors of `tree` stand `now`, and what was lost of `events`. Asks nobody, and never waits."""
     cache = None if shared.cache is None else shared.cache.published
+    sessions = tree.ref("sessions", SessionStoreState).published or SessionStoreState()
     return Gauges(
         budget=shared.budget.balance(now),
         in_flight=shared.in_flight,
@@ -27,6 +29,7 @@ def gauges_of(shared: Shared, tree: Supervisor, events: EventStream, now: float)
             if node.lanes is not None
         },
         cache=None if cache is None else CacheGauges(cache.entries, cache.bytes),
+        sessions=SessionGauges(sessions.turns, sessions.waiting),
         events_dropped=events.dropped,
         loop_stalls=next((port.lag.count for port in shared.ports.values()), 0),
     )

@@ -21,10 +21,15 @@ from attrs import frozen
 
 from wizard_actors.errors import ConfigError, ConfigProblem
 
-__all__ = ["PROVIDERS", "STRATEGIES", "Offer", "find", "load", "names"]
+__all__ = ["PROVIDERS", "STORAGES", "STRATEGIES", "Offer", "find", "load", "names"]
 
 PROVIDERS: Final = "wizard_actors.providers"
 """The group of what makes providers: each is a `wizard_actors.providers.base.ProviderFactory`."""
+
+STORAGES: Final = "wizard_actors.storages"
+"""The group of what opens storages of sessions: each is a function of a place that returns an async context manager of
+a `wizard_actors.storage.base.SessionStorage`.
+"""
 
 STRATEGIES: Final = "wizard_actors.strategies"
 """The group of strategies of routes."""

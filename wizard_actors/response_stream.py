@@ -6,13 +6,14 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
 import trio
 
 from wizard_actors.answering import Answering
+from wizard_actors.background import background
 from wizard_actors.errors import (
     DeadlineExceededError,
     InvalidStateTransitionError,
@@ -50,27 +51,9 @@ class IdleWatch:
         """Note that the consumer reads again, or has left."""
         self._idle.pop(stream, None)
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Watch for as long as the block lasts; an error in the block is raised as it is."""
-        manager = trio.open_nursery()
-        nursery = await manager.__aenter__()
-        try:
-            nursery.start_soon(self._watch, nursery)
-            yield
-        finally:
-            nursery.cancel_scope.shield = True  # else a block that is cancelled too would lose its own error here
-            nursery.cancel_scope.cancel()
-            sole: BaseException | None = None
-            try:
-                # Without the block's error, which a nursery would wrap; what it waits for has been cancelled.
-                await manager.__aexit__(None, None, None)  # noqa: ASYNC102 - see above
-            except BaseExceptionGroup as group:
-                if len(group.exceptions) > 1:
-                    raise
-                sole = group.exceptions[0]  # a Ctrl-C that came here, or a bug: raised as it is
-            if sole is not None:
-                raise sole
+        return background(self._watch)
 
     async def _watch(self, nursery: trio.Nursery) -> None:
         while True:
@@ -103,9 +86,12 @@ class Source(Protocol):
 class AnswerSource:
     """A request's events, read in the task that asks for them, and watched while nobody does."""
 
-    def __init__(self, shared: Shared, request: Request, watch: IdleWatch) -> None:
+    def __init__(
+        self, shared: Shared, request: Request, watch: IdleWatch, on_lost: Callable[[], None] | None = None
+    ) -> None:
         self._request = request
         self._watch = watch
+        self._on_lost = on_lost
         self._answering = Answering(shared, request)
         self._events: AsyncGenerator[StreamEvent, None] | None = self._answering.events()
         self._lost: WizardError | None = None
@@ -139,6 +125,8 @@ class AnswerSource:
             deadline=seconds,
         )
         log.warning("request %s: %s", self._request.request_id, self._lost)
+        if self._on_lost is not None:
+            self._on_lost()
         events, self._events = self._events, None
         return events
 

@@ -17,7 +17,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
-from typing import Any, Final, TypeAlias, get_args
+from typing import Any, Final, TypeAlias, TypeVar, get_args
 
 import attrs
 import msgspec
@@ -31,12 +31,14 @@ from wizard_actors.frozen_json import LARGEST_INTEGER, NotJsonError, frozen_json
 from wizard_actors.session_record import SessionRecord, SessionState
 from wizard_actors.types import Content, FinishReason, Image, Role, Text
 
-__all__ = ["SCHEMA", "decode_session", "encode_session"]
+__all__ = ["SCHEMA", "decode_json", "decode_session", "encode_session", "structured"]
 
 SCHEMA: Final = 1
 """The version of the JSON form that is written."""
 
 Hook: TypeAlias = Callable[[Any, Any], Any]
+
+T = TypeVar("T")
 
 
 class _BadValueError(ValueError):
@@ -62,13 +64,9 @@ def decode_session(data: bytes, session: str) -> SessionRecord:
     a newer version of this package.
     """
     try:
-        plain = msgspec.json.decode(data)
-        if msgspec.json.encode(plain) != data:  # nobody here wrote that: a key may stand there twice
-            json.loads(data, object_pairs_hook=_once, parse_int=str, parse_float=str)
-    except _BadValueError as error:
-        raise _damaged(session, str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _damaged(session, f"it is no JSON: {error}") from error
+        plain = decode_json(data)
+    except SerializationError as error:
+        raise _damaged(session, error.message) from error.__cause__
     schema = plain.pop("schema", None) if isinstance(plain, dict) else None
     if isinstance(schema, bool) or not isinstance(schema, int) or schema < 1:
         raise _damaged(session, "it is no session: it has no `schema`")
@@ -78,12 +76,36 @@ def decode_session(data: bytes, session: str) -> SessionRecord:
             f"up to schema {SCHEMA}: upgrade it, or leave the session to the newer one"
         )
     try:
-        record = CONVERTER.structure(plain, SessionRecord)
-    except BaseValidationError as error:
-        raise _damaged(session, next(_problems(error, ""))) from error
+        record = structured(plain, SessionRecord)
+    except SerializationError as error:
+        raise _damaged(session, error.message) from error.__cause__
     if record.id != session:
         raise _damaged(session, f"it holds the session {record.id!r}")
     return record
+
+
+def decode_json(data: bytes) -> object:
+    """Return what stands there as JSON. Raises `SerializationError`, whose message begins with "it" or "the key"."""
+    try:
+        plain: object = msgspec.json.decode(data)
+        if msgspec.json.encode(plain) != data:  # nobody here wrote that: a key may stand there twice
+            json.loads(data, object_pairs_hook=_once, parse_int=str, parse_float=str)
+    except _BadValueError as error:
+        raise SerializationError(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SerializationError(f"it is no JSON: {error}") from error
+    return plain
+
+
+def structured(plain: object, kind: type[T]) -> T:
+    """Return a part of a record, a `Message` say, from its JSON values.
+
+    Raises `SerializationError`: the first thing that is wrong, with its place in the part.
+    """
+    try:
+        return CONVERTER.structure(plain, kind)
+    except BaseValidationError as error:
+        raise SerializationError(next(_problems(error, ""))) from error
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:

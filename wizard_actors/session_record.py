@@ -144,8 +144,8 @@ def _as_turns(turns: Iterable[TurnRecord]) -> tuple[TurnRecord, ...]:
 class TurnRecord:
     """One turn: the messages that it added, the question first and the answer last, and what the answer cost.
 
-    `at` is when it was stored. `model`, `upstream_model`, `usage`, `cost`, `finish_reason`, `reasoning` and
-    `request_id` are those of the `WizardResponse` that ended it; a turn that no model answered has no model: "".
+    `at` is when it was stored. `model`, `upstream_model`, `usage`, `cost`, `finish_reason` and `request_id` are those
+    of the `WizardResponse` that ended it; a turn that no model answered has no model: "".
 
     Raises `SerializationError` for what cannot be stored.
     """
@@ -159,7 +159,6 @@ class TurnRecord:
     finish_reason: FinishReason = field(
         default=FinishReason.STOP, kw_only=True, validator=_is("a FinishReason", FinishReason)
     )
-    reasoning: str = field(default="", kw_only=True, validator=_text)
     request_id: str = field(default="", kw_only=True, validator=_text)
 
 
@@ -212,6 +211,24 @@ class SessionRecord:
     def messages(self) -> tuple[Message, ...]:
         """The messages of all turns, in order."""
         return tuple(message for turn in self.turns for message in turn.messages)
+
+    @property
+    def cost(self) -> Decimal | None:
+        """What all turns cost together; one of unknown cost adds nothing. None where no cost is known."""
+        costs = [turn.cost for turn in self.turns if turn.cost is not None]
+        return sum(costs, Decimal(0)) if costs else None
+
+    @property
+    def usage(self) -> TokenUsage:
+        """The tokens of all turns together; a turn of unknown usage adds nothing."""
+        known = [turn.usage for turn in self.turns if turn.usage is not None]
+        return TokenUsage(
+            input_tokens=sum(usage.input_tokens for usage in known),
+            output_tokens=sum(usage.output_tokens for usage in known),
+            cached_tokens=sum(usage.cached_tokens for usage in known),
+            reasoning_tokens=sum(usage.reasoning_tokens for usage in known),
+            cache_write_tokens=sum(usage.cache_write_tokens for usage in known),
+        )
 
     @property
     def summary(self) -> SessionSummary:

@@ -16,8 +16,9 @@ from attrs import evolve, frozen
 
 from wizard_actors.answering import Answering
 from wizard_actors.ask_options import AskOptions, check_options
+from wizard_actors.background import background
 from wizard_actors.batch import Patient, check_batch, gather, run_batch
-from wizard_actors.builder import Clients, make_shared, make_tree
+from wizard_actors.builder import Clients, make_keeping, make_shared, make_tree
 from wizard_actors.cache import CacheState
 from wizard_actors.cache_messages import Invalidate, cacheable
 from wizard_actors.config import RouteConfig, WizardConfig
@@ -25,6 +26,7 @@ from wizard_actors.embed.errands import Home
 from wizard_actors.errors import ConfigError, ConfigProblem, InvalidPromptError, WizardError
 from wizard_actors.event_stream import EventStream
 from wizard_actors.gauges import gauges_of
+from wizard_actors.held_session import Keeping
 from wizard_actors.json_values import Problem
 from wizard_actors.lag import watching
 from wizard_actors.metrics import Metrics, MetricsSnapshot
@@ -33,7 +35,9 @@ from wizard_actors.providers.base import Provider
 from wizard_actors.request import CacheUse, Delivery, Request
 from wizard_actors.response_stream import AnswerSource, IdleWatch
 from wizard_actors.schema import Form, Found, form_of
+from wizard_actors.sessions import TrioSessions
 from wizard_actors.shared import Shared
+from wizard_actors.storage.opening import Opener
 from wizard_actors.strategies import RoutingStrategy, known_strategies
 from wizard_actors.structured import Asking, Structured, prompt_for
 from wizard_actors.supervisor import Supervisor
@@ -76,7 +80,9 @@ class TrioClient:
         metrics: Metrics,
         watch: IdleWatch,
         strategies: tuple[str, ...],
+        keeping: Keeping,
     ) -> None:
+        self.sessions = TrioSessions(keeping, self, shared.config.sessions)
         self.shared = shared
         self.config = shared.config
         self.supervisor = tree
@@ -97,6 +103,7 @@ class TrioClient:
         events: EventStream | None = None,
         providers: Mapping[str, Provider] | None = None,
         strategies: Mapping[str, RoutingStrategy] | None = None,
+        storage: Opener | None = None,
     ) -> AsyncIterator[Self]:
         """Start the supervision tree of `config`, and stop it when the block is left; see `ResilientClient.open`."""
         if not isinstance(config, WizardConfig | str | os.PathLike):
@@ -113,9 +120,11 @@ class TrioClient:
                 shared = make_shared(
                     settings, tree, clients, rng=randomness, events=stream, lag=lag, providers=providers
                 )
-                async with tree, watch.running():
+                keeping, storing, purging = make_keeping(settings, tree, storage, events=stream)
+                # The tree stops first: it waits for the turns in progress, which have yet to be stored.
+                async with storing.running(), tree, watch.running(), background(lambda _nursery: purging.run()):
                     known = known_strategies(settings, strategies)
-                    yield cls(shared, tree, events or stream, metrics, watch, known)
+                    yield cls(shared, tree, events or stream, metrics, watch, known, keeping)
         finally:
             with trio.CancelScope(shield=True):  # closing sockets waits for nobody
                 await clients.aclose()
@@ -174,9 +183,14 @@ class TrioClient:
 
         return await Asking(ask, read, cache=request.cache).result(request.prompt)
 
-    def source(self, request: Request) -> AnswerSource:
-        """Return the events of the answer to `request`."""
-        return AnswerSource(self.shared, request, self._watch)
+    def source(self, request: Request, *, on_lost: Callable[[], None] | None = None) -> AnswerSource:
+        """Return the events of the answer to `request`; `on_lost` is called where nobody has read them for too long."""
+        return AnswerSource(self.shared, request, self._watch, on_lost)
+
+    def room(self, route: RouteConfig) -> int | None:
+        """Return the context window of the first model of `route` that has a known one, in tokens."""
+        windows = (self.shared.ports[name].config.context_window for name in route.chain if name in self.shared.ports)
+        return next((window for window in windows if window is not None), None)
 
     # -- batches
 

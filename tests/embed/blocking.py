@@ -11,7 +11,7 @@ from typing import ParamSpec, Self, TypeVar, Unpack, cast
 
 from wizard_actors import BlockingClient, Prompt, StreamEvent, Structured, WizardError, WizardResponse
 from wizard_actors.ask_options import AskOptions
-from wizard_actors.blocking import BlockingStream
+from wizard_actors.blocking_stream import BlockingStream
 from wizard_actors.cache import CacheState
 from wizard_actors.metrics import MetricsSnapshot
 from wizard_actors.specs import TreeNode

@@ -9,8 +9,16 @@ import pytest
 from attrs import evolve
 
 from wizard_actors.errors import SessionConflictError
-from wizard_actors.session_record import SessionRecord
-from wizard_actors.storage.base import MAX_PAGE, check_busy, check_limit, check_replaces, newest_first, storage_error
+from wizard_actors.session_record import SessionRecord, SessionState
+from wizard_actors.storage.base import (
+    MAX_PAGE,
+    check_busy,
+    check_limit,
+    check_prefix,
+    check_replaces,
+    newest_first,
+    storage_error,
+)
 from wizard_actors.testing.storage_bench import born, later
 
 
@@ -18,6 +26,15 @@ def test_a_version_replaces_the_one_before() -> None:
     """Version 1 goes where nothing is, version 2 over version 1."""
     check_replaces("memory", born("alice"), None)
     check_replaces("memory", later(born("alice")), born("alice").summary)
+
+
+def test_an_expired_session_makes_room() -> None:
+    """Version 1 goes over a session that is stored as expired; a later version of another one does not."""
+    stored = evolve(later(born("alice")), state=SessionState.EXPIRED).summary
+
+    check_replaces("memory", born("alice", 5.0), stored)
+    with pytest.raises(SessionConflictError):
+        check_replaces("memory", later(born("alice", 5.0)), stored)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +95,14 @@ def test_a_text_is_no_collection_of_ids() -> None:
     for ids in (["alice"], ("alice",), {"alice"}, {"alice": 1}.keys()):
         assert check_busy(ids) == {"alice"}
     assert check_busy(()) == frozenset()
+
+
+@pytest.mark.parametrize("prefix", [None, b"a", 1, ["a"]])
+def test_a_prefix_is_a_text(prefix: Any) -> None:  # noqa: ANN401 - the mistake
+    """Anything else is a TypeError, with what was given; the empty text is one."""
+    assert check_prefix("") == ""
+    with pytest.raises(TypeError, match=re.escape(f"not {prefix!r}")):
+        check_prefix(prefix)
 
 
 def test_an_error_names_backend_session_and_file() -> None:

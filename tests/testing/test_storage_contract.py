@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import sys
 import unicodedata
@@ -18,7 +19,14 @@ from attrs import evolve
 from wizard_actors.errors import SerializationError, SessionConflictError, StorageError
 from wizard_actors.session_json import decode_session, encode_session
 from wizard_actors.session_record import SessionRecord, SessionState, SessionSummary
-from wizard_actors.storage.base import SessionStorage, check_busy, check_limit, check_replaces, newest_first
+from wizard_actors.storage.base import (
+    SessionStorage,
+    check_busy,
+    check_limit,
+    check_prefix,
+    check_replaces,
+    newest_first,
+)
 from wizard_actors.storage.memory import MemoryStorage, _Stored
 from wizard_actors.testing.storage import StorageContract
 
@@ -147,6 +155,23 @@ class NeverWaits(KeptStorage):
             await super()._turn(session)
 
 
+def making_room(*over: SessionState, most: int = 1) -> type[KeptStorage]:
+    """Return a storage with an idea of its own of which sessions make room, and for which versions."""
+
+    class MakingRoom(KeptStorage):
+        async def save(self, record: SessionRecord) -> None:
+            await checkpoint()
+            before = self._sessions.get(record.id)
+            if before is not None and before.summary.created_at != record.created_at:
+                if record.version <= most and before.summary.state in over:
+                    self.put(record)
+                    return
+                raise SessionConflictError(record.id)
+            await super().save(record)
+
+    return MakingRoom
+
+
 class LosesCosts(KeptStorage):
     async def save(self, record: SessionRecord) -> None:
         await super().save(evolve(record, turns=[evolve(turn, cost=None) for turn in record.turns]))
@@ -219,30 +244,38 @@ class StaysOpen(KeptStorage):
 
 
 class OldestFirst(KeptStorage):
-    async def list(self, *, limit: int = 50, after: SessionSummary | None = None) -> Sequence[SessionSummary]:
-        found = await super().list(limit=1000)
+    async def list(
+        self, *, limit: int = 50, after: SessionSummary | None = None, prefix: str = ""
+    ) -> Sequence[SessionSummary]:
+        found = await super().list(limit=1000, prefix=prefix)
         return [each for each in reversed(found) if after is None or newest_first(each) < newest_first(after)][:limit]
 
 
 class ListsByCase(KeptStorage):
-    async def list(self, *, limit: int = 50, after: SessionSummary | None = None) -> Sequence[SessionSummary]:
+    async def list(
+        self, *, limit: int = 50, after: SessionSummary | None = None, prefix: str = ""
+    ) -> Sequence[SessionSummary]:
         def key(each: SessionSummary) -> tuple[float, str, str]:
             return (-each.used_at, each.id.lower(), each.id)
 
-        found = sorted(await super().list(limit=1000), key=key)
+        found = sorted(await super().list(limit=1000, prefix=prefix), key=key)
         check_limit(limit)
         return [each for each in found if after is None or key(each) > key(after)][:limit]
 
 
 class AlwaysTheFirstPage(KeptStorage):
-    async def list(self, *, limit: int = 50, after: SessionSummary | None = None) -> Sequence[SessionSummary]:
-        return await super().list(limit=limit)
+    async def list(
+        self, *, limit: int = 50, after: SessionSummary | None = None, prefix: str = ""
+    ) -> Sequence[SessionSummary]:
+        return await super().list(limit=limit, prefix=prefix)
 
 
 class PagesByNumber(KeptStorage):
-    async def list(self, *, limit: int = 50, after: SessionSummary | None = None) -> Sequence[SessionSummary]:
+    async def list(
+        self, *, limit: int = 50, after: SessionSummary | None = None, prefix: str = ""
+    ) -> Sequence[SessionSummary]:
         check_limit(limit)
-        found = await super().list(limit=1000)
+        found = await super().list(limit=1000, prefix=prefix)
         counts = self.__dict__.setdefault("counts", {})
         begin = 0 if after is None else counts.get(after.id, 0)
         counts.update({each.id: begin + index for index, each in enumerate(found[begin : begin + limit], 1)})
@@ -250,15 +283,64 @@ class PagesByNumber(KeptStorage):
 
 
 class PagesAfterTheTime(KeptStorage):
-    async def list(self, *, limit: int = 50, after: SessionSummary | None = None) -> Sequence[SessionSummary]:
+    async def list(
+        self, *, limit: int = 50, after: SessionSummary | None = None, prefix: str = ""
+    ) -> Sequence[SessionSummary]:
         check_limit(limit)
-        found = await super().list(limit=1000)
+        found = await super().list(limit=1000, prefix=prefix)
         return [each for each in found if after is None or each.used_at < after.used_at][:limit]
 
 
 class NoBounds(KeptStorage):
-    async def list(self, *, limit: int = 50, after: SessionSummary | None = None) -> Sequence[SessionSummary]:
-        return await super().list(limit=min(max(limit, 1), 1000), after=after)
+    async def list(
+        self, *, limit: int = 50, after: SessionSummary | None = None, prefix: str = ""
+    ) -> Sequence[SessionSummary]:
+        return await super().list(limit=min(max(limit, 1), 1000), after=after, prefix=prefix)
+
+
+def matching(matches: Callable[[str, str], bool]) -> type[KeptStorage]:
+    """Return a storage with an idea of its own of what begins with a prefix."""
+
+    class Matching(KeptStorage):
+        async def list(
+            self, *, limit: int = 50, after: SessionSummary | None = None, prefix: str = ""
+        ) -> Sequence[SessionSummary]:
+            check_limit(limit)
+            check_prefix(prefix)
+            found = await super().list(limit=1000, after=after)
+            return [each for each in found if matches(each.id, prefix)][:limit]
+
+    return Matching
+
+
+def like(name: str, prefix: str) -> bool:
+    """Match as SQL's LIKE does, but for the case."""
+    return len(name) >= len(prefix) and all(b in {"_", a} for a, b in zip(name, prefix, strict=False))
+
+
+class LimitsBeforeThePrefix(KeptStorage):
+    async def list(
+        self, *, limit: int = 50, after: SessionSummary | None = None, prefix: str = ""
+    ) -> Sequence[SessionSummary]:
+        return [
+            each for each in await super().list(limit=limit, after=after) if each.id.startswith(check_prefix(prefix))
+        ]
+
+
+class ForgetsWhereItWas(KeptStorage):
+    async def list(
+        self, *, limit: int = 50, after: SessionSummary | None = None, prefix: str = ""
+    ) -> Sequence[SessionSummary]:
+        if after is not None and not after.id.startswith(check_prefix(prefix)):
+            after = None
+        return await super().list(limit=limit, after=after, prefix=prefix)
+
+
+class TakesNoneForAll(KeptStorage):
+    async def list(
+        self, *, limit: int = 50, after: SessionSummary | None = None, prefix: str = ""
+    ) -> Sequence[SessionSummary]:
+        return await super().list(limit=limit, after=after, prefix=prefix or "")
 
 
 class ListsOldVersions(KeptStorage):
@@ -362,8 +444,10 @@ class NeedsASet(Purging):
 
 
 class HidesTheClosed(KeptStorage):
-    async def list(self, *, limit: int = 50, after: SessionSummary | None = None) -> Sequence[SessionSummary]:
-        found = await super().list(limit=limit, after=after)
+    async def list(
+        self, *, limit: int = 50, after: SessionSummary | None = None, prefix: str = ""
+    ) -> Sequence[SessionSummary]:
+        found = await super().list(limit=limit, after=after, prefix=prefix)
         return [each for each in found if each.state is not SessionState.CLOSED]
 
 
@@ -414,10 +498,12 @@ class NamesNoBackend(KeptStorage):
 
 
 class TakesAnyLimit(KeptStorage):
-    async def list(self, *, limit: int = 50, after: SessionSummary | None = None) -> Sequence[SessionSummary]:
+    async def list(
+        self, *, limit: int = 50, after: SessionSummary | None = None, prefix: str = ""
+    ) -> Sequence[SessionSummary]:
         if not 1 <= limit <= 1000:
             raise ValueError(limit)
-        return await super().list(limit=int(limit), after=after)
+        return await super().list(limit=int(limit), after=after, prefix=prefix)
 
 
 class MixesSessions(KeptStorage):
@@ -456,10 +542,20 @@ class HidesDamage(KeptStorage):
 
 
 class ListsNothingWhenDamaged(KeptStorage):
-    async def list(self, *, limit: int = 50, after: SessionSummary | None = None) -> Sequence[SessionSummary]:
+    async def list(
+        self, *, limit: int = 50, after: SessionSummary | None = None, prefix: str = ""
+    ) -> Sequence[SessionSummary]:
         for name, stored in self._sessions.items():
             decode_session(stored.data, name)
-        return await super().list(limit=limit, after=after)
+        return await super().list(limit=limit, after=after, prefix=prefix)
+
+
+class NeverFreesTheDamaged(KeptStorage):
+    async def delete(self, session: str) -> bool:
+        with suppress(SerializationError):
+            await self.load(session)
+            return await super().delete(session)
+        return False
 
 
 class Hangs(KeptStorage):
@@ -488,6 +584,9 @@ FAULTS: list[tuple[type[KeptStorage], str]] = [
     (LastWriterWins, "a_second_writer_gets_a_conflict"),
     (AnyLaterVersion, "only_the_next_version_is_stored"),
     (ForgetsWhenItWasBorn, "a_session_made_anew_is_another_one"),
+    (making_room(), "an_expired_session_makes_room"),
+    (making_room(SessionState.EXPIRED, SessionState.CLOSED), "an_expired_session_makes_room"),
+    (making_room(SessionState.EXPIRED, most=9), "an_expired_session_makes_room"),
     (renaming(lambda name: name.replace("/", "_")), "any_name_will_do"),
     (WritesAnywhere, "no_name_leads_out_of_the_folder"),
     (renaming(str.lower), "names_that_look_alike_are_different_sessions"),
@@ -499,12 +598,30 @@ FAULTS: list[tuple[type[KeptStorage], str]] = [
     (Forgets, "two_who_share_it_lose_nothing"),
     (WritesWhenClosed, "two_who_share_it_lose_nothing"),
     (HidesDamage, "a_damaged_session_harms_no_other"),
+    (NeverFreesTheDamaged, "a_damaged_session_harms_no_other"),
     (OldestFirst, "the_newest_come_first"),
     (ListsByCase, "the_newest_come_first"),
     (ListsOldVersions, "a_list_shows_the_stored_version"),
     (AlwaysTheFirstPage, "pages_join_to_the_whole"),
     (PagesAfterTheTime, "pages_join_to_the_whole"),
     (PagesByNumber, "pages_hold_under_change"),
+    (matching(lambda name, prefix: prefix in name), "a_prefix_is_taken_as_it_is"),
+    (matching(lambda name, prefix: name.lower().startswith(prefix.lower())), "a_prefix_is_taken_as_it_is"),
+    (matching(fnmatch.fnmatchcase), "a_prefix_is_taken_as_it_is"),
+    (matching(lambda name, prefix: fnmatch.fnmatchcase(name, f"{prefix}*")), "a_prefix_is_taken_as_it_is"),
+    (matching(like), "a_prefix_is_taken_as_it_is"),
+    (matching(lambda name, prefix: prefix <= name < f"{prefix}\uffff"), "a_prefix_is_taken_as_it_is"),
+    (matching(lambda name, prefix: name == prefix or not prefix), "a_prefix_is_taken_as_it_is"),
+    (matching(lambda name, prefix: True), "a_prefix_is_taken_as_it_is"),
+    (
+        matching(
+            lambda *texts: unicodedata.normalize("NFD", texts[0]).startswith(unicodedata.normalize("NFD", texts[1]))
+        ),
+        "a_prefix_is_taken_as_it_is",
+    ),
+    (LimitsBeforeThePrefix, "a_prefix_has_pages_too"),
+    (ForgetsWhereItWas, "a_prefix_has_pages_too"),
+    (TakesNoneForAll, "a_prefix_is_a_text"),
     (NoBounds, "pages_have_bounds"),
     (PurgesByAgeOnly, "old_sessions_are_removed"),
     (PurgesAll, "few_are_removed_at_a_time"),
@@ -524,6 +641,8 @@ FAULTS: list[tuple[type[KeptStorage], str]] = [
     (LastWriterWins, "it_does_what_a_dict_does"),
     (PagesAfterTheTime, "it_does_what_a_dict_does"),
     (PurgesTheNewest, "it_does_what_a_dict_does"),
+    (matching(lambda name, prefix: True), "it_does_what_a_dict_does"),
+    (making_room(), "it_does_what_a_dict_does"),
 ]
 
 

@@ -34,6 +34,7 @@ from wizard_actors.config.presets import (
 )
 from wizard_actors.config.root import Effective, WizardConfig
 from wizard_actors.config.secret import Secret
+from wizard_actors.config.storage import STORAGE_SCHEMES
 from wizard_actors.config.strategy import CUSTOM_STRATEGY, Strategy
 from wizard_actors.config.tables import (
     BatchConfig,
@@ -59,6 +60,7 @@ __all__ = [
     "NATIVE",
     "PRESETS",
     "PROVIDERS",
+    "STORAGE_SCHEMES",
     "TEMPLATE",
     "Api",
     "BatchConfig",

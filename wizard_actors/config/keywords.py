@@ -202,6 +202,8 @@ class SessionsSettings(TypedDict, total=False):
     expire_idle: Duration | None
     expire_age: Duration | None
     max_sessions: int
+    timeout: Duration
+    context_tokens: int | None
 
 
 class StreamSettings(TypedDict, total=False):

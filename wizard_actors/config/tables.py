@@ -11,9 +11,10 @@ from typing import Literal, TypeAlias, cast
 from attrs import field, frozen
 
 from wizard_actors.config.idle import idle
+from wizard_actors.config.storage import shown_storage, storage_url
 from wizard_actors.config.strategy import strategy_name
 from wizard_actors.config.strict import chosen, strict
-from wizard_actors.config.values import BadValue, Seconds, above, address, at_least, between, not_empty, plain_name
+from wizard_actors.config.values import Seconds, above, address, at_least, between, not_empty, plain_name
 from wizard_actors.errors import ConfigError
 
 __all__ = [
@@ -80,26 +81,24 @@ class CacheConfig:
             raise ConfigError(problems)
 
 
-def _storage(_instance: object, _attribute: object, value: str) -> None:
-    kind, colon, place = value.partition(":")
-    if not colon or kind not in {"memory", "sqlite", "file"} or not place.isprintable():
-        raise BadValue('must be "memory:", "sqlite:PATH" or "file:FOLDER"')
-    if bool(place.strip()) == (kind == "memory"):
-        raise BadValue('must be "memory:" alone' if kind == "memory" else f'must name a path after "{kind}:"')
-
-
 @frozen(kw_only=True, field_transformer=strict)
 class SessionsConfig:
-    """Conversations: where they are kept ("memory:", "sqlite:PATH", "file:FOLDER") and for how long, in seconds.
+    """Conversations: where they are kept, for how long, in seconds, and what a model is shown of them.
 
-    A session expires after `expire_idle` without a turn and at the age `expire_age`; None: never. At most
-    `max_sessions` are open.
+    `storage` is "memory:", "sqlite:PATH", "file:FOLDER", or "NAME:..." where an installed package offers NAME in the
+    entry point group "wizard_actors.storages"; paths are relative to the working directory, and nothing is opened
+    before a session is used. A session expires after `expire_idle` without a turn and at the age `expire_age`; None:
+    never. At most `max_sessions` turns are in progress or wait. A call of the storage may take `timeout` seconds. Of a
+    long conversation the newest turns that fit into `context_tokens` are shown to the model; None: what the first model
+    of the route has room for.
     """
 
-    storage: str = field(default="memory:", validator=_storage)
+    storage: str = field(default="sqlite:wizard.db", validator=storage_url, repr=shown_storage)
     expire_idle: Seconds | None = field(default=None, validator=above(0))
     expire_age: Seconds | None = field(default=None, validator=above(0))
     max_sessions: int = field(default=10_000, validator=at_least(1))
+    timeout: Seconds = field(default=10.0, validator=above(0))
+    context_tokens: int | None = field(default=None, validator=at_least(1))
 
 
 @frozen(kw_only=True, field_transformer=strict)

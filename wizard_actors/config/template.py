@@ -151,10 +151,12 @@ api_key_env = "OPENAI_API_KEY"      # the variable that holds the key; never the
 #stale_if_error = 0                 # how long after that an entry may stand in when all models fail
 
 [sessions]
-#storage = "memory:"                # "memory:" | "sqlite:wizard.db" | "file:sessions"
-#expire_idle = "2h"                 # default: never
-#expire_age = "7d"                  # default: never
-#max_sessions = 10_000
+#storage = "sqlite:wizard.db"       # "memory:" | "sqlite:PATH" | "file:FOLDER" | one that a package offers
+#expire_idle = "2h"                 # after the last turn; default: never
+#expire_age = "7d"                  # after the start; default: never
+#max_sessions = 10_000              # turns in progress and waiting, at most
+#timeout = 10                       # for one call of the storage
+#context_tokens = 8000              # of a conversation, shown to the model; default: what the model has room for
 
 [stream]
 #delivery = "live"                  # "buffered" holds text until it is complete, and so can change models midway

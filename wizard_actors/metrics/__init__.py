@@ -15,6 +15,7 @@ from wizard_actors.metrics.snapshot import (
     MetricsSnapshot,
     ModelGauges,
     RequestMetrics,
+    SessionGauges,
 )
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "MetricsSnapshot",
     "ModelGauges",
     "RequestMetrics",
+    "SessionGauges",
     "overhead",
 ]

@@ -23,6 +23,7 @@ from wizard_actors.events import (
     RequestBegan,
     RequestEnded,
     Retrying,
+    SessionTurn,
     Shed,
 )
 from wizard_actors.histogram import Histogram, HistogramSnapshot
@@ -140,6 +141,7 @@ class Metrics:
         self._breakers = _Bounded(_Breaker)
         self._cache: dict[str, int] = {}
         self._degraded: dict[str, int] = {}
+        self._sessions: dict[str, int] = {}
         self._in_flight = 0
         self._peak = 0
         self._shed_unrouted = 0
@@ -149,6 +151,7 @@ class Metrics:
         self._on(Shed, self._request_shed)
         self._on(CacheLooked, lambda event: _count(self._cache, event.outcome))
         self._on(Degraded, lambda event: _count(self._degraded, event.to))
+        self._on(SessionTurn, lambda event: _count(self._sessions, event.outcome))
         self._on(AttemptBegan, self._attempt_began)
         self._on(AttemptEnded, self._attempt_ended)
         self._on(FirstToken, lambda event: self._models[event.model].first_token.observe(event.after))
@@ -179,6 +182,7 @@ class Metrics:
             peak_in_flight=self._peak,
             cache=MappingProxyType(dict(self._cache)),
             degraded=MappingProxyType(dict(self._degraded)),
+            sessions=MappingProxyType(dict(self._sessions)),
             gauges=gauges,
         )
 

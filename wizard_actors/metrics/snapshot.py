@@ -22,6 +22,7 @@ __all__ = [
     "MetricsSnapshot",
     "ModelGauges",
     "RequestMetrics",
+    "SessionGauges",
 ]
 
 Counts = Mapping[str, int]
@@ -129,6 +130,14 @@ class CacheGauges:
 
 
 @frozen
+class SessionGauges:
+    """The turns of sessions in progress, and the requests that wait for one."""
+
+    turns: int = 0
+    waiting: int = 0
+
+
+@frozen
 class LaneGauges:
     """One actor's ask lane: how many messages lie in it, and how many it takes."""
 
@@ -149,6 +158,7 @@ class Gauges:
     models: Mapping[str, ModelGauges] = MappingProxyType({})
     lanes: Mapping[str, LaneGauges] = MappingProxyType({})
     cache: CacheGauges | None = None
+    sessions: SessionGauges = SessionGauges()
     events_dropped: int = 0
     loop_stalls: int = 0
 
@@ -159,7 +169,7 @@ class MetricsSnapshot:
 
     `requests` is the sum of `routes`, and `attempts` that of `models`; requests shed before their route was known stand
     in `requests` alone. `peak_in_flight` is the most requests there ever were at once. `cache` is by what a look came
-    to, `degraded` by what stood in for an answer.
+    to, `degraded` by what stood in for an answer, `sessions` by what a turn came to.
     """
 
     at: float
@@ -172,6 +182,7 @@ class MetricsSnapshot:
     peak_in_flight: int
     cache: Counts
     degraded: Counts
+    sessions: Counts
     gauges: Gauges | None = None
 
     def to_dict(self) -> dict[str, object]:

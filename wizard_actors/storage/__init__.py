@@ -1,1 +1,1 @@
-"""Where sessions are kept: `base` is the seam, each other file a backend."""
+"""Where sessions are kept: `base` is the seam, `opening` finds a backend by its URL, the others are backends."""

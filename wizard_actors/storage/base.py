@@ -10,10 +10,10 @@ It knows records and versions, and nothing of turns, models or actors. It reads 
 seconds in what it is given. `wizard_actors.testing.storage` holds its promises as tests.
 
 **Versions are optimistic.** A record of version n takes the place of version n - 1 of the same session, and of nothing
-else; version 1 that of none. "The same session" is the same `id` and `created_at`, so that a writer who slept through a
-deletion cannot write over the session that was made anew. The comparison and the write are one step, also against other
-processes where the storage has them: of two writers of one version one is told `SessionConflictError`, and loses
-nothing but the race.
+else; version 1 that of none, or of one that is stored as expired, whatever its version. "The same session" is the same
+`id` and `created_at`, so that a writer who slept through a deletion cannot write over the session that was made anew.
+The comparison and the write are one step, also against other processes where the storage has them: of two writers of
+one version one is told `SessionConflictError`, and loses nothing but the race.
 
 **Durable when it returns.** What `save` has returned from is there for every later call, and after the storage was
 opened again, as far as the backend claims to be durable.
@@ -26,7 +26,10 @@ write like any other: over the very version that it was to replace, or not at al
 
 **Errors.** A backend's own errors are turned into `StorageError`, chained, whose message names backend and session
 (`storage_error`). A record that is stored and cannot be understood is a `SerializationError` of that one session
-(`decode_session` raises it): it is not overwritten, and all others are served.
+(`decode_session` raises it), and all others are served. No new session is stored over it: it stays where it is, so that
+each `load` tells, until it is deleted; or `load` sets it aside under another name, which its error tells, and the
+session's name is free. After a `delete` it is free in either case. One that a newer version stored is not damaged: it
+always stays.
 """
 
 from __future__ import annotations
@@ -35,9 +38,18 @@ from collections.abc import Collection, Sequence
 from typing import Final, Protocol
 
 from wizard_actors.errors import SessionConflictError, StorageError
-from wizard_actors.session_record import SessionRecord, SessionSummary
+from wizard_actors.session_record import SessionRecord, SessionState, SessionSummary
 
-__all__ = ["MAX_PAGE", "SessionStorage", "check_busy", "check_limit", "check_replaces", "newest_first", "storage_error"]
+__all__ = [
+    "MAX_PAGE",
+    "SessionStorage",
+    "check_busy",
+    "check_limit",
+    "check_prefix",
+    "check_replaces",
+    "newest_first",
+    "storage_error",
+]
 
 MAX_PAGE: Final = 1_000
 """The most sessions that one call lists or removes."""
@@ -63,15 +75,21 @@ class SessionStorage(Protocol):
     async def delete(self, session: str) -> bool:
         """Remove a session, whatever its version; False where there was none."""
 
-    async def list(self, *, limit: int = 50, after: SessionSummary | None = None) -> Sequence[SessionSummary]:
+    async def list(
+        self, *, limit: int = 50, after: SessionSummary | None = None, prefix: str = ""
+    ) -> Sequence[SessionSummary]:
         """Return a page of what is stored: by `used_at`, newest first, equal ones by `id` in the order of code points.
+
+        Only sessions whose id begins with `prefix`, code point for code point: `%`, `*` and the like stand for
+        themselves, and no case, accent or normal form is folded. Any text may be asked for; "" is every session.
 
         A page has `limit` sessions, 1 to 1,000; fewer only where there are no more. The next page begins `after` the
         last of this one, whether that is still there or not: a session that nobody touches meanwhile stands on exactly
         one page. One that is used meanwhile moves to the front, and may be seen there only. Whether a damaged
         one is listed is the backend's to choose; it keeps no other from being listed.
 
-        Raises `ValueError` for a limit out of its bounds, `StorageError`.
+        Raises `ValueError` for a limit out of its bounds, `TypeError` for a prefix that is no text (`check_prefix`),
+        and `StorageError`.
         """
 
     async def purge(
@@ -114,10 +132,22 @@ def check_busy(busy: Collection[str]) -> frozenset[str]:
     return frozenset(busy)
 
 
+def check_prefix(prefix: str) -> str:
+    """Return `prefix`; raise `TypeError` where it is no text: None or bytes would be found nowhere, or everywhere."""
+    given: object = prefix
+    if not isinstance(given, str):
+        raise TypeError(f'prefix must be a text, "" for every session, not {prefix!r}')
+    return prefix
+
+
 def check_replaces(backend: str, record: SessionRecord, stored: SessionSummary | None) -> None:
-    """Raise `SessionConflictError` unless `record` is the version after the one that is stored."""
+    """Raise `SessionConflictError` unless `record` is the version after the one that is stored, or version 1 in the
+    place of none, or of one that is stored as expired.
+    """
     version, born = (0, record.created_at) if stored is None else (stored.version, stored.created_at)
     if record.version == version + 1 and record.created_at == born:
+        return
+    if record.version == 1 and stored is not None and stored.state is SessionState.EXPIRED:
         return
     if stored is None:
         found = "is not stored: it was deleted, or never saved"

@@ -12,7 +12,14 @@ from attrs import frozen
 
 from wizard_actors.session_json import decode_session, encode_session
 from wizard_actors.session_record import SessionRecord, SessionSummary
-from wizard_actors.storage.base import check_busy, check_limit, check_replaces, newest_first, storage_error
+from wizard_actors.storage.base import (
+    check_busy,
+    check_limit,
+    check_prefix,
+    check_replaces,
+    newest_first,
+    storage_error,
+)
 
 __all__ = ["MemoryStorage"]
 
@@ -77,12 +84,15 @@ class MemoryStorage:
         await self._turn(session)
         return self._remove(session)
 
-    async def list(self, *, limit: int = 50, after: SessionSummary | None = None) -> Sequence[SessionSummary]:
+    async def list(
+        self, *, limit: int = 50, after: SessionSummary | None = None, prefix: str = ""
+    ) -> Sequence[SessionSummary]:
         """Return a page of the sessions."""
         check_limit(limit)
+        check_prefix(prefix)
         await self._turn()
-        every = (stored.summary for stored in self._sessions.values())
-        rest = (each for each in every if after is None or newest_first(each) > newest_first(after))
+        named = (stored.summary for name, stored in self._sessions.items() if name.startswith(prefix))
+        rest = (each for each in named if after is None or newest_first(each) > newest_first(after))
         return heapq.nsmallest(limit, rest, key=newest_first)
 
     async def purge(

@@ -19,13 +19,14 @@ from typing import ClassVar
 
 from wizard_actors.testing.storage_bench import StorageBench
 from wizard_actors.testing.storage_listing import ListingPromises
+from wizard_actors.testing.storage_opening import OpeningPromises
 from wizard_actors.testing.storage_saving import SavingPromises
 from wizard_actors.testing.storage_writers import WriterPromises
 
 __all__ = ["StorageContract"]
 
 
-class StorageContract(SavingPromises, ListingPromises, WriterPromises):
+class StorageContract(SavingPromises, OpeningPromises, ListingPromises, WriterPromises):
     """The promises of a session storage. `open` has to be filled in, `damage` where stored sessions can be spoiled.
 
     `durable`: set it to True where what was saved is there when the storage is opened again. `shared`: set it to True

@@ -173,7 +173,6 @@ def everything(session: str = "everything") -> SessionRecord:
         usage=TokenUsage(2**40, 3, 2, 1, 4),
         cost=Decimal("0.000000000000000000001230"),
         finish_reason=FinishReason.LENGTH,
-        reasoning="Hm.\nIt is a picture.",
         request_id="0f3c",
     )
     return SessionRecord(

@@ -9,22 +9,50 @@ from typing import Any, Final
 import trio
 from attrs import evolve
 
-from wizard_actors.errors import SessionConflictError
+from wizard_actors.errors import SessionConflictError, StorageError
 from wizard_actors.session_record import SessionRecord, SessionState, SessionSummary
 from wizard_actors.storage.base import MAX_PAGE, SessionStorage, newest_first
 from wizard_actors.testing.storage_bench import NOON, StorageBench, born, keeps, later, raises
-from wizard_actors.testing.storage_saving import ALIKE
+from wizard_actors.testing.storage_saving import ALIKE, HOSTILE, UNHEARD_OF
 
 __all__ = ["ListingPromises"]
 
 PAGES_AT_MOST: Final = 100
 
 
-async def _pages(storage: SessionStorage, limit: int) -> Sequence[SessionSummary]:
+PREFIXES: Final = (
+    *(
+        "a",
+        "A",
+        "a%",
+        "a_",
+        "_",
+        "%",
+        "*",
+        "a*",
+        "?",
+        "[a",
+        "[a]",
+        "{",
+        "'",
+        "\\",
+        "\\U",
+        "..",
+        "../",
+        " ",
+        "0",
+        "\u202e",
+    ),
+    *("e", "\u00e9", "e\u0301", "s", "\u00df", "\uff41", "\U0001f9d9", "\U0001f9d9\u200d", "\U0001f9da", "x" * 199),
+)
+"""Beginnings that some pattern, collation or encoding takes for others."""
+
+
+async def _pages(storage: SessionStorage, limit: int, prefix: str = "") -> Sequence[SessionSummary]:
     """Return all pages, joined."""
     found: list[SessionSummary] = []
     for _ in range(PAGES_AT_MOST):
-        page = await storage.list(limit=limit, after=found[-1] if found else None)
+        page = await storage.list(limit=limit, after=found[-1] if found else None, prefix=prefix)
         keeps(len(page) <= limit, f"a page of at most {limit} sessions has {len(page)}")
         found += page
         if len(page) < limit:
@@ -156,6 +184,68 @@ class ListingPromises(StorageBench):
                 told = f"a limit of {limit!r} has to be a ValueError: call `check_limit`"
                 await raises(ValueError, storage.list(limit=limit), told)
                 await raises(ValueError, storage.purge(limit=limit, used_before=NOON), told)
+
+        self.in_storage(scenario)
+
+    def test_a_prefix_is_taken_as_it_is(self) -> None:
+        """A list of a prefix has the sessions that begin with just that, whatever a query or a pattern makes of it."""
+        names = sorted({*ALIKE, *HOSTILE, "user:1", "user:10", "USER:1", "a%b", "aXb", "a*b", "\U0001f9da", "\uff5e"})
+
+        async def scenario(storage: SessionStorage) -> None:
+            for name in names:
+                await storage.save(born(name))
+            for prefix in (*PREFIXES, *names, "user:", "user:1", "nobody", "user:1" * 100):
+                found = [each.id for each in await storage.list(limit=100, prefix=prefix)]
+                wanted = [name for name in names if name.startswith(prefix)]
+                keeps(
+                    found == wanted,
+                    f"sessions that begin with {prefix!r} are {wanted}, listed were {found}: compare code points, with "
+                    "no pattern, case or normal form",
+                )
+            for prefix in UNHEARD_OF[1:]:
+                try:
+                    found = [each.id for each in await storage.list(prefix=prefix)]
+                except StorageError:
+                    continue
+                keeps(found == [], f"no session begins with {prefix[:20]!r}, listed were {found}")
+
+        self.in_storage(scenario)
+
+    def test_a_prefix_has_pages_too(self) -> None:
+        """The limit counts the sessions of the prefix alone, and `after` may be any session at all."""
+
+        async def scenario(storage: SessionStorage) -> None:
+            records = [*await _fill(storage, 12, seed=4), *(born(f"t{index}", NOON + index % 5) for index in range(12))]
+            for record in records[12:]:
+                await storage.save(record)
+            whole = sorted((record.summary for record in records), key=newest_first)
+            wanted = [each for each in whole if each.id.startswith("t")]
+            for limit in (1, 5, 12, MAX_PAGE):
+                found = await _pages(storage, limit, "t")
+                keeps(
+                    list(found) == wanted,
+                    f"pages of {limit} join to {[each.id for each in found]} instead of "
+                    f"{[each.id for each in wanted]}: look at the prefix before the limit",
+                )
+            for after in whole[::3]:
+                rest = [each for each in whole[whole.index(after) + 1 :] if each.id.startswith("t1")]
+                found = await storage.list(after=after, prefix="t1")
+                keeps(
+                    list(found) == rest,
+                    f"after {after.id}, sessions of `t1` are {[each.id for each in rest]}, and not "
+                    f"{[each.id for each in found]}",
+                )
+
+        self.in_storage(scenario)
+
+    def test_a_prefix_is_a_text(self) -> None:
+        """None, bytes or a number as a prefix is a TypeError, and not a list of everything or of nothing."""
+        mistakes: list[Any] = [None, b"a", 1, ["a"]]
+
+        async def scenario(storage: SessionStorage) -> None:
+            for prefix in mistakes:
+                told = f"a prefix of {prefix!r} has to be a TypeError: call `check_prefix`"
+                await raises(TypeError, storage.list(prefix=prefix), told)
 
         self.in_storage(scenario)
 

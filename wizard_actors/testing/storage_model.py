@@ -6,18 +6,19 @@ import itertools
 from collections.abc import Sequence
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from wizard_actors.errors import SessionConflictError
-from wizard_actors.session_record import SessionRecord, SessionSummary
+from wizard_actors.session_record import SessionRecord, SessionState, SessionSummary
 from wizard_actors.storage.base import SessionStorage, newest_first
 from wizard_actors.testing.storage_bench import StorageBench, born, keeps, later
 
 __all__ = ["check_against_a_dict"]
 
 NAMES: Final = ("a", "A", "a/b", "..", "\u00e9", "x" * 200)
+PREFIXES: Final = ("a", "A", "b", ".", "/", "e", "%")
 
 
 @frozen
@@ -38,6 +39,14 @@ class Grow:
 
 
 @frozen
+class Renew:
+    """Store a session as expired, if there is one, and save a new one of its name."""
+
+    name: str
+    at: int
+
+
+@frozen
 class Delete:
     """Delete a session."""
 
@@ -50,6 +59,7 @@ class Page:
 
     limit: int
     after: int | None
+    prefix: str
 
 
 @frozen
@@ -62,24 +72,26 @@ class Purge:
     busy: frozenset[str]
 
 
-Step = Create | Grow | Delete | Page | Purge
+Step = Create | Grow | Renew | Delete | Page | Purge
 
 names = st.sampled_from(NAMES)
-times = st.integers(0, 5)
-instants = st.sampled_from([6, 3, 1])
+times = st.integers(0, 2)
+instants = st.sampled_from([3, 2, 1])
 steps: st.SearchStrategy[list[Step]] = st.lists(
     st.one_of(
         st.builds(Create, names, times),
         st.builds(Grow, names, st.sampled_from([0, 0, 0, 1, 2]), times),
+        st.builds(Renew, names, times),
         st.builds(Delete, names),
-        st.builds(Page, st.integers(1, 4), st.none() | st.integers(0, 5)),
+        st.builds(Page, st.integers(1, 4), st.none() | st.integers(0, 4), st.just("")),
+        st.builds(Page, st.integers(1, 4), st.none() | st.integers(0, 4), st.sampled_from(PREFIXES)),
         st.builds(
             Purge, st.integers(1, 3), st.none() | instants, st.none() | instants, st.frozensets(names, max_size=2)
         ),
     ),
     max_size=30,
 )
-beginnings = st.dictionaries(names, times)
+beginnings = st.dictionaries(names, times, min_size=2)
 
 
 def check_against_a_dict(bench: StorageBench, examples: int) -> None:
@@ -122,6 +134,10 @@ class _Model:
             case Grow():
                 past = self.past[step.name][-1 - step.behind :]
                 await self.save(later(past[0] if past else born(step.name), at=float(step.at)))
+            case Renew():
+                if step.name in self.stored:
+                    await self.save(evolve(later(self.stored[step.name]), state=SessionState.EXPIRED))
+                await self.save(born(step.name, float(step.at)))
             case Delete():
                 there = self.stored.pop(step.name, None) is not None
                 keeps(await self.storage.delete(step.name) is there, f"{step} should have returned {there}")
@@ -137,6 +153,7 @@ class _Model:
             fits = record.version == 1
         else:
             fits = (record.version, record.created_at) == (before.version + 1, before.created_at)
+            fits |= record.version == 1 and before.state is SessionState.EXPIRED
         try:
             await self.storage.save(record)
         except SessionConflictError as error:
@@ -153,9 +170,10 @@ class _Model:
         """List a page."""
         whole = self.listed()
         after = whole[step.after] if step.after is not None and step.after < len(whole) else None
-        wanted = whole if after is None else whole[whole.index(after) + 1 :]
-        found = await self.storage.list(limit=step.limit, after=after)
-        keeps(list(found) == list(wanted[: step.limit]), f"{step} gave {found} instead of {wanted[: step.limit]}")
+        rest = whole if after is None else whole[whole.index(after) + 1 :]
+        wanted = [each for each in rest if each.id.startswith(step.prefix)]
+        found = await self.storage.list(limit=step.limit, after=after, prefix=step.prefix)
+        keeps(list(found) == wanted[: step.limit], f"{step} gave {found} instead of {wanted[: step.limit]}")
 
     async def purge(self, step: Purge) -> None:
         """Remove old ones."""
@@ -179,6 +197,8 @@ class _Model:
     async def compare(self) -> None:
         """Compare everything."""
         keeps(list(await self.storage.list(limit=100)) == list(self.listed()), "the whole list is another")
+        for place in range(len(self.stored)):
+            await self.list(Page(2, place, ""))
         for name in NAMES:
             keeps(await self.storage.load(name) == self.stored.get(name), f"session {name!r} is another")
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable
-from contextlib import suppress
 from typing import Final
-from unittest import SkipTest
 
 from attrs import evolve
 
-from wizard_actors.errors import SerializationError, SessionConflictError, StorageError
-from wizard_actors.session_record import MAX_ID, SessionRecord, TurnRecord
+from wizard_actors.errors import SessionConflictError, StorageError
+from wizard_actors.session_record import MAX_ID, SessionRecord, SessionState, TurnRecord
 from wizard_actors.storage.base import SessionStorage, newest_first
 from wizard_actors.testing.storage_bench import NOON, StorageBench, born, everything, keeps, later, raises
 from wizard_actors.types import Image, Message, Role
 
-__all__ = ["ALIKE", "HOSTILE", "SavingPromises"]
+__all__ = ["ALIKE", "HOSTILE", "UNHEARD_OF", "SavingPromises"]
 
 HOSTILE: Final = (
     "a/b",
@@ -205,6 +202,40 @@ class SavingPromises(StorageBench):
 
         self.in_storage(scenario)
 
+    def test_an_expired_session_makes_room(self) -> None:
+        """Version 1 takes the place of a session that is stored as expired, and of no other; nothing else does."""
+
+        async def scenario(storage: SessionStorage) -> None:
+            for at, state in enumerate(SessionState):
+                old = evolve(later(born(state.value)), state=state)
+                await storage.save(born(state.value))
+                await storage.save(old)
+                new = born(state.value, NOON + 60 + at)
+                await raises(
+                    SessionConflictError,
+                    storage.save(later(new)),
+                    f"version 2 of another session was saved over one that is {state}: version 1 alone may be, over an "
+                    "expired one",
+                )
+                keeps(await storage.load(state.value) == old, "a save that was refused changed what is stored")
+                if state is not SessionState.EXPIRED:
+                    told = f"version 1 was saved over a session that is {state}"
+                    await raises(SessionConflictError, storage.save(new), told)
+                    continue
+                try:
+                    await storage.save(new)
+                except SessionConflictError as error:
+                    raise AssertionError(f"version 1 has to take the place of an expired session: {error}") from error
+                keeps(await storage.load(state.value) == new, "a session in the place of an expired one is not loaded")
+                keeps(list(await storage.list(limit=1)) == [new.summary], "a list shows the session that had expired")
+                await raises(
+                    SessionConflictError,
+                    storage.save(later(old)),
+                    "a later version of an expired session was saved over the one that has taken its place",
+                )
+
+        self.in_storage(scenario)
+
     # -- names
 
     def test_any_name_will_do(self) -> None:
@@ -275,117 +306,3 @@ class SavingPromises(StorageBench):
             keeps(await storage.load("alice") == born("alice"), "a name that no session can have touched another one")
 
         self.in_storage(scenario)
-
-    # -- opened and closed
-
-    def test_a_closed_storage_says_so(self) -> None:
-        """A call after the storage's block is a StorageError that names backend and session, neither a hang nor another
-        error.
-        """
-        kept: list[SessionStorage] = []
-
-        async def scenario(storage: SessionStorage) -> None:
-            await storage.save(born("alice"))
-            kept.append(storage)
-
-        async def after(_other: SessionStorage) -> None:
-            for name in ("alice", "bob"):
-                await _tells_of(name, kept[0].load(name))
-                await _tells_of(name, kept[0].save(later(born(name))))
-                await _tells_of(name, kept[0].delete(name))
-            await _tells_of(None, kept[0].list())
-            await _tells_of(None, kept[0].purge(limit=1, used_before=0))
-
-        self.in_storage(scenario)
-        self.in_storage(after)
-
-    def test_what_was_saved_is_there_when_opened_again(self) -> None:
-        """A durable storage has everything when it is opened again, also where its block was left by an error."""
-        if not self.durable:
-            raise SkipTest("this storage does not claim to be durable")
-
-        async def fill(storage: SessionStorage) -> None:
-            await storage.save(everything())
-            await storage.save(born("alice"))
-            await storage.save(later(born("alice")))
-            await storage.save(born("bob"))
-            await storage.delete("bob")
-            raise EOFError("something in the block fails")
-
-        async def look(storage: SessionStorage) -> None:
-            found = {summary.id: await storage.load(summary.id) for summary in await storage.list()}
-            wanted = {"everything": everything(), "alice": later(born("alice"))}
-            keeps(
-                found == wanted,
-                f"opened again, the storage has {found} instead of {wanted}: what `save` returned from must be safe, "
-                "however the block is left",
-            )
-            await storage.save(later(later(born("alice"))))
-
-        with self.folder() as folder:
-            with suppress(EOFError):
-                self.reopened(folder, fill)
-            self.reopened(folder, look)
-
-    def test_two_who_share_it_lose_nothing(self) -> None:
-        """Where a storage can be open twice at once, each sees what the other saved, and conflicts are told."""
-        if not self.shared:
-            raise SkipTest("this storage does not claim that it can be open twice at once")
-
-        async def both(one: SessionStorage, other: SessionStorage) -> None:
-            await one.save(born("alice"))
-            keeps(await other.load("alice") == born("alice"), "what one saved, the other does not see")
-            first = later(born("alice"), "by the other")
-            await other.save(first)
-            await raises(
-                SessionConflictError,
-                one.save(later(born("alice"), "by the one")),
-                "two who have the storage open saved the same version: compare with what is stored, not with memory",
-            )
-            keeps(await one.load("alice") == first, "the turn that the other saved is lost")
-
-        with self.folder() as folder:
-
-            async def scenario(one: SessionStorage) -> None:
-                async with self.open(folder) as other:
-                    await both(one, other)
-
-            self.reopened(folder, scenario)
-
-    def test_a_damaged_session_harms_no_other(self) -> None:
-        """What is damaged is reported by name when it is loaded; the other sessions are served and listed."""
-        if not self.durable:
-            raise SkipTest("this storage does not claim to be durable")
-        with self.folder() as folder:
-            self.reopened(folder, _damage_one)
-            self.damage(folder, "the damaged one")
-            self.reopened(folder, _damaged_is_told)
-
-
-async def _tells_of(session: str | None, call: Awaitable[object]) -> None:
-    """Make a call of a closed storage, and look at its error; `session` is the one that it has to name."""
-    error = await raises(StorageError, call, "a storage that was closed was used, and did not raise StorageError")
-    backend, named = getattr(error, "backend", None), getattr(error, "session", None)
-    keeps(
-        bool(backend) and named == session and (session is None or repr(session) in str(error)),
-        f"an error of a storage names its backend, and the session {session!r} where it is about one; this one has the "
-        f"backend {backend!r} and the session {named!r}, and says: {error}; make it with `storage_error`",
-    )
-
-
-async def _damage_one(storage: SessionStorage) -> None:
-    for name in ("alice", "the damaged one"):
-        await storage.save(born(name))
-
-
-async def _damaged_is_told(storage: SessionStorage) -> None:
-    listed = [summary.id for summary in await storage.list()]
-    keeps("alice" in listed, f"a damaged session keeps the others from being listed: {listed}")
-    error = await raises(
-        (SerializationError, StorageError),
-        storage.load("the damaged one"),
-        "a damaged session was loaded as if nothing were wrong: raise what `decode_session` raises",
-    )
-    keeps("'the damaged one'" in str(error), f"the error has to name the damaged session; it says: {error}")
-    await storage.save(later(born("alice")))
-    keeps(await storage.load("alice") == later(born("alice")), "a damaged session keeps another from being saved")

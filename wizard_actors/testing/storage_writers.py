@@ -27,12 +27,12 @@ class _Told:
     tried: list[SessionRecord] = field(factory=list)
     saved: set[str] = field(factory=set)
 
-    def check(self, stored: SessionRecord | None) -> SessionRecord:
-        """Return what is stored, if that is sound."""
+    def check(self, stored: SessionRecord | None, saved: frozenset[str] | None = None) -> SessionRecord:
+        """Return what is stored, if that is sound: it has every turn of `saved`, None: of all that are saved now."""
         if stored is None:
             raise AssertionError(f"the session is gone; {ONE_OF_TWO}")
         keeps(stored in self.tried, f"something is stored that nobody saved; {ONE_OF_TWO}: {stored}")
-        lost = self.saved - set(spoken(stored))
+        lost = (self.saved if saved is None else saved) - set(spoken(stored))
         keeps(
             not lost,
             f"the turns {sorted(lost)} are lost, though their saves had returned: another save went over them; the "
@@ -44,7 +44,8 @@ class _Told:
 async def _talk(storage: SessionStorage, told: _Told, name: str, turns: int, random: Random) -> None:
     """Add turns to the session as a program does that is often cancelled."""
     for number in range(turns):
-        stored = told.check(await storage.load("alice"))
+        saved = frozenset(told.saved)  # what is saved while it loads may be missing
+        stored = told.check(await storage.load("alice"), saved)
         text = f"{name}, turn {number}"
         record = later(stored, text)
         told.tried.append(record)
