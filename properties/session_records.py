@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from hypothesis import strategies as st
 
 from wizard_actors.session_record import MAX_ID, NOT_IN_AN_ID, SessionRecord, SessionState, TurnRecord
 from wizard_actors.types import FinishReason, Image, Message, Role, Signature, Text, Thought, TokenUsage, ToolCall
 
-__all__ = ["ODD", "json_values", "records", "texts"]
+__all__ = ["ODD", "costs", "json_values", "messages", "records", "texts"]
 
 ODD = (
     *("\n", "\r", "\r\n", " ", "\t", "\x00", "\x0c", "\x85", "\u2028", "\u202e", "\ufeff", "\U0001f9d9"),
@@ -35,14 +37,18 @@ messages = st.one_of(
         Message, st.just(Role.TOOL), contents, tool_call_id=st.text(min_size=1), name=names, is_error=st.booleans()
     ),
 )
+costs = st.builds(
+    Decimal,
+    st.tuples(st.integers(0, 1), st.lists(st.integers(0, 9), min_size=1, max_size=25), st.integers(-100, 5)),
+)
 turns = st.builds(
     TurnRecord,
-    st.lists(messages, max_size=3),
+    st.lists(messages, min_size=1, max_size=3),
     at=times,
     model=texts,
     upstream_model=st.none() | texts,
     usage=st.none() | st.builds(TokenUsage, wholes, wholes, wholes, wholes),
-    cost=st.none() | st.decimals(allow_nan=False, allow_infinity=False),
+    cost=st.none() | costs,
     finish_reason=st.sampled_from(FinishReason),
     request_id=texts,
 )

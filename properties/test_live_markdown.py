@@ -1,5 +1,7 @@
 """Answers in Markdown while they come: whatever the pieces, nothing is lost, and no fence is torn apart."""
 
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,7 +66,7 @@ def finished(text: str, sizes: list[int]) -> tuple[list[str], str]:
     blocks, found = Blocks(), list[str]()
     for piece in cut(text, sizes):
         blocks.add(piece)
-        found += blocks.finished()
+        found += [block.text for block in blocks.finished()]
     return found, blocks.tail
 
 
@@ -93,6 +95,29 @@ def test_no_fence_is_torn_apart(parts: list[str], sizes: list[int]) -> None:
     found, tail = finished("".join(parts), sizes)
     for fence in FENCES:
         assert sum(block.count(fence) for block in (*found, tail)) >= sum(part == fence for part in parts)
+
+
+steps = st.lists(st.integers(5, 30), min_size=1, max_size=9)
+cells = st.lists(st.text("abc漢é", min_size=1, max_size=12), min_size=2, max_size=4)
+
+
+@given(st.lists(cells, min_size=2, max_size=5), st.sampled_from(["", "- text\n\n  ", "> "]), st.integers(8, 40), steps)
+def test_every_cell_of_a_table_stands_there_once(
+    rows: list[list[str]], before: str, width: int, sizes: list[int]
+) -> None:
+    """At any width, on a screen lower than the table is, however it comes."""
+    columns = min(map(len, rows))
+    lines = [" | ".join(row[:columns]) for row in rows]
+    lines.insert(1, " | ".join(["---"] * columns))
+    indent = "> " if before.startswith(">") else " " * 2 * bool(before)
+    text = before + f"\n{indent}".join(f"| {line} |" for line in lines) + "\n"
+    emulator, live, size = Emulator(width, 6, onlcr=True), LiveMarkdown(Painter()), Size(width, 6)
+    for piece in cut(text, sizes):
+        live.add(piece)
+        emulator.feed(live.frame(size))
+    emulator.feed(live.finish(size))
+    letters = Counter(character for row in rows for cell in row[:columns] for character in cell)
+    assert {each: emulator.text.count(each) for each in letters} == letters
 
 
 @given(markdown, pieces, st.integers(1, 60), st.integers(1, 12))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import sqlite3
+import subprocess
+import sys
+import threading
 from contextlib import closing
 from io import StringIO
 from pathlib import Path
@@ -12,13 +17,13 @@ import pytest
 import trio
 from rich.console import Console
 
-from tests.wizard_cli import SIMULATED, Ran, Wizard
+from tests.wizard_cli import SIMULATED, Ran, Wizard, clean_environment
 from wizard_actors import ResilientClient
 from wizard_actors.cli import app
 from wizard_actors.cli_output import CONTROLS
-from wizard_actors.cli_sessions.files import read_input
+from wizard_actors.cli_sessions.files import read_input, record_of, write_file
 from wizard_actors.cli_sessions.shown import conversation, facts_table, list_table, plain
-from wizard_actors.errors import InvalidPromptError
+from wizard_actors.errors import InvalidPromptError, StorageError
 from wizard_actors.session_json import decode_session
 from wizard_actors.session_record import SessionRecord, SessionState, TurnRecord
 from wizard_actors.session_text import MAX_TEXT
@@ -102,10 +107,14 @@ def test_a_list_has_the_last_used_first(wizard: Wizard) -> None:
 
 
 def test_a_list_of_nothing_is_no_error(wizard: Wizard) -> None:
-    """The table has its heading and no row."""
+    """Standard error says where nothing is, and nothing is printed; JSON is an object as ever."""
     ran = wizard("sessions", "list")
+    prefixed = wizard("sessions", "list", "--prefix", "user:")
+    as_json = wizard("sessions", "list", "--json")
 
-    assert (ran.status, first_column(ran), ran.err) == (0, [], "")
+    assert (ran.status, ran.out, ran.err) == (0, "", "wizard: there are no sessions in sqlite:wizard.db\n")
+    assert one_line(prefixed, "no sessions in sqlite:wizard.db that begin with 'user:'")
+    assert (as_json.json, as_json.err) == ({"sessions": [], "more": False}, "")
 
 
 def test_a_list_says_that_there_are_more(wizard: Wizard) -> None:
@@ -204,14 +213,26 @@ def test_a_session_that_is_not_there_is_an_error(wizard: Wizard, command: list[s
     assert "there is no session 'nobody'" in (ran.json_error["message"] if "--json" in command else ran.err)
 
 
-@pytest.mark.parametrize("name", ["a\nb", "", "x" * 201, "\x1b[2J", "../wizard"])
-def test_a_name_that_no_session_can_have_is_not_there(wizard: Wizard, name: str) -> None:
-    """One line says so, without what would drive a terminal."""
-    ran = wizard("sessions", "show", name)
+@pytest.mark.parametrize("command", [["show"], ["export"], ["delete"], ["import", "alice.json", "--as"]])
+@pytest.mark.parametrize("name", ["a\nb", "", "x" * 201, "\x1b[2J", "\udcff"])
+def test_a_name_that_no_session_can_have_is_refused(wizard: Wizard, command: list[str], name: str) -> None:
+    """One line says so, with status 2, without what would drive a terminal."""
+    talk("alice")
+    wizard("sessions", "export", "alice", "-o", "alice.json")
 
-    assert ran.status == 2
-    assert one_line(ran, "no session")
+    ran = wizard("sessions", *command, name)
+
+    assert (ran.status, ran.out) == (2, "")
+    assert one_line(ran, "a session's id is a text of 1 to 200 characters")
     assert "\x1b" not in ran.err
+
+
+def test_nothing_is_deleted_where_a_name_is_wrong(wizard: Wizard) -> None:
+    """All names are looked at first."""
+    talk("alice")
+
+    assert wizard("sessions", "delete", "alice", "").status == 2
+    assert first_column(wizard("sessions", "list")) == ["alice"]
 
 
 def test_a_name_with_a_hyphen_stands_after_two(wizard: Wizard) -> None:
@@ -421,23 +442,13 @@ def test_what_is_no_session_is_refused(wizard: Wizard, name: str, data: bytes) -
     assert first_column(wizard("sessions", "list")) == []
 
 
-def test_a_name_that_cannot_be_given_is_refused(wizard: Wizard) -> None:
-    """`--as` takes what a session can be called, and nothing else."""
-    talk("alice")
-    wizard("sessions", "export", "alice", "-o", "alice.json")
-
-    for name in ("", "a\x1bb", "x" * 201):
-        ran = wizard("sessions", "import", "alice.json", "--as", name)
-        assert ran.status == 2
-        assert one_line(ran, "id")
-
-
 def test_the_beginning_tells_what_is_in_a_file_of_any_name(wizard: Wizard) -> None:
-    """JSON and Markdown are told apart where the name does not say."""
+    """JSON and Markdown are told apart by what is in them, also where the name says something else."""
     talk("alice")
     for form in ("json", "markdown"):
-        wizard("sessions", "export", "alice", "-o", "alice.txt", "--format", form)
-        assert wizard("sessions", "import", "alice.txt", "--as", form).status == 0
+        for file in ("alice.txt", "alice.md", "alice.json"):
+            wizard("sessions", "export", "alice", "-o", file, "--format", form)
+            assert wizard("sessions", "import", file, "--as", f"{form} {file}").status == 0
 
 
 @pytest.mark.parametrize("name", ["nothing.json", ".", "a\x00b"])
@@ -485,6 +496,83 @@ def test_an_export_that_cannot_be_written_is_told(wizard: Wizard) -> None:
     assert one_line(ran, "nowhere/alice.md")
 
 
+def test_an_export_is_for_its_owner_alone(wizard: Wizard) -> None:
+    """A new file can be read by nobody else; one that was there keeps its rights, and a link stays one."""
+    talk("alice")
+    shared = Path("shared.md")
+    shared.touch(0o640)
+    shared.chmod(0o640)
+    Path("link.md").symlink_to("shared.md")
+
+    wizard("sessions", "export", "alice", "-o", "new.md")
+    wizard("sessions", "export", "alice", "-o", "link.md")
+
+    assert Path("new.md").stat().st_mode & 0o777 == 0o600
+    assert (shared.stat().st_mode & 0o777, Path("link.md").is_symlink()) == (0o640, True)
+    assert shared.read_text(encoding="utf-8") == Path("new.md").read_text(encoding="utf-8")
+
+
+def test_an_export_that_fails_costs_nothing(wizard: Wizard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the disk is full, the file that was there stays, and nothing is left beside it."""
+    talk("alice")
+    Path("alice.md").write_text("before", encoding="utf-8")
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wizard_actors.cli_sessions.files.os.fsync", full)
+        with pytest.raises(StorageError, match=r"alice\.md"):
+            write_file("alice.md", "after")
+
+    assert Path("alice.md").read_text(encoding="utf-8") == "before"
+    assert [each for each in Path().iterdir() if "alice" in each.name] == [Path("alice.md")]
+
+
+async def test_an_export_goes_into_a_pipe(tmp_path: Path) -> None:
+    """What is no file is written to, and not replaced."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, write_file, str(pipe), "text")
+            text = await trio.to_thread.run_sync(pipe.read_text, "utf-8", abandon_on_cancel=True)
+
+    assert (text, pipe.is_fifo()) == ("text", True)
+
+
+def test_an_export_may_name_standard_output(wizard: Wizard) -> None:
+    """`-o /dev/stdout` adds to where standard output goes, also where that is a file."""
+    talk("alice")
+    done = subprocess.run(  # noqa: S602 - a redirection is what is tested
+        f"(echo before; {sys.executable} -m wizard_actors sessions export alice -o /dev/stdout) > both.md",
+        shell=True,
+        check=False,
+        capture_output=True,
+        env=clean_environment(),
+    )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert Path("both.md").read_text(encoding="utf-8").startswith("before\n# alice\n")
+
+
+def test_reading_an_import_does_not_hold_the_loop_up(wizard: Wizard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is done beside the event loop, which a first Ctrl-C has to reach."""
+    talk("alice")
+    wizard("sessions", "export", "alice", "-o", "alice.json")
+    readers = list[str]()
+
+    def reading(data: bytes, file: str, name: str | None) -> SessionRecord:
+        readers.append(threading.current_thread().name)
+        return record_of(data, file, name)
+
+    monkeypatch.setattr("wizard_actors.cli_sessions.commands.record_of", reading)
+
+    assert wizard("sessions", "import", "alice.json", "--as", "bob").status == 0
+    assert readers != [threading.main_thread().name]
+
+
 # -- delete and purge --------------------------------------------------------------------------------------------------
 
 
@@ -510,6 +598,22 @@ def test_old_sessions_are_purged(wizard: Wizard) -> None:
     assert (gone.status, sorted(gone.out.splitlines())) == (0, ["alice is deleted", "bob is deleted"])
     assert gone.err == "wizard: 2 deleted\n"
     assert first_column(wizard("sessions", "list")) == []
+
+
+def test_a_dry_run_deletes_nothing(wizard: Wizard) -> None:
+    """It prints what a purge would, by its options or by the configuration."""
+    talk("alice", "bob")
+
+    none = wizard("sessions", "purge", "--dry-run", "--idle", "1h", "--age", "90d")
+    idle = wizard("sessions", "purge", "--dry-run", "--idle", "0")
+    wizard.config(SIMULATED + '[sessions]\nexpire_age = "1ms"\n')
+    configured = wizard("sessions", "purge", "--dry-run")
+
+    assert (none.out, none.err) == ("", "wizard: 0 would be deleted\n")
+    for ran in (idle, configured):
+        assert sorted(ran.out.splitlines()) == ["alice would be deleted", "bob would be deleted"]
+        assert (ran.status, ran.err) == (0, "wizard: 2 would be deleted\n")
+    assert len(first_column(wizard("sessions", "list"))) == 2
 
 
 def test_a_purge_goes_by_the_configuration(wizard: Wizard) -> None:
@@ -610,6 +714,36 @@ def test_help_lists_the_commands(wizard: Wizard) -> None:
         assert {"list", "show", "export", "import", "delete", "purge"} <= {*commands}
 
     assert "--prefix" in wizard("sessions", "list", "--help").out
+
+
+@pytest.mark.parametrize(
+    ("tokens", "told"),
+    [
+        (["sessions", "list", "extra"], "`--prefix extra`"),
+        (["sessions", "show", "a", "b c"], "'b c' is one word too many"),
+        (["sessions", "purge", "alice"], "`wizard sessions delete alice`"),
+        (["sessions", "import", "a.json", "bob"], "`--as bob`"),
+        (["chat", "{alice}"], "`--session '{alice}'`"),
+        (["models", "x"], "x is one word too many"),
+        (["sessions", "rm", "alice"], "`wizard sessions delete`"),
+        (["sessions", "dellete", "alice"], 'Did you mean "delete"'),
+        (["chat", "--session", ""], "--session: a session's id is a text of 1 to 200 characters"),
+    ],
+)
+def test_a_mistake_says_what_may_have_been_meant(wizard: Wizard, tokens: list[str], told: str) -> None:
+    """In one line, with status 2."""
+    ran = wizard(*tokens)
+
+    assert (ran.status, ran.out) == (2, "")
+    assert one_line(ran, told)
+
+
+def test_a_transcript_without_times_is_shown_without(wizard: Wizard) -> None:
+    """Nobody said anything in 1970."""
+    Path("talk.md").write_text("# talk\n## User\nWhy?\n## Assistant\nSo.\n", encoding="utf-8")
+    wizard("sessions", "import", "talk.md")
+
+    assert "\nassistant, no model\n    So.\n" in wizard("sessions", "show", "talk").out
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_the_first_signal_cancels_and_the_second_ends_at_once() -> None:
 
 
 @pytest.mark.usefixtures("exits")
-@pytest.mark.parametrize(("number", "status"), [(2, 130), (15, 143)])
+@pytest.mark.parametrize(("number", "status"), [(2, 130), (15, 143), (1, 129)])
 def test_a_signal_before_or_after_the_work_ends_at_once(number: int, status: int) -> None:
     """There is nothing to stop in order."""
 
@@ -63,9 +63,24 @@ def test_a_signal_before_or_after_the_work_ends_at_once(number: int, status: int
 
 def test_a_signal_that_was_ignored_from_the_start_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """`nohup` and a shell's background jobs rely on it."""
-    before = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_DFL}
+    before = {signal.SIGINT: signal.SIG_IGN, signal.SIGHUP: signal.SIG_IGN, signal.SIGTERM: signal.SIG_DFL}
     installed: list[int] = []
     monkeypatch.setattr(signal, "getsignal", before.get)
     monkeypatch.setattr(signal, "signal", lambda number, _handler: installed.append(number))
     Signals().install()
-    assert installed == [signal.SIGTERM]
+    assert installed == [signal.SIGTERM, signal.SIGQUIT]
+
+
+@pytest.mark.usefixtures("exits")
+def test_a_terminal_that_is_closed_may_say_so_several_times() -> None:
+    """The kernel sends a SIGHUP, and so may the shell: the second one is no wish for an end at once."""
+    signals = Signals()
+
+    async def work() -> int:
+        signals.handle(signal.SIGHUP)
+        signals.handle(signal.SIGHUP)
+        with pytest.raises(Exited):
+            signals.handle(signal.SIGTERM)
+        await trio.sleep_forever()
+
+    assert signals.run(work) == 129

@@ -327,9 +327,11 @@ async def test_a_client_that_hangs_up_stops_its_jobs_and_no_others(tmp_path: Pat
 
 
 @asynccontextmanager
-async def app(config: Path | None = None) -> AsyncIterator[tuple[Running, httpx.AsyncClient]]:
-    """Run the app; yield it with a client that leads to it."""
-    async with running("fastapi_app.py", config) as served:
+async def app(
+    config: Path | None = None, name: str = "fastapi_app.py"
+) -> AsyncIterator[tuple[Running, httpx.AsyncClient]]:
+    """Run an app; yield it with a client that leads to it."""
+    async with running(name, config) as served:
         url = await served.says(r"running on (http://127\.0\.0\.1:\d+)")
         async with httpx.AsyncClient(base_url=url, timeout=LIMIT) as http:
             yield served, http
@@ -417,6 +419,44 @@ async def test_clients_that_disconnect_stop_their_calls_upstream(tmp_path: Path)
         assert await served.stopped(signal.SIGTERM) in {0, -signal.SIGTERM}
         assert "Traceback" not in served.said.decode()
         assert "never" not in served.said.decode()  # awaited, closed, retrieved
+
+
+# -- the FastAPI app with sessions -----------------------------------------------------------------------------------
+
+
+async def test_the_app_keeps_a_conversation_for_each_user(tmp_path: Path) -> None:
+    """Turns go on where the last one ended; nobody reads another's; what breaks off leaves no trace."""
+    async with upstream(tmp_path) as (model, config):
+        config.write_text(f'{config.read_text(encoding="utf-8")}\n[sessions]\nstorage = "file:{tmp_path}/kept"\n')
+        async with app(config, "fastapi_sessions.py") as (served, http):
+            said = [{"role": "user", "text": "ok"}, {"role": "assistant", "text": "One word"}]
+
+            async def say(prompt: str, user: str = "ann", chat: str = "first") -> httpx.Response:
+                return await http.post(f"/chats/{chat}", json={"prompt": prompt}, headers={"X-User": user})
+
+            async def history(user: str) -> httpx.Response:
+                return await http.get("/chats/first", headers={"X-User": user})
+
+            for turns in (1, 2):
+                *texts, done = (await say("ok")).text.split("\n\n")[:-1]
+                assert "".join(json.loads(text.removeprefix("data: "))["text"] for text in texts) == "One word"
+                assert done == f'event: done\ndata: {{"turns": {turns}}}'
+            assert (await say("ok", "bob")).status_code == 200
+
+            with trio.move_on_after(1):
+                await say("slow")
+            await model.until(under_way=0)
+            assert (await say("cut")).text.endswith('event: error\ndata: {"error": "stream_interrupted"}\n\n')
+            assert ((await say("")).status_code, (await say("ok", "a:b")).status_code) == (400, 422)
+            assert (await say("ok", chat="x" * 65)).status_code == 422
+
+            assert (await history("ann")).json() == {"state": "active", "messages": said * 2}
+            assert (await history("bob")).json()["messages"] == said
+            assert (await history("eve")).status_code == 404
+            deleted = await http.delete("/chats/first", headers={"X-User": "bob"})
+            assert (deleted.json(), (await history("bob")).status_code) == ({"deleted": True}, 404)
+            assert await served.stopped(signal.SIGTERM) in {0, -signal.SIGTERM}
+            assert "Traceback" not in served.said.decode()
 
 
 # -- what all have in common -----------------------------------------------------------------------------------------

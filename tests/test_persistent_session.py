@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.conversations import Shelf
-from tests.models import SILENT, USAGE, Calls, Scripted, Turn, assert_nothing_held, client_of, fails, model, says
+from tests.models import SILENT, USAGE, Calls, Scripted, Turn, assert_nothing_held, client_of, fails, model, node, says
 from wizard_actors import (
     ConfigError,
     DeadlineExceededError,
@@ -30,6 +32,7 @@ from wizard_actors import (
 from wizard_actors.config import CacheConfig, PriceConfig, RetryConfig, RouteConfig, SessionsConfig, StreamConfig
 from wizard_actors.event_stream import EventStream
 from wizard_actors.events import Event, SessionTurn
+from wizard_actors.providers.base import Answer, Call
 from wizard_actors.types import Finished, FinishReason, TextDelta, ToolCallDelta
 
 BROKEN = NetworkError("the connection broke", model="a")
@@ -308,7 +311,10 @@ async def test_the_session_says_whom_to_ask_where_a_turn_does_not(autojump_clock
 
 async def test_a_model_that_is_gone_is_named_with_the_session(autojump_clock: MockClock) -> None:
     """The configuration changed since: the error says that the session asks for it, and how to change that."""
-    async with client_of(Scripted()) as client, client.session("alice", model="gone") as session:
+    shelf = Shelf()
+    await shelf.save(SessionRecord("alice", created_at=1, model="gone"))
+
+    async with client_of(Scripted(), storage=shelf.open) as client, client.session("alice") as session:
         with pytest.raises(ConfigError, match=r"none named 'gone'.*session 'alice' asks for it: session.update"):
             await session.send("Why?")
         await session.update(model=None)
@@ -434,7 +440,8 @@ async def test_a_stream_that_nobody_reads_frees_its_session(autojump_clock: Mock
     async with client_of(provider, stream=StreamConfig(consumer_idle=5)) as client:
         async with client.session("alice") as session, session.stream("1?") as stream:
             await anext(aiter(stream))
-            response = await session.send("2?")
+            async with client.session("alice") as other:
+                response = await other.send("2?")
             assert response.text == "two"
             assert trio.current_time() == pytest.approx(5.0)
             with pytest.raises(DeadlineExceededError, match="nobody read the stream"):
@@ -476,8 +483,11 @@ async def test_a_closed_session_is_read_and_takes_nothing(autojump_clock: MockCl
             await session.close()
             await session.close()
 
-        async with client.session("alice", system="other") as session:
-            assert (texts(session), session.state, session.system) == (["1?", "one"], SessionState.CLOSED, None)
+        with pytest.raises(InvalidStateTransitionError, match="is closed"):
+            async with client.session("alice", system="other"):
+                pass
+        async with client.session("alice") as session:
+            assert (texts(session), session.state) == (["1?", "one"], SessionState.CLOSED)
             with pytest.raises(InvalidStateTransitionError, match="is closed") as raised:
                 await session.send("2?")
             assert (raised.value.from_state, raised.value.to_state) == ("closed", "active")
@@ -546,8 +556,8 @@ async def test_an_export_is_brought_in_as_a_session_of_now(autojump_clock: MockC
             await session.send("2?")
             replaced = await client.sessions.add(record, replace=True)
             assert replaced.turns == record.turns
-            with pytest.raises(SessionConflictError):
-                await session.send("3?")
+            await session.send("3?")
+        assert texts(session) == ["1?", "3?", "two"]
 
 
 async def test_old_sessions_are_purged_on_demand(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -582,3 +592,191 @@ async def test_the_finish_of_an_answer_is_kept(autojump_clock: MockClock) -> Non
         await session.send("1?")
 
     assert session.record.turns[0].finish_reason is FinishReason.LENGTH
+
+
+# -- what is easily done wrong -----------------------------------------------------------------------------------------
+
+
+async def test_a_session_in_the_middle_of_its_own_stream_says_so(autojump_clock: MockClock) -> None:
+    """Whoever reads a stream would wait for itself: an error at once, and the stream goes on."""
+    async with (
+        client_of(Scripted(says("o", "ne"))) as client,
+        client.session("alice") as session,
+        session.stream("1?") as stream,
+    ):
+        await anext(aiter(stream))
+        for change in (session.send("2?"), session.undo(), session.update(system="x"), session.delete()):
+            with pytest.raises(InvalidStateTransitionError, match="in the middle of a stream"):
+                await change
+        async for _ in stream:
+            pass
+        await session.update(system="now")
+
+    assert (texts(session), session.system) == (["1?", "one"], "now")
+
+
+@pytest.mark.parametrize("delivery", ["live", "buffered"])
+async def test_a_whole_answer_that_nobody_reads_frees_its_session_too(autojump_clock: MockClock, delivery: str) -> None:
+    """A buffered answer is whole at once; who pauses in it holds the session no longer than `consumer_idle`."""
+    provider = Scripted(says("o", "ne"), says("two"))
+
+    async with client_of(provider, stream=StreamConfig(consumer_idle=5, delivery=delivery)) as client:  # type: ignore[arg-type]  # pytest's parameters are texts
+        async with client.session("alice") as session, client.session("alice") as other, session.stream("1?") as stream:
+            await anext(aiter(stream))
+            await other.send("2?")
+            assert trio.current_time() == pytest.approx(5.0)
+        await assert_nothing_held(client, provider)
+
+    assert texts(other) == ["2?", "two"]
+
+
+async def test_a_stream_left_while_it_waits_for_its_turn_asks_nothing(autojump_clock: MockClock) -> None:
+    """One task reads, another leaves the block: the turn is given back when it comes, and no model is asked."""
+    provider = Scripted(says(2.0, "one"), says("never"))
+
+    async with client_of(provider) as client, client.session("alice") as here, client.session("alice") as there:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(here.send, "1?")
+            await wait_all_tasks_blocked()
+            stream = there.stream("2?")
+            await stream.__aenter__()
+
+            async def read() -> None:
+                async for _ in stream:
+                    pass
+
+            nursery.start_soon(read)
+            await wait_all_tasks_blocked()
+            await stream.__aexit__(None, None, None)
+        await assert_nothing_held(client, provider)
+
+    assert len(provider.calls) == 1
+
+
+async def test_a_retry_asks_what_got_no_answer(autojump_clock: MockClock) -> None:
+    """After a failure the question that failed is asked again, and the good turn before it stays."""
+    provider = Scripted(says("one"), fails(BROKEN), says("two"))
+
+    async with (
+        client_of(provider, model(retry=RetryConfig(max_attempts=1))) as client,
+        client.session("alice") as session,
+    ):
+        await session.send("1?")
+        with pytest.raises(NetworkError):
+            await session.send("2?")
+        await session.retry()
+
+    assert texts(session) == ["1?", "one", "2?", "two"]
+
+
+async def test_a_retry_offers_the_same_tools_again(autojump_clock: MockClock) -> None:
+    """Tools and parameters are those of the question, as it was asked."""
+    offered: list[int] = []
+
+    class Looking(Scripted):
+        def open(self, call: Call) -> AbstractAsyncContextManager[Answer]:
+            offered.append(len(call.prompt.tools))
+            return super().open(call)
+
+    async with client_of(Looking(says("one"))) as client, client.session("alice") as session:
+        await session.send(Prompt("1?", tools=[WEATHER]))
+        await session.retry()
+        await session.send("2?")
+        await session.retry()
+
+    assert offered == [1, 1, 0, 0]
+
+
+async def test_results_of_tools_that_are_waited_for_are_named(autojump_clock: MockClock) -> None:
+    """A program that ended between a call and its result: the error says what to send, or to undo."""
+    async with client_of(Scripted(CALLS_WEATHER, says("ok"))) as client, client.session("alice") as session:
+        await session.send(Prompt("The weather?", tools=[WEATHER]))
+        with pytest.raises(InvalidPromptError, match=r"weather \(c1\).*session.undo\(\)"):
+            await session.send("Hello?")
+        await session.undo()
+        await session.send("Hello?")
+
+    assert texts(session) == ["Hello?", "ok"]
+
+
+async def test_a_route_takes_the_model_back(autojump_clock: MockClock) -> None:
+    """A model of the session's is asked alone: who sets a route means the route."""
+    routes = [RouteConfig(name="second", chain=("b",))]
+
+    async with client_of({"a": Scripted(says("a")), "b": Scripted(says("b"))}, routes=routes) as client:
+        async with client.session("alice", model="a") as session:
+            await session.update(route="second")
+            assert (await session.send("1?")).text == "b"
+            with pytest.raises(ConfigError, match="none named 'nope'"):
+                await session.update(route="nope")
+        with pytest.raises(ConfigError, match="none named 'nope'"):
+            client.session("bob", model="nope")
+
+
+async def test_refreshing_shows_what_is_stored_now(autojump_clock: MockClock) -> None:
+    """Also that nothing is, any more: then the session begins anew."""
+    async with client_of(Scripted(says("one"))) as client, client.session("alice") as session:
+        await session.send("1?")
+        await client.sessions.delete("alice")
+        with pytest.raises(SessionConflictError, match=r"session.refresh\(\)"):
+            await session.send("2?")
+        await session.refresh()
+        assert session.history == ()
+        await session.send("3?")
+
+    assert texts(session) == ["3?", "one"]
+
+
+async def test_a_purge_waits_for_nobody_and_takes_no_turn_in_progress(autojump_clock: MockClock) -> None:
+    """A turn that begins while a purge is under way waits for it, and goes on from what is left."""
+
+    class Slow(Shelf):
+        async def purge(self, **given: object) -> list[str]:
+            await trio.sleep(3)
+            return list(await self.inner.purge(**given))  # type: ignore[arg-type]  # passed on as it is
+
+    shelf, provider = Slow(), Scripted(says("one"))
+    await shelf.save(SessionRecord("alice", created_at=1, system="old"))
+
+    async with client_of(provider, storage=shelf.open) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: client.sessions.purge(idle=10))
+        await wait_all_tasks_blocked()
+        async with client.session("alice") as session:
+            await session.send("1?")
+        assert trio.current_time() == pytest.approx(3.0)
+
+    stored = await shelf.load("alice")
+    assert stored is not None
+    assert (len(stored.turns), stored.system) == (1, None)
+
+
+@pytest.mark.parametrize("name", [["a", "b"], 5, "", "x" * 500])
+async def test_a_wrong_name_reaches_no_actor(name: str) -> None:
+    """It is refused where it is given, and everybody else is served."""
+    async with client_of(Scripted()) as client:
+        for call in (client.sessions.delete(name), client.sessions.load(name)):
+            with pytest.raises(SerializationError, match="a session's id"):
+                await call
+        assert node(client, "sessions").restarts == 0
+
+
+async def test_wrong_arguments_are_told_in_words(autojump_clock: MockClock) -> None:
+    """What a program without a type checker may give."""
+    async with client_of(Scripted()) as client, client.session("alice") as session:
+        for said in (None, 5, {"role": "user"}):
+            with pytest.raises(InvalidPromptError, match="a turn begins with"):
+                await session.send(said)  # type: ignore[arg-type]  # on purpose
+        with pytest.raises(InvalidPromptError, match="`like` is a Prompt"):
+            await session.send("1?", like="x")  # type: ignore[arg-type]  # on purpose
+        with pytest.raises(ValueError, match="'markdown' or 'json'"):
+            session.export("xml")  # type: ignore[arg-type]  # on purpose
+        with pytest.raises(SerializationError, match="a SessionRecord"):
+            await client.sessions.add("{}")  # type: ignore[arg-type]  # on purpose
+        with pytest.raises(ConfigError, match="0 seconds or more"):
+            await client.sessions.purge(idle="30d")  # type: ignore[arg-type]  # on purpose
+        with pytest.raises(TypeError, match="after is a SessionSummary"):
+            await client.sessions.list(after="a")  # type: ignore[arg-type]  # on purpose
+        with pytest.raises(TypeError, match="is asynchronous here"), client.session("bob"):  # type: ignore[attr-defined]  # on purpose
+            pass
+        with pytest.raises(TypeError, match="not awaited"):
+            await client.session("bob")  # type: ignore[misc]  # on purpose

@@ -256,7 +256,7 @@ def test_a_subclass_is_not_stored(record: SessionRecord, told: str) -> None:
 def test_counts_are_whole_numbers() -> None:
     """A usage with half a token is refused when it is stored, not when it is needed."""
     halves = TokenUsage(0.5, 1)  # type: ignore[arg-type]
-    record = evolve(born("alice"), turns=[TurnRecord([], at=1, usage=halves)])
+    record = evolve(born("alice"), turns=[TurnRecord([Message(Role.USER, "?")], at=1, usage=halves)])
 
     with pytest.raises(SerializationError, match="must be a whole number"):
         encode_session(record)

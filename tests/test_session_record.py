@@ -18,6 +18,8 @@ from wizard_actors.frozen_json import MAX_DEPTH, MAX_VALUES
 from wizard_actors.session_record import MAX_ID, SessionRecord, SessionState, SessionSummary, TurnRecord
 from wizard_actors.types import Message, Role, TokenUsage
 
+ASKED = [Message(Role.USER, "?")]
+
 
 def record(**changes: Any) -> SessionRecord:  # noqa: ANN401 - of any field
     """Return a session with some fields of its own."""
@@ -41,8 +43,8 @@ def test_the_messages_are_those_of_all_turns() -> None:
 
 def test_cost_and_usage_are_those_of_all_turns() -> None:
     """Where they are known: a turn of unknown cost or usage adds nothing, and no known cost is none at all."""
-    known = TurnRecord([], at=1, usage=TokenUsage(1, 2, 3, 4, 5), cost=Decimal("0.10"))
-    unknown = TurnRecord([], at=1)
+    known = TurnRecord(ASKED, at=1, usage=TokenUsage(1, 2, 3, 4, 5), cost=Decimal("0.10"))
+    unknown = TurnRecord(ASKED, at=1)
 
     both = record(turns=[known, unknown, known])
 
@@ -52,7 +54,7 @@ def test_cost_and_usage_are_those_of_all_turns() -> None:
 
 def test_a_summary_has_no_content() -> None:
     """Id, version, state, number of turns and times, and nothing that anybody said."""
-    made = record(turns=[TurnRecord([], at=1)], version=3, state="active", updated_at=6, used_at=7, system="secret")
+    made = record(turns=[TurnRecord(ASKED, at=1)], version=3, state="active", updated_at=6, used_at=7, system="secret")
 
     assert made.summary == SessionSummary("alice", 3, SessionState.ACTIVE, 1, 5.0, 6.0, 7.0)
 
@@ -119,12 +121,20 @@ class CountedUsage(TokenUsage):
     calls: int = 1
 
 
+def test_costs_of_many_digits_are_added() -> None:
+    """The dearest turn and the cheapest one: nothing overflows, and nothing is printed on a thousand lines."""
+    costs = [Decimal("9" * 30), Decimal("1E+29"), Decimal("1E-100"), Decimal("-1E+29")]
+    made = record(turns=[TurnRecord(ASKED, at=1, cost=cost) for cost in costs])
+
+    assert len(f"{made.cost:f}") < 200
+
+
 def test_a_subclass_is_refused() -> None:
     """Its own fields would be lost without a word."""
     with pytest.raises(SerializationError, match="messages must be Message objects, not MarkedMessage"):
         TurnRecord([MarkedMessage(Role.USER, "?")], at=1)
     with pytest.raises(SerializationError, match="usage must be a TokenUsage, not CountedUsage"):
-        TurnRecord([], at=1, usage=CountedUsage(1, 2))
+        TurnRecord(ASKED, at=1, usage=CountedUsage(1, 2))
 
 
 @pytest.mark.parametrize("name", ["a", "a/b", "..", " ", "\u202e", "\U0001f9d9" * MAX_ID, "x" * MAX_ID])
@@ -162,11 +172,15 @@ def test_names_without_use_are_refused(name: object) -> None:
         (lambda: record(context={"a": b"x"}), r"context\['a'\] is no JSON value.*type bytes"),
         (lambda: record(context={"a": "\ud800"}), r"context\['a'\] is not valid Unicode"),
         (lambda: TurnRecord(["Why?"], at=1), "messages must be Message objects, not str"),  # type: ignore[list-item]
-        (lambda: TurnRecord([], at=1, usage={}), "usage must be a TokenUsage, not dict"),  # type: ignore[arg-type]
-        (lambda: TurnRecord([], at=1, cost=Decimal("NaN")), "cost must be a finite Decimal, not Decimal"),
-        (lambda: TurnRecord([], at=1, cost=0.1), "cost must be a finite Decimal, not 0.1"),  # type: ignore[arg-type]
-        (lambda: TurnRecord([], at=1, finish_reason="stop"), "finish_reason must be a FinishReason"),  # type: ignore[arg-type]
-        (lambda: TurnRecord([], at=1, model=None), "model must be a text, not NoneType"),  # type: ignore[arg-type]
+        (lambda: TurnRecord(ASKED, at=1, usage={}), "usage must be a TokenUsage, not dict"),  # type: ignore[arg-type]
+        (lambda: TurnRecord([], at=1), "a turn has at least one message"),
+        (lambda: TurnRecord(ASKED, at=1, cost=Decimal("NaN")), "cost must be a finite Decimal, not Decimal"),
+        (lambda: TurnRecord(ASKED, at=1, cost=Decimal("1E+30")), "at most 30 digits before the point and 100 after"),
+        (lambda: TurnRecord(ASKED, at=1, cost=Decimal("0E+9999999")), "at most 30 digits before the point"),
+        (lambda: TurnRecord(ASKED, at=1, cost=Decimal("1E-101")), "at most 30 digits before the point"),
+        (lambda: TurnRecord(ASKED, at=1, cost=0.1), "cost must be a finite Decimal, not 0.1"),  # type: ignore[arg-type]
+        (lambda: TurnRecord(ASKED, at=1, finish_reason="stop"), "finish_reason must be a FinishReason"),  # type: ignore[arg-type]
+        (lambda: TurnRecord(ASKED, at=1, model=None), "model must be a text, not NoneType"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_stored_is_refused_at_once(make: Callable[[], object], told: str) -> None:

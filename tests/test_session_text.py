@@ -113,6 +113,12 @@ def test_everything_comes_back(record: SessionRecord) -> None:
         ('{"schema": 1, "id": 5}', "the text is no session: it has no `id`"),
         (to_json(ALICE).replace('"user"', '"wizard"'), r"'alice'.*`turns\[0\]\.messages\[0\]\.role` must be one of"),
         (to_json(ALICE).replace('"schema": 1', '"schema": 9'), "newer version"),
+        (to_json(ALICE).replace("0.0012", "1E+9999999"), r"`turns\[0\]`.*cost has at most 30 digits"),
+        (
+            '{"schema":1,"id":"a","created_at":1,"turns":[{"messages":[],"at":1}]}',
+            r"`turns\[0\]`.*at least one message",
+        ),
+        ('{"messages": [{"role": "user", "content": "Why?"}]}', "it has no `id`.*`wizard sessions export`"),
         ('{\n"id": "\ud800"}', "line 2: it is not valid Unicode"),
     ],
 )
@@ -218,6 +224,7 @@ def test_messages_may_be_added_and_taken_out() -> None:
     )
     cut = WRITTEN[: WRITTEN.index("## Assistant")]
     assert from_markdown(cut).turns == (evolve(ALICE.turns[0], messages=[Message(Role.USER, "Why?")]),)
+    assert from_markdown(WRITTEN[: WRITTEN.index("## User")]).turns == ()
 
 
 @pytest.mark.parametrize("change", [str, lambda text: text.replace("\n", "\r\n"), lambda text: f"\ufeff{text}"])
@@ -255,7 +262,8 @@ def test_a_transcript_may_have_headings_of_its_own_level() -> None:
     [
         ("", "the text is no session: it has no heading"),
         ("# Title\n\nWords.\n## Users\n## User and me\n", "the text is no session: it has no heading"),
-        ("## User\n\nWhy?\n", "the text names no session: give it a name, or a title"),
+        ('<!-- wizard turn {"at":1} -->\n# a\n', "the text is no session: it has no heading"),
+        ("## User\n\nWhy?\n", "the text names no session: give it a name .--as NAME., or a title"),
         ("# a\n## Tool\n\nfound\n", "line 2: .*a tool message needs the tool_call_id"),
         (
             "# a\n## User\n```\ncode\n\n## Assistant\nSo.\n",
@@ -279,6 +287,7 @@ def test_what_is_no_transcript_is_named(text: str, told: str) -> None:
         ('"version":2', '"version":2,"version":3', "wizard session", "the key 'version' stands twice"),
         ('"at":1750000001.25,', "", "wizard turn", "`at` is missing"),
         ('"cost":"0.0012"', '"cost":0.0012', "wizard turn", "`cost` must be a text"),
+        ('"cost":"0.0012"', '"cost":"1E+9999999"', "wizard turn", "at most 30 digits"),
         ('"cost":"0.0012"}', '"cost":"0.0012"', "wizard turn", "what the comment holds cannot be read: it is no JSON"),
         ("wizard turn {", "wizard turn [{", "wizard turn", "what the comment holds cannot be read: it is no JSON"),
         ("wizard turn", "wizard round", "wizard round", "there is no comment of the kind 'round'"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 import pytest
 import trio
@@ -11,22 +11,29 @@ from attrs import evolve
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.conversations import Shelf
-from tests.models import Scripted, assert_nothing_held, client_of, says
-from tests.test_persistent_session import texts, turns_told
+from tests.models import Scripted, assert_nothing_held, client_of, fails, model, says
+from tests.test_persistent_session import CALLS_WEATHER, WEATHER, texts, turns_told
 from wizard_actors import (
     ActorCrashedError,
     ActorStoppedError,
+    ConfigError,
+    DeadlineExceededError,
     Message,
+    NetworkError,
+    Prompt,
     SessionConflictError,
     SessionRecord,
     StorageError,
     TurnRecord,
     WizardError,
 )
-from wizard_actors.config import ServerConfig, SessionsConfig
+from wizard_actors.config import RetryConfig, ServerConfig, SessionsConfig
 from wizard_actors.event_stream import EventStream
 from wizard_actors.session_record import SessionState
 from wizard_actors.storage.base import SessionStorage
+from wizard_actors.storage.memory import MemoryStorage
+from wizard_actors.storage.opening import Opener
+from wizard_actors.types import ToolCallDelta
 
 
 def disk_full(_record: SessionRecord) -> float:
@@ -165,7 +172,7 @@ async def test_a_second_writer_gets_a_conflict_and_loses_nothing(autojump_clock:
             await there.send("quick?")
         assert "not lost" in str(conflict[0])
         assert here.unsaved is not None
-        with pytest.raises(SessionConflictError, match=r"session.keep\(\) adds it"):
+        with pytest.raises(SessionConflictError, match=r"session.keep\(\) adds the turn"):
             await here.send("and?")
         assert len(slow.calls) == 1
 
@@ -321,3 +328,215 @@ async def test_a_session_stored_as_expired_gives_way(autojump_clock: MockClock) 
     stored = await shelf.load("alice")
     assert stored is not None
     assert (stored.version, len(stored.turns)) == (1, 1)
+
+
+@pytest.mark.parametrize("gone", ["deleted", "expired"])
+async def test_an_answer_is_kept_where_its_session_is_gone(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    """Nothing is stored any more: `keep` begins a session with it."""
+    wall = [1_800_000_000.0]
+    monkeypatch.setattr("wizard_actors.builder.WallClock", lambda: lambda: wall[0])
+    shelf = Shelf()
+    sessions = SessionsConfig(storage="memory:", expire_idle=3600)
+
+    async with (
+        client_of(Scripted(says("one"), says("two")), storage=shelf.open, sessions=sessions) as client,
+        client.session("alice") as session,
+    ):
+        await session.send("1?")
+        shelf.fault = disk_full
+        with pytest.raises(StorageError):
+            await session.send("2?")
+        shelf.fault = None
+        if gone == "deleted":
+            await client.sessions.delete("alice")
+        else:
+            wall[0] += 5000
+        await session.keep()
+
+        assert texts(session) == ["2?", "two"]
+        await session.send("3?")
+
+
+async def test_a_turn_that_does_not_fit_is_not_kept(autojump_clock: MockClock) -> None:
+    """Two answered the same call of a tool: the second would leave a conversation that no model takes."""
+    shelf = Shelf()
+    question, result = Prompt("The weather?", tools=[WEATHER]), Message("tool", "sun", tool_call_id="c1")
+    slow, quick = Scripted(CALLS_WEATHER, says(5.0, "slow")), Scripted(says("quick"))
+
+    async with (
+        client_of(slow, storage=shelf.open) as one,
+        client_of(quick, storage=shelf.open) as two,
+        one.session("alice") as here,
+        two.session("alice") as there,
+    ):
+        await here.send(question)
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                with pytest.raises(SessionConflictError):
+                    await here.send(result, like=question)
+
+            nursery.start_soon(ask)
+            await wait_all_tasks_blocked()
+            await there.send(result, like=question)
+        with pytest.raises(SessionConflictError, match=r"session.discard\(\) drops it"):
+            await here.keep()
+        assert here.unsaved is not None
+        here.discard()
+        await here.send("And now?")
+
+
+async def test_a_retry_that_conflicts_is_not_added_as_another_turn(autojump_clock: MockClock) -> None:
+    """It was to take a turn's place: where that is not the last any more it does not fit; else it takes its place."""
+    shelf, provider = Shelf(), Scripted(says("one"), says("better"), says("best"))
+
+    async with (
+        client_of(provider, storage=shelf.open) as client,
+        client_of(Scripted(), storage=shelf.open) as two,
+        client.session("alice") as session,
+        two.session("alice") as other,
+    ):
+        await session.send("1?")
+        shelf.fault = disk_full
+        with pytest.raises(StorageError):
+            await session.retry()
+        shelf.fault = None
+        await other.update(context={"a": 1})
+        await session.keep()
+        assert texts(session) == ["1?", "better"]
+
+        shelf.fault = disk_full
+        with pytest.raises(StorageError):
+            await session.retry()
+        shelf.fault = None
+        await other.send("2?")
+        with pytest.raises(SessionConflictError, match="not the last any more"):
+            await session.keep()
+
+
+async def test_replacing_a_session_loses_nothing_where_it_fails(autojump_clock: MockClock) -> None:
+    """The old one is there until the new one is stored, in one step."""
+    shelf = Shelf()
+
+    async with client_of(Scripted(says("one")), storage=shelf.open) as client, client.session("alice") as session:
+        await session.send("1?")
+        before = await client.sessions.load("alice")
+        shelf.fault = disk_full
+        with pytest.raises(StorageError):
+            await client.sessions.add(SessionRecord("alice", created_at=1), replace=True)
+        assert await client.sessions.load("alice") == before
+
+
+async def test_a_deadline_bounds_loading_too(autojump_clock: MockClock) -> None:
+    """A storage that hangs is not waited for longer than the caller wants."""
+
+    class Hanging(Shelf):
+        hangs = False
+
+        async def load(self, session: str) -> SessionRecord | None:
+            if self.hangs:
+                await trio.sleep_forever()
+            return await super().load(session)
+
+    shelf = Hanging()
+    async with client_of(Scripted(), storage=shelf.open) as client, client.session("alice") as session:
+        shelf.hangs = True
+        with pytest.raises(DeadlineExceededError):
+            await session.send("1?", deadline=2)
+        assert trio.current_time() == pytest.approx(2.0)
+        shelf.hangs = False
+        await session.send("1?")
+
+
+async def test_refreshing_never_goes_back(autojump_clock: MockClock) -> None:
+    """A load that is slower than a turn does not hide the turn."""
+
+    class Slow(Shelf):
+        delay = 0.0
+
+        async def load(self, session: str) -> SessionRecord | None:
+            found, delay = await super().load(session), self.delay
+            self.delay = 0.0
+            await trio.sleep(delay)
+            return found
+
+    shelf = Slow()
+    async with client_of(Scripted(says("one")), storage=shelf.open) as client, client.session("alice") as session:
+        await session.send("1?")
+        async with trio.open_nursery() as nursery:
+            shelf.delay = 5.0
+            nursery.start_soon(session.refresh)
+            await wait_all_tasks_blocked()
+            await session.send("2?")
+        assert trio.current_time() == pytest.approx(5.0)
+
+    assert texts(session) == ["1?", "one", "2?", "one"]
+
+
+class Unlike:
+    """No storage."""
+
+    async def load(self, _session: str) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("storage", "told"),
+    [
+        (MemoryStorage, "has to return an async context manager, not a MemoryStorage"),
+        (lambda: nullcontext(Unlike()), "the Unlike has no save, delete, list, purge"),
+    ],
+)
+async def test_what_is_no_storage_is_told_before_anybody_is_asked(
+    autojump_clock: MockClock, storage: Opener, told: str
+) -> None:
+    """Nothing is paid for an answer that could never be stored."""
+    provider = Scripted()
+
+    async with client_of(provider, storage=storage) as client:
+        with pytest.raises(StorageError, match=told):
+            async with client.session("alice"):
+                pass
+
+    assert provider.calls == []
+
+
+@pytest.mark.parametrize("storage", ["sqlite:x.db", MemoryStorage()])
+async def test_what_opens_no_storage_is_refused_where_it_is_given(storage: Opener) -> None:
+    """A name belongs into the configuration."""
+    with pytest.raises(ConfigError, match="`storage` must be a function that opens a storage"):
+        async with client_of(Scripted(), storage=storage):
+            pass
+
+
+async def test_a_stream_that_fails_says_so_in_its_event(autojump_clock: MockClock) -> None:
+    """Not that somebody left it."""
+    events = EventStream()
+    told = turns_told(events)
+    failing = fails(NetworkError("the connection broke", model="a"))
+
+    async with (
+        client_of(Scripted(failing), model(retry=RetryConfig(max_attempts=1)), events=events) as client,
+        client.session("alice") as session,
+        session.stream("1?") as stream,
+    ):
+        with pytest.raises(NetworkError):
+            await anext(aiter(stream))
+
+    assert [event.outcome for event in told] == ["failed"]
+
+
+async def test_an_answer_that_is_no_valid_text_is_stored_all_the_same(autojump_clock: MockClock) -> None:
+    """Half a surrogate pair, which a provider of one's own lets through, is replaced: the turn is not lost."""
+    call = ToolCallDelta(0, id="c1", name="weather", arguments='{"a": "\ud83d"}')
+
+    async with client_of(Scripted(says("half \ud83d", call))) as client, client.session("alice") as session:
+        await session.send(Prompt("1?", tools=[WEATHER]))
+
+    answer = session.history[-1]
+    assert (answer.text, answer.tool_calls[0].arguments) == (
+        "half \N{REPLACEMENT CHARACTER}",
+        '{"a": "\N{REPLACEMENT CHARACTER}"}',
+    )

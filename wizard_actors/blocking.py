@@ -23,6 +23,7 @@ from wizard_actors.metrics import MetricsSnapshot
 from wizard_actors.persistent_session import settings_of
 from wizard_actors.providers.base import Provider
 from wizard_actors.request import Delivery
+from wizard_actors.response_stream import AnswerSource, Taken
 from wizard_actors.session import KEEP, TextOrKeep
 from wizard_actors.storage.opening import Opener
 from wizard_actors.strategies import RoutingStrategy
@@ -164,9 +165,15 @@ class BlockingClient:
         """
         how = delivery_of(self.config.stream.delivery if delivery is None else delivery)
         request = self._inside.request(prompt, how, options)
-        begin = partial(self._inside.source, request)
         patience = self.config.stream.consumer_idle
-        return BlockingStream(lambda: self._host.source(begin, patience=patience), request.request_id)
+
+        def begin(_taken: Taken) -> AnswerSource:
+            return self._inside.source(request)
+
+        return BlockingStream(
+            lambda: self._host.source(begin, patience=patience),
+            request.request_id,
+        )
 
     def generate_batch(
         self,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from threading import get_ident
 from types import TracebackType
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
 from wizard_actors.ask_options import AskOptions
 from wizard_actors.blocking_stream import BlockingStream
-from wizard_actors.embed.blocking_host import BlockingHost
+from wizard_actors.embed.blocking_host import BlockingHost, BlockingSource
 from wizard_actors.held_session import HeldSession
 from wizard_actors.persistent_session import How, Said, SeenSession, settings_of
 from wizard_actors.request import Delivery
 from wizard_actors.session import KEEP, TextOrKeep
+from wizard_actors.session_question import Question, again, as_question
 from wizard_actors.session_record import SessionRecord, SessionSummary, TurnRecord
-from wizard_actors.session_turn import Question, as_question
+from wizard_actors.session_turn import Turn
 from wizard_actors.trio_client import TrioClient
 from wizard_actors.types import Prompt, WizardResponse
 
@@ -47,6 +49,14 @@ class BlockingSession(SeenSession):
     ) -> None:
         self._leave()
 
+    if not TYPE_CHECKING:  # where types are checked, it has none of these
+
+        async def __aenter__(self) -> NoReturn:
+            raise TypeError(f"this session's block is a plain one: with client.session({self.id!r}) as session")
+
+        async def __aexit__(self, *error: object) -> None:
+            """Never: it is not entered."""
+
     def send(self, prompt: Said, *, like: Prompt | None = None, **options: Unpack[AskOptions]) -> WizardResponse:
         """Return the answer to `prompt`, once the turn is stored; as `PersistentSession.send`."""
         turn = self._turn(as_question(prompt, like), Delivery.WHOLE, options)
@@ -60,18 +70,18 @@ class BlockingSession(SeenSession):
 
     def retry(self, *, like: Prompt | None = None, **options: Unpack[AskOptions]) -> WizardResponse:
         """Ask the last question again; as `PersistentSession.retry`."""
-        turn = self._turn(as_question(None, like), Delivery.WHOLE, options)
+        turn = self._turn(again(like), Delivery.WHOLE, options)
         return self._host.run(partial(self._inside.sessions.send, turn))
 
     def stream_retry(
         self, *, like: Prompt | None = None, delivery: How = None, **options: Unpack[AskOptions]
     ) -> BlockingStream:
         """Ask the last question again, and return the answer as a stream; as `PersistentSession.stream_retry`."""
-        return self._stream(as_question(None, like), delivery, options)
+        return self._stream(again(like), delivery, options)
 
     def undo(self) -> tuple[TurnRecord, ...]:
         """Take the newest turn back, and return it; as `PersistentSession.undo`."""
-        return self._host.run(partial(self._inside.sessions.undo, self._open()))
+        return self._host.run(partial(self._inside.sessions.undo, self._free()))
 
     def update(
         self,
@@ -84,7 +94,7 @@ class BlockingSession(SeenSession):
     ) -> None:
         """Set what is given, and store it; as `PersistentSession.update`."""
         settings = settings_of(system, route, model, context, forget)
-        self._host.run(partial(self._inside.sessions.update, self._open(), settings))
+        self._host.run(partial(self._inside.sessions.update, self._free(), settings))
 
     def refresh(self) -> None:
         """See what is stored now."""
@@ -92,21 +102,27 @@ class BlockingSession(SeenSession):
 
     def keep(self) -> None:
         """Store the turn that could not be stored, after whatever was stored since."""
-        self._host.run(self._open().keep)
+        self._host.run(self._free().keep)
 
     def close(self) -> None:
         """Close the session for good: it takes no more turns, and stays to be read."""
-        self._host.run(partial(self._inside.sessions.close, self._open()))
+        self._host.run(partial(self._inside.sessions.close, self._free()))
 
     def delete(self) -> bool:
         """Remove the session; False where it was not stored. A further turn begins a new one."""
-        return self._host.run(self._open().delete)
+        return self._host.run(self._free().delete)
 
     def _stream(self, question: Question, how: How, options: AskOptions) -> BlockingStream:
         turn = self._turn(question, how, options)
-        begin = partial(self._inside.sessions.source, turn)
         patience = self._inside.config.stream.consumer_idle
-        return BlockingStream(lambda: self._host.source(begin, patience=patience), turn.request_id)
+        return BlockingStream(lambda: self._source(turn, patience), turn.request_id)
+
+    def _source(self, turn: Turn, patience: float) -> BlockingSource:
+        self._streaming = (self._who(), turn)
+        return self._host.source(partial(self._inside.sessions.source, turn), patience=patience)
+
+    def _who(self) -> object:
+        return get_ident()
 
 
 class BlockingStoredSessions:

@@ -20,7 +20,7 @@ from wizard_actors.config import PRESETS, ModelConfig, WizardConfig
 from wizard_actors.errors import ConfigError, ConfigProblem
 from wizard_actors.event_stream import EventStream
 from wizard_actors.gcra import LimiterState
-from wizard_actors.held_session import Keeping
+from wizard_actors.keeping import Keeping
 from wizard_actors.lag import LagWatch
 from wizard_actors.mailbox import Ledger
 from wizard_actors.port import Port
@@ -214,8 +214,12 @@ def make_keeping(
     """Return what all sessions over `tree` share, their storage and its purge, neither of them running yet; `storage`
     opens it in place of the configured one.
 
-    Raises `ConfigError` where nobody offers the storage that is configured.
+    Raises `ConfigError` where nobody offers the storage that is configured, and for what opens nothing.
     """
+    given: object = storage
+    if given is not None and not callable(given):
+        reason = f"must be a function that opens a storage, such as MemoryStorage.open, not {given!r}"
+        raise ConfigError([ConfigProblem("storage", reason, "a name such as sqlite:FILE goes into `sessions.storage`")])
     settings, wall = config.sessions, WallClock()
     name = scheme_of(settings.storage) if storage is None else "storage"
     storing = Storing(opener(settings.storage) if storage is None else storage, name=name, timeout=settings.timeout)

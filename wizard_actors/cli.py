@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Final, TypeAlias
 
 import trio
-from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from wizard_actors import __version__
@@ -37,6 +37,7 @@ from wizard_actors.cli_config import DEFAULT_FILE, Found, find_config, set_up_lo
 from wizard_actors.cli_output import Errors, ExitStatus, Output
 from wizard_actors.cli_sessions import app as sessions_app
 from wizard_actors.cli_signals import Signals
+from wizard_actors.cli_usage import usage
 from wizard_actors.client import ResilientClient
 from wizard_actors.config import TEMPLATE
 from wizard_actors.demo import run_demo
@@ -192,7 +193,7 @@ async def chat(
     verbose: Verbose = False,
 ) -> int:
     """Talk with a model, in a session that is kept; /help lists the commands."""
-    from wizard_actors.interactive import ChatOptions, Given, run_chat  # its prompt takes long, and imports asyncio
+    from wizard_actors.interactive import ChatOptions, Given, run_chat  # its prompt takes long to import
 
     if new and session is not None:
         raise CycloptsError(
@@ -393,7 +394,7 @@ def run(tokens: Sequence[str], signals: Signals) -> int:
         own = {"signals": signals} if "signals" in unparsed else {}
         return signals.run(partial(command, *given.args, **given.kwargs, **own))
     except CycloptsError as error:
-        return errors.usage(_usage(error))
+        return errors.usage(usage(error))
     except WizardError as error:
         return signals.status or errors.failure(error)
     except BrokenPipeError:
@@ -408,13 +409,3 @@ def _check_hyphen(value: str, name: str, command: str, *, explicit: bool) -> Non
         raise CycloptsError(
             msg=f"unknown option {value!r}; put -- before a {name} that begins with a hyphen", command_chain=[command]
         )
-
-
-def _usage(error: CycloptsError) -> str:
-    """Return what is wrong with the command line, in one line."""
-    chain = tuple(error.command_chain or ())
-    hint = ""
-    if isinstance(error, UnusedCliTokensError) and chain == ("ask",):
-        hint = "; put a prompt of several words in quotes, and check how the options are spelled"
-    command = " ".join(["wizard", *chain])
-    return f"{str(error).rstrip('.')}{hint} (see `{command} --help`)"

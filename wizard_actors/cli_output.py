@@ -31,7 +31,8 @@ class ExitStatus(IntEnum):
     FAILED = 1
     WRONG = 2  # the input or the configuration
     BUG = 70  # sysexits.h: an internal software error
-    INTERRUPTED = 130  # 128 and the number of the signal, as a shell says it
+    HUNG_UP = 129  # 128 and the number of the signal, as a shell says it
+    INTERRUPTED = 130
     BROKEN_PIPE = 141
     TERMINATED = 143
 
@@ -44,8 +45,14 @@ CONTROLS: Final = {
     ord("\n"): "\n",
     ord("\t"): "\t",
     ord("\r"): None,
+    **dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x2070), 0x2028, 0x2029), "\N{REPLACEMENT CHARACTER}"),
+    **dict.fromkeys((0x061C, 0x200B, 0x200E, 0x200F, *range(0x2060, 0x2066), 0xFEFF), None),
 }
-"""What a terminal is shown in place of control characters: a model's text is not to move its cursor or worse."""
+"""What a terminal is shown in place of control characters: a model's text is not to move its cursor or worse.
+
+So are the ones that turn the direction of a text, or part its lines elsewhere. Marks without a width are left out, for
+they order what stands beside them; joiners (U+200C, U+200D) stay, without which some scripts are misspelled.
+"""
 
 UNBOUNDED: Final = 10_000
 """Columns of a table that goes into a file or a pipe: nothing in it is cut or wrapped."""
@@ -166,6 +173,10 @@ class Errors:
     def note(self, message: str) -> None:
         """Say something that is no error."""
         self._say(message, {"note": message})
+
+    def text(self, text: str) -> None:
+        """Say whole lines as they are: a list, say."""
+        self._write(text.translate(CONTROLS).encode("utf-8", "backslashreplace"))
 
     def usage(self, message: str) -> ExitStatus:
         """Report a command line that cannot be understood, and return the exit status."""

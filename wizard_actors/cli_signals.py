@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Awaitable, Callable
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
-__all__ = ["Signals"]
+__all__ = ["PutRight", "Signals"]
 
-HANDLED: Final = (signal.SIGINT, signal.SIGTERM)
+HANDLED: Final = (
+    (signal.SIGINT, signal.SIGTERM)
+    if sys.platform == "win32"
+    else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+)
+
+HANGUP: Final = None if sys.platform == "win32" else signal.SIGHUP
+
+PutRight: TypeAlias = Callable[[], Callable[[], None]]
+"""Puts a terminal right, and returns what makes it again as it was. Neither waits or raises."""
 
 
 class Signals:
-    """SIGINT and SIGTERM for a program that does its work in `run`.
+    """SIGINT, SIGTERM and SIGHUP for a program that does its work in `run`.
 
     The handler raises nothing, so that nothing is torn apart half-way: it cancels, and Trio takes everything down as
     after any cancellation. Where there is nothing to cancel, before and after the work, and with the second signal, it
-    ends the process without more ado; whatever was written has left already.
+    ends the process without more ado; whatever was written has left already. SIGQUIT always does, as it is used to.
     """
 
     def __init__(self) -> None:
@@ -28,7 +40,8 @@ class Signals:
         """The number of the first signal that came while the work ran."""
         self._cancel: Callable[[], None] | None = None
         self._interrupt: Callable[[], None] | None = None
-        self._before_exit: Callable[[], None] = _nothing
+        self._put_right: PutRight | None = None
+        self._went_on: threading.Event | None = None
 
     @property
     def status(self) -> int | None:
@@ -44,11 +57,14 @@ class Signals:
     def handle(self, number: int, _frame: FrameType | None = None) -> None:
         """Do what the signal `number` asks for."""
         interrupt, self._interrupt = self._interrupt, None
-        if number == signal.SIGINT and interrupt is not None and self.received is None:
+        if sys.platform != "win32" and number == signal.SIGQUIT:
+            self._end(number)
+        elif number == signal.SIGINT and interrupt is not None and self.received is None:
             interrupt()
+        elif self._cancel is not None and self.received == number == HANGUP:
+            pass  # a terminal that is closed says so several times
         elif self._cancel is None or self.received is not None:
-            self._before_exit()
-            os._exit(128 + number)
+            self._end(number)
         else:
             self.received = number
             self._cancel()
@@ -63,9 +79,29 @@ class Signals:
         self._interrupt = lambda: token.run_sync_soon(scope.cancel)
         return scope
 
-    def before_exit(self, function: Callable[[], None]) -> None:
-        """Call `function` where a signal ends the process at once: it puts a terminal right, say, and never waits."""
-        self._before_exit = function
+    @contextmanager
+    def at_terminal(self, put_right: PutRight) -> Iterator[None]:
+        """For the length of a block have `put_right` called before a signal ends the process at once, or stops it; one
+        that was stopped makes the terminal as it was when it goes on.
+        """
+        self._put_right = put_right
+        before = _handle_stops(self._stop)
+        try:
+            yield
+        finally:
+            self._put_right = None
+            if before is not None:
+                _handle_stops(before)
+
+    def stop(self) -> None:
+        """Stop the process, as Ctrl-Z does, and return when it goes on. For any thread but the main one, whose handler
+        does it, and inside `at_terminal`; where stops are ignored, nothing happens.
+        """
+        if sys.platform == "win32" or signal.getsignal(signal.SIGTSTP) != self._stop:
+            return
+        self._went_on = went_on = threading.Event()
+        os.kill(os.getpid(), signal.SIGTSTP)
+        went_on.wait()
 
     def run(self, work: Callable[[], Awaitable[int]]) -> int:
         """Run `work` on Trio, and return its exit status, or the signal's where one stopped it.
@@ -83,6 +119,40 @@ class Signals:
             self._cancel = lambda: token.run_sync_soon(scope.cancel)
             return await work()
         return self.status or 0
+
+    def _end(self, number: int) -> None:
+        if self._put_right is not None:
+            self._put_right()
+        if sys.platform != "win32" and number == signal.SIGQUIT:
+            _by_default(number)  # it leaves a core where those are wanted
+        os._exit(128 + number)
+
+    def _stop(self, number: int, _frame: FrameType | None = None) -> None:
+        went_on, self._went_on = self._went_on, None
+        try:
+            make_as_it_was = _nothing if self._put_right is None else self._put_right()
+            _by_default(number)
+            signal.signal(number, self._stop)
+            make_as_it_was()
+        finally:
+            if went_on is not None:
+                went_on.set()
+
+
+_Handler: TypeAlias = Callable[[int, FrameType | None], None] | int | None
+
+
+def _handle_stops(handler: _Handler) -> _Handler:
+    """Handle SIGTSTP, where there is one that is not ignored; return what handled it before, None: nothing is done."""
+    if sys.platform == "win32" or signal.getsignal(signal.SIGTSTP) is signal.SIG_IGN:
+        return None
+    return signal.signal(signal.SIGTSTP, handler)
+
+
+def _by_default(number: int) -> None:
+    """Have the system do what it does with a signal that nobody handles."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def _nothing() -> None:

@@ -24,7 +24,7 @@ from wizard_actors.metrics import MetricsSnapshot
 from wizard_actors.persistent_session import PersistentSession, StoredSessions, settings_of
 from wizard_actors.providers.base import Provider
 from wizard_actors.request import Delivery
-from wizard_actors.response_stream import ResponseStream
+from wizard_actors.response_stream import AnswerSource, ResponseStream, Taken
 from wizard_actors.session import KEEP, TextOrKeep
 from wizard_actors.storage.opening import Opener
 from wizard_actors.strategies import RoutingStrategy
@@ -173,9 +173,15 @@ class ResilientClient:
         """
         how = delivery_of(self.config.stream.delivery if delivery is None else delivery)
         request = self._inside.request(prompt, how, options)
-        begin = partial(self._inside.source, request)
         patience = self.config.stream.consumer_idle
-        return ResponseStream(lambda: self._host.source(begin, patience=patience), request.request_id)
+
+        def begin(_taken: Taken) -> AnswerSource:
+            return self._inside.source(request)
+
+        return ResponseStream(
+            lambda: self._host.source(begin, patience=patience),
+            request.request_id,
+        )
 
     async def generate_batch(
         self,
@@ -232,10 +238,11 @@ class ResilientClient:
 
         What is given is set when the block is entered: `system`, the system prompt; `route` or `model`, whom to ask
         where a turn does not say; `context`, values of the program's own, by name, in JSON's types. A session that has
-        expired begins anew; one that is closed is only read, and what is given has no effect.
+        expired begins anew. Entering waits for a turn in progress where what is given changes what is stored.
 
         Raises `SerializationError` for a name, or values, that cannot be stored: a name has 1 to 200 characters, and no
-        control character. Entering raises `StorageError`.
+        control character; `ConfigError` for a route or model that there is not. Entering raises `StorageError`, and
+        `InvalidStateTransitionError` where the session is closed and what is given would change it.
         """
         settings = settings_of(system, route, model, context)
         return PersistentSession(self._inside, self._inside.sessions.held(name, settings), self._host)

@@ -8,122 +8,70 @@ the whole of it, or nothing.
 
 from __future__ import annotations
 
-import math
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Final
 
-import trio
 from attrs import evolve, frozen
 
-from wizard_actors.actor import ActorRef
-from wizard_actors.errors import DeadlineExceededError, SessionConflictError, WizardError
-from wizard_actors.event_stream import EventStream
-from wizard_actors.session import Lifetime, Session, Settings
-from wizard_actors.session_record import SessionState, TurnRecord
-from wizard_actors.session_store import Begin, End, Lease, SessionStoreState
-from wizard_actors.storage.base import SessionStorage
+from wizard_actors.errors import InvalidPromptError, SessionConflictError, WizardError
+from wizard_actors.keeping import Keeping
+from wizard_actors.session import Session, Settings
+from wizard_actors.session_question import Question
+from wizard_actors.session_record import TurnRecord
+from wizard_actors.types.tool_round import check_tool_rounds
 
-__all__ = ["HeldSession", "Keeping"]
+__all__ = ["HeldSession", "Unsaved"]
 
 NOT_LOST: Final = "the answer is not stored, and not lost"
+TRIES: Final = 5
+"""How often a turn is added to what others go on changing meanwhile."""
 
 
-@frozen(eq=False)
-class Keeping:
-    """What all sessions of a client share: who grants turns, where sessions are stored and for how long they last.
+@frozen
+class Unsaved:
+    """A session with a turn that was answered and could not be stored; `replaces` the turn that was to give way."""
 
-    `wall` is the wall clock, which never runs backwards.
-    """
+    session: Session
+    replaces: TurnRecord | None = None
 
-    store: ActorRef[SessionStoreState]
-    storage: SessionStorage
-    lifetime: Lifetime
-    wall: Callable[[], float]
-    events: EventStream
-
-    async def take(self, session: str, request_id: str, *, deadline: float = math.inf) -> Lease:
-        """Return the lease of a session, to be given back: nobody else of this client changes it meanwhile.
-
-        Raises `MailboxFullError` where too many wait for it, `DeadlineExceededError`, `ActorError`.
-        """
-        try:
-            return await self.store.ask(Begin(session, request_id), deadline=deadline)
-        except DeadlineExceededError:
-            raise DeadlineExceededError(
-                f"session {session!r}: a turn is in progress, and did not end before the deadline of this one"
-            ) from None
-
-    def give_back(self, lease: Lease) -> None:
-        """Give a lease back: the next one gets it. Never waits."""
-        self.store.give_back(lease, End())
-
-    @asynccontextmanager
-    async def lease(self, session: str) -> AsyncIterator[None]:
-        """Hold the lease of a session for the length of a block. Raises as `take`."""
-        lease = await self.take(session, "")
-        try:
-            yield
-        finally:
-            self.give_back(lease)
-
-    async def put(self, session: Session) -> Session:
-        """Store what has changed of a session, and return it as it is stored. Its caller holds the lease."""
-        if not session.changed:
-            return session
-        with trio.CancelScope(shield=True):  # each call within the storage's own deadline
-            if not session.stored:
-                await self._make_room(session.record.id)
-            await self.storage.save(session.record)
-        return session.saved()
-
-    async def find(self, name: str) -> Session | None:
-        """Return what is stored of a session; None where there is nothing, or one that has expired."""
-        record = await self.storage.load(name)
-        if record is None or self.lifetime.state(record, self.wall()) is SessionState.EXPIRED:
-            return None
-        return Session.loaded(record)
-
-    async def _make_room(self, name: str) -> None:
-        """Mark an expired session as such where it is stored, so that a new one can take its place."""
-        record, now = await self.storage.load(name), self.wall()
-        if record is None or record.state is SessionState.EXPIRED or not self.lifetime.over(record, now):
-            return
-        await self.storage.save(Session.loaded(record).expired(now).record)
+    @property
+    def turn(self) -> TurnRecord:
+        """The turn."""
+        return self.session.record.turns[-1]
 
 
 class HeldSession:
     """One holder's session. `session` is what was seen of it last; it is read in any thread, and changed under Trio.
 
-    `pending` is the session with a turn that was answered and could not be stored.
+    `pending` is what was answered and could not be stored. `question` is what was asked last, and `unanswered` says
+    that no answer came.
     """
 
     def __init__(self, keeping: Keeping, name: str, settings: Settings) -> None:
         self.name = name
-        self.pending: Session | None = None
+        self.pending: Unsaved | None = None
+        self.question: Question | None = None
+        self.unanswered = False
         self._keeping = keeping
         self._settings = settings
         self.session = Session.new(name, keeping.wall(), settings)
 
-    @property
-    def unsaved(self) -> TurnRecord | None:
-        """The turn that was answered and could not be stored."""
-        return None if self.pending is None else self.pending.record.turns[-1]
-
     async def open(self) -> None:
-        """Load the session, or begin one, which is stored with its first turn. An open one gets the settings."""
-        found = await self._keeping.find(self.name)
-        if found is None:
-            return
-        self.session = found
-        settings = self._settings
-        if found.record.state is not SessionState.CLOSED and found.with_settings(settings, 0.0) is not found:
+        """Load the session, or begin one, which is stored with its first turn. One that is stored gets the settings.
+
+        Raises `InvalidStateTransitionError` where it is closed, and the settings would change it.
+        """
+        await self.refresh()
+        settings, seen = self._settings, self.session
+        if seen.stored and seen.with_settings(settings, 0.0) is not seen:
             await self.change(lambda session, now: session.with_settings(settings, now))
 
     async def refresh(self) -> None:
-        """Load what is stored now. One that is gone stays as it was seen last, and says so when it is used."""
+        """See what is stored now; where nothing is, a session that begins."""
         found = await self._keeping.find(self.name)
-        if found is not None and (not self.session.stored or self.session.is_of(found.record)):
+        if found is None:
+            self.session = Session.new(self.name, self._keeping.wall(), self._settings)
+        elif found.stored >= self.session.stored or not self.session.is_of(found.record):  # a turn may be quicker
             self.session = found
 
     async def current(self) -> Session:
@@ -147,33 +95,40 @@ class HeldSession:
             session = await self.current()
             self.session = await self._keeping.put(step(session, self._keeping.wall()))
 
-    async def keep_turn(self, session: Session) -> None:
-        """Store a session with a new turn, its newest; where that fails, the turn is `unsaved`."""
+    async def keep_turn(self, session: Session, replaces: TurnRecord | None) -> None:
+        """Store a session with a new turn, its newest; where that fails, the turn is `pending`."""
         try:
             self.session = await self._keeping.put(session)
         except WizardError as error:
-            self.pending = session
+            self.pending = Unsaved(session, replaces)
             error.message = f"{error.message}; {NOT_LOST}"
             raise
         self.pending = None
 
     async def keep(self) -> None:
-        """Store the turn that could not be stored, after whatever was stored since. Raises as `current`."""
+        """Store the turn that could not be stored, after whatever was stored since; where nothing is stored any more,
+        as the first one of a new session.
+
+        Raises `SessionConflictError` where it does not fit what is stored now, or others go on changing that;
+        `InvalidStateTransitionError` where the session is closed; `StorageError`.
+        """
         async with self._keeping.lease(self.name):
-            pending, session = self.pending, await self._found()
-            if pending is None:
-                return
-            session.check_open(self._keeping.lifetime, self._keeping.wall())
-            if not _follows(pending, session) and not _holds(session, pending):
-                pending = session.with_turn(pending.record.turns[-1], self._keeping.wall())
-                self.pending = pending
-            self.session = await self._settled(pending, session)
+            for left in reversed(range(TRIES)):
+                if self.pending is None:
+                    return
+                session = await self._with(self.pending)
+                try:
+                    self.session = await self._keeping.put(session)
+                    self.pending = None
+                except SessionConflictError:  # another process was quicker
+                    if not left:
+                        raise
 
     async def delete(self) -> bool:
         """Remove the session; whoever goes on begins a new one."""
         async with self._keeping.lease(self.name):
             gone = await self._keeping.storage.delete(self.name)
-            self.pending = None
+            self.pending, self.unanswered = None, False
             self.session = Session.new(self.name, self._keeping.wall(), self._settings)
             return gone
 
@@ -193,30 +148,35 @@ class HeldSession:
             raise held.moved_on(found.record)
         return found
 
-    async def _settled(self, pending: Session, session: Session) -> Session:
+    async def _with(self, pending: Unsaved) -> Session:
+        """Return what is stored now with the turn, to be stored; as it is where it has the turn already."""
+        now, found = self._keeping.wall(), await self._keeping.find(self.name)
+        base = found or Session.new(self.name, now, self._settings)
+        if pending.turn in base.record.turns:  # a storage that is late may have stored it after all
+            return base
+        if found is not None and pending.replaces is not None:
+            if found.record.turns[-1:] != (pending.replaces,):
+                raise self._does_not_fit(found, "the one that it was to replace is not the last any more")
+            base = found.without_last_turn()
+        try:
+            check_tool_rounds((*base.record.messages, *pending.turn.messages))
+        except InvalidPromptError as error:
+            raise self._does_not_fit(base, str(error)) from error
+        return base.with_turn(pending.turn, now)
+
+    async def _settled(self, pending: Unsaved, session: Session) -> Session:
         """Store the turn that could not be stored; `session` is what is stored now."""
-        if _holds(session, pending):  # it was stored after all: a storage that is late may have done it
-            self.pending = None
-            return session
-        if not _follows(pending, session):
-            error = session.moved_on(session.record)
-            raise SessionConflictError(
-                f"session {self.name!r} has changed, and the last turn is not stored: session.keep() adds it to what "
-                "is stored now, session.discard() drops it",
-                session=error.session,
-                version=pending.record.version,
-                stored=session.stored,
-            )
-        settled = await self._keeping.put(pending)
+        if pending.turn not in session.record.turns:  # else it was stored after all
+            if pending.session.stored != session.stored:
+                raise self._does_not_fit(session, "it has changed, and session.keep() adds the turn to what is there")
+            session = await self._keeping.put(pending.session)
         self.pending = None
-        return settled
+        return session
 
-
-def _follows(pending: Session, session: Session) -> bool:
-    """Whether `pending` is the version after the one that is stored."""
-    return pending.stored == session.stored
-
-
-def _holds(session: Session, pending: Session) -> bool:
-    """Whether the newest turn of `pending` is stored."""
-    return pending.record.turns[-1] in session.record.turns
+    def _does_not_fit(self, session: Session, why: str) -> SessionConflictError:
+        return SessionConflictError(
+            f"session {self.name!r}: the last turn is not stored: {why}; session.discard() drops it",
+            session=self.name,
+            version=session.stored + 1,
+            stored=session.stored or None,
+        )

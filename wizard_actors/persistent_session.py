@@ -6,18 +6,21 @@ from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from types import TracebackType
-from typing import Literal, Self, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Literal, NoReturn, Self, TypeAlias, Unpack
+
+import anyio
 
 from wizard_actors.ask_options import AskOptions, delivery_of
 from wizard_actors.embed.host import Host
 from wizard_actors.errors import InvalidStateTransitionError, SessionNotInitializedError
 from wizard_actors.held_session import HeldSession
 from wizard_actors.request import Delivery
-from wizard_actors.response_stream import ResponseStream
+from wizard_actors.response_stream import ResponseStream, Source
 from wizard_actors.session import KEEP, Settings, TextOrKeep
+from wizard_actors.session_question import Question, Said, again, as_question
 from wizard_actors.session_record import SessionRecord, SessionState, SessionSummary, TurnRecord
 from wizard_actors.session_text import to_json, to_markdown
-from wizard_actors.session_turn import Question, Said, Turn, as_question
+from wizard_actors.session_turn import Turn
 from wizard_actors.trio_client import TrioClient
 from wizard_actors.types import Message, Prompt, TokenUsage, WizardResponse
 
@@ -45,6 +48,8 @@ class SeenSession:
         self._inside = inside
         self._held = held
         self._entered: Literal["created", "open", "left"] = "created"
+        self._streaming: tuple[object, Turn | None] = (None, None)
+        """Who reads the newest stream, and its turn."""
 
     @property
     def id(self) -> str:
@@ -101,7 +106,8 @@ class SeenSession:
         """A turn that was answered and could not be stored. The next turn stores it first, if nothing has changed
         since; `keep` adds it to what is stored now, `discard` drops it.
         """
-        return self._held.unsaved
+        pending = self._held.pending
+        return None if pending is None else pending.turn
 
     def discard(self) -> None:
         """Drop the turn that could not be stored."""
@@ -109,7 +115,10 @@ class SeenSession:
 
     def export(self, form: Literal["markdown", "json"] = "markdown") -> str:
         """Return the session as a text, which `wizard sessions import` brings in again, also elsewhere."""
-        return to_json(self.record) if form == "json" else to_markdown(self.record)
+        forms = {"markdown": to_markdown, "json": to_json}
+        if form not in forms:
+            raise ValueError(f"a session is exported as 'markdown' or 'json', not {form!r}")
+        return forms[form](self.record)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id!r}: {len(self.record.turns)} turns>"
@@ -138,10 +147,29 @@ class SeenSession:
             )
         return self._held
 
+    def _free(self) -> HeldSession:
+        """Return the session for what changes it. Raises where a stream of it is being read here: that has its lease,
+        and waits for its reader.
+        """
+        reader, turn = self._streaming
+        if turn is not None and turn.in_progress and reader == self._who():
+            raise InvalidStateTransitionError(
+                f"session {self.id!r} is in the middle of a stream: read it to its end, or leave its block, before the "
+                "session is used again here",
+                from_state="streaming",
+                to_state=SessionState.ACTIVE,
+            )
+        return self._open()
+
+    def _who(self) -> object:
+        """Return what tells one caller from another: its task, or its thread."""
+        raise NotImplementedError
+
     def _turn(self, question: Question, how: How, options: AskOptions) -> Turn:
+        held = self._free()
         if how is not Delivery.WHOLE:
             how = delivery_of(self._inside.config.stream.delivery if how is None else how)
-        return self._inside.sessions.turn(self._open(), question, how, options)
+        return self._inside.sessions.turn(held, question, how, options)
 
 
 class PersistentSession(SeenSession):
@@ -175,6 +203,17 @@ class PersistentSession(SeenSession):
     ) -> None:
         self._leave()
 
+    if not TYPE_CHECKING:  # where types are checked, it has none of these
+
+        def __await__(self) -> NoReturn:
+            raise TypeError(f"a session is opened by its block, not awaited: async with client.session({self.id!r})")
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError(f"a session's block is asynchronous here: async with client.session({self.id!r})")
+
+        def __exit__(self, *error: object) -> None:
+            """Never: it is not entered."""
+
     async def send(self, prompt: Said, *, like: Prompt | None = None, **options: Unpack[AskOptions]) -> WizardResponse:
         """Return the answer to `prompt`, once the turn is stored; for the options see `AskOptions`.
 
@@ -199,22 +238,24 @@ class PersistentSession(SeenSession):
         return self._stream(as_question(prompt, like), delivery, options)
 
     async def retry(self, *, like: Prompt | None = None, **options: Unpack[AskOptions]) -> WizardResponse:
-        """Ask the last question again, past the cache. The old turn stays until the new answer is stored in its place.
+        """Ask the last question again: one that got no answer here, else that of the last turn, past the cache. The old
+        turn stays until the new answer is stored in its place. Tools and other parameters are those that the question
+        was asked with here, unless `like` has others.
 
         Raises what `send` raises, and `InvalidStateTransitionError` where there is no turn.
         """
-        turn = self._turn(as_question(None, like), Delivery.WHOLE, options)
+        turn = self._turn(again(like), Delivery.WHOLE, options)
         return await self._host.run(partial(self._inside.sessions.send, turn))
 
     def stream_retry(
         self, *, like: Prompt | None = None, delivery: How = None, **options: Unpack[AskOptions]
     ) -> ResponseStream:
         """Ask the last question again, as `retry`; return the answer as a stream, as `stream`."""
-        return self._stream(as_question(None, like), delivery, options)
+        return self._stream(again(like), delivery, options)
 
     async def undo(self) -> tuple[TurnRecord, ...]:
         """Take the newest turn back, and return it; with it go the turns whose calls of tools it had answered."""
-        return await self._host.run(partial(self._inside.sessions.undo, self._open()))
+        return await self._host.run(partial(self._inside.sessions.undo, self._free()))
 
     async def update(
         self,
@@ -230,33 +271,44 @@ class PersistentSession(SeenSession):
         Raises `SerializationError` for what cannot be stored, and what `send` raises of the session itself.
         """
         settings = settings_of(system, route, model, context, forget)
-        await self._host.run(partial(self._inside.sessions.update, self._open(), settings))
+        await self._host.run(partial(self._inside.sessions.update, self._free(), settings))
 
     async def refresh(self) -> None:
         """See what is stored now."""
         await self._host.run(self._open().refresh)
 
     async def keep(self) -> None:
-        """Store the turn that could not be stored, after whatever was stored since."""
-        await self._host.run(self._open().keep)
+        """Store the turn that could not be stored, after whatever was stored since; where nothing is stored any more,
+        as the first one of a new session.
+
+        Raises `SessionConflictError` where it does not fit what is stored now, as a second result of one call of a
+        tool, or a retry of what is not the last turn any more; and `StorageError`. The turn is `unsaved` still.
+        """
+        await self._host.run(self._free().keep)
 
     async def close(self) -> None:
         """Close the session for good: it takes no more turns, and stays to be read."""
-        await self._host.run(partial(self._inside.sessions.close, self._open()))
+        await self._host.run(partial(self._inside.sessions.close, self._free()))
 
     async def delete(self) -> bool:
         """Remove the session; False where it was not stored. A further turn begins a new one."""
-        return await self._host.run(self._open().delete)
+        return await self._host.run(self._free().delete)
 
     def _stream(self, question: Question, how: How, options: AskOptions) -> ResponseStream:
         turn = self._turn(question, how, options)
-        begin = partial(self._inside.sessions.source, turn)
         patience = self._inside.config.stream.consumer_idle
-        return ResponseStream(lambda: self._host.source(begin, patience=patience), turn.request_id)
+        return ResponseStream(lambda: self._source(turn, patience), turn.request_id)
+
+    def _source(self, turn: Turn, patience: float) -> Source:
+        self._streaming = (self._who(), turn)
+        return self._host.source(partial(self._inside.sessions.source, turn), patience=patience)
+
+    def _who(self) -> object:
+        return anyio.get_current_task().id
 
 
 class StoredSessions:
-    """All sessions that are stored: `client.sessions`. Storing and loading one does not wait for its turns."""
+    """All sessions that are stored: `client.sessions`. `add` and `delete` wait for a turn in progress."""
 
     def __init__(self, inside: TrioClient, host: Host) -> None:
         self._inside = inside
@@ -289,6 +341,7 @@ class StoredSessions:
     async def add(self, record: SessionRecord, *, replace: bool = False) -> SessionRecord:
         """Store a session that was exported, as one that begins now, and return it as it is stored.
 
-        Raises `SessionConflictError` where there is one of that name, and it is not to be replaced.
+        With `replace` it becomes the next version of the one of that name, and keeps its age. Raises
+        `SessionConflictError` where there is one of that name, and it is not to be replaced.
         """
         return await self._host.run(partial(self._inside.sessions.add, record, replace=replace))

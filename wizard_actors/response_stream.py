@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, TypeAlias
 
 import trio
 
@@ -24,7 +24,7 @@ from wizard_actors.request import Request
 from wizard_actors.shared import Shared
 from wizard_actors.types import End, Reset, StreamEvent, TextDelta, WizardResponse
 
-__all__ = ["AnswerSource", "IdleWatch", "Reading", "ResponseStream", "Source", "refuse_reset"]
+__all__ = ["AnswerSource", "IdleWatch", "Reading", "ResponseStream", "Source", "Taken", "refuse_reset", "unread"]
 
 log = logging.getLogger("wizard_actors.client")
 
@@ -70,6 +70,18 @@ class IdleWatch:
                     nursery.start_soon(_close, events)
 
 
+Taken: TypeAlias = Callable[[], Awaitable[None]]
+"""Waits until the reader has read all there was, and asks for more. Raises where it does not for too long."""
+
+
+def unread(seconds: float) -> DeadlineExceededError:
+    """Return the error of a stream that nobody has read for so many seconds."""
+    return DeadlineExceededError(
+        f"nobody read the stream for {seconds:g} s, as long as stream.consumer_idle allows: its call was stopped",
+        deadline=seconds,
+    )
+
+
 class Source(Protocol):
     """The events of one answer, to be read by one task at a time."""
 
@@ -104,7 +116,8 @@ class AnswerSource:
             raise self._lost or StopAsyncIteration
         self._watch.busy(self)
         event = await anext(self._events)
-        if not self._answering.over:
+        # Who is told when it is lost holds more than the call: that is watched though the answer be whole.
+        if not isinstance(event, End) and (self._on_lost is not None or not self._answering.over):
             self._watch.idle(self)
         return event
 
@@ -120,10 +133,7 @@ class AnswerSource:
 
         Returns what is to be closed.
         """
-        self._lost = DeadlineExceededError(
-            f"nobody read the stream for {seconds:g} s, as long as stream.consumer_idle allows: its call was stopped",
-            deadline=seconds,
-        )
+        self._lost = unread(seconds)
         log.warning("request %s: %s", self._request.request_id, self._lost)
         if self._on_lost is not None:
             self._on_lost()

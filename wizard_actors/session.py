@@ -21,6 +21,7 @@ from attrs import evolve, field, frozen
 from wizard_actors.errors import InvalidStateTransitionError, SessionConflictError
 from wizard_actors.session_record import SessionRecord, SessionState, SessionSummary, TurnRecord
 from wizard_actors.types import Message, WizardResponse
+from wizard_actors.types.given import as_unicode
 
 __all__ = ["KEEP", "Keep", "Lifetime", "Session", "Settings", "TextOrKeep", "turn_of"]
 
@@ -68,7 +69,7 @@ class Settings:
     """What may be set of a session; `KEEP` leaves it as it is.
 
     `context` holds values to set, name by name, the others stay; `forget` names those to take out, also of what
-    `context` sets. One text is one name.
+    `context` sets. One text is one name. A route takes the model back, which would be asked alone, unless both are set.
     """
 
     system: TextOrKeep = KEEP
@@ -92,6 +93,8 @@ class Settings:
             model=record.model if self.model is KEEP else self.model,
             context=context,
         )
+        if self.model is KEEP and self.route is not KEEP and self.route is not None and self.route != record.route:
+            new = evolve(new, model=None)
         same = new == record and repr(new.context) == repr(record.context)  # to Python, True equals 1
         return record if same else new
 
@@ -185,11 +188,11 @@ class Session:
     def moved_on(self, stored: SessionRecord | None) -> SessionConflictError:
         """Return the error for a session that is not stored as it was: somebody else has changed it."""
         if stored is None:
-            found = "was deleted"
+            found = "was deleted: session.refresh() begins anew"
         elif not self.stored:
             found = "was created by somebody else meanwhile"
         elif not self.is_of(stored):
-            found = "was deleted, and another one of the same name was created since"
+            found = "was deleted, and another one of the same name was created since: session.refresh() sees that one"
         else:
             found = f"was changed by somebody else: version {stored.version} is stored, and not {self.stored}"
         return SessionConflictError(
@@ -224,12 +227,21 @@ class Session:
 
 
 def turn_of(question: Collection[Message], response: WizardResponse, at: float) -> TurnRecord:
-    """Return what is stored of one turn: the messages that it added, and what the answer cost."""
+    """Return what is stored of one turn: the messages that it added, and what the answer cost.
+
+    Half a surrogate pair in an answer cannot be stored: U+FFFD stands in its place.
+    """
+    answer = evolve(
+        response,
+        text=as_unicode(response.text),
+        tool_calls=tuple(evolve(call, arguments=as_unicode(call.arguments)) for call in response.tool_calls),
+        thoughts=tuple(evolve(thought, text=as_unicode(thought.text)) for thought in response.thoughts),
+    )
     return TurnRecord(
-        (*question, response.message),
+        (*question, answer.message),
         at=at,
         model=response.model,
-        upstream_model=response.upstream_model,
+        upstream_model=None if response.upstream_model is None else as_unicode(response.upstream_model),
         usage=response.usage,
         cost=response.cost,
         finish_reason=response.finish_reason,

@@ -20,10 +20,14 @@ from wizard_actors.types import FinishReason, Message, TokenUsage
 if TYPE_CHECKING:
     from attrs import Attribute
 
-__all__ = ["MAX_ID", "SessionRecord", "SessionState", "SessionSummary", "TurnRecord"]
+__all__ = ["MAX_ID", "SessionRecord", "SessionState", "SessionSummary", "TurnRecord", "check_id"]
 
 MAX_ID: Final = 200
 """Characters of a session's id."""
+
+COST_DIGITS: Final = 30
+COST_DECIMALS: Final = 100
+"""Digits of a turn's cost before and after the point, at most: no sum of them overflows, and each can be printed."""
 
 NOT_IN_AN_ID: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -85,13 +89,18 @@ def _encodable(text: str, what: str) -> None:
         raise SerializationError(f"{what} is not valid Unicode: {error.reason} at character {error.start}") from error
 
 
-def _id(_record: object, _place: Attribute[Any], value: object) -> None:
+def check_id(value: object) -> None:
+    """Raise `SerializationError` for what no session can be called."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_ID or NOT_IN_AN_ID.search(value):
         given = f"{len(value)} characters" if isinstance(value, str) and len(value) > MAX_ID else repr(value)
         raise SerializationError(
             f"a session's id is a text of 1 to {MAX_ID} characters, no control character or half a surrogate pair "
             f"among them; not {given}"
         )
+
+
+def _id(_record: object, _place: Attribute[Any], value: object) -> None:
+    check_id(value)
 
 
 def _as_time(value: float) -> float:
@@ -107,8 +116,21 @@ def _version(_record: object, _place: Attribute[Any], value: object) -> None:
 
 
 def _cost(_record: object, _place: Attribute[Any], value: object) -> None:
-    if value is not None and not (isinstance(value, Decimal) and value.is_finite()):
+    if value is None:
+        return
+    if not isinstance(value, Decimal) or not value.is_finite():
         raise SerializationError(f"a turn's cost must be a finite Decimal, not {value!r}")
+    exponent = value.as_tuple().exponent
+    if value.adjusted() >= COST_DIGITS or not isinstance(exponent, int) or exponent < -COST_DECIMALS:
+        raise SerializationError(
+            f"a turn's cost has at most {COST_DIGITS} digits before the point and {COST_DECIMALS} after it"
+        )
+
+
+def _messages(record: object, place: Attribute[Any], value: object) -> None:
+    if not value:
+        raise SerializationError("a turn has at least one message")
+    _all_are(Message)(record, place, value)
 
 
 def _as_context(values: Mapping[str, object]) -> Mapping[str, object]:
@@ -142,15 +164,17 @@ def _as_turns(turns: Iterable[TurnRecord]) -> tuple[TurnRecord, ...]:
 
 @frozen
 class TurnRecord:
-    """One turn: the messages that it added, the question first and the answer last, and what the answer cost.
+    """One turn: the messages that it added, the question first and the answer last, and what the answer cost. There is
+    at least one message.
 
     `at` is when it was stored. `model`, `upstream_model`, `usage`, `cost`, `finish_reason` and `request_id` are those
-    of the `WizardResponse` that ended it; a turn that no model answered has no model: "".
+    of the `WizardResponse` that ended it; a turn that no model answered has no model: "". A cost has at most 30 digits
+    before the point and 100 after it.
 
     Raises `SerializationError` for what cannot be stored.
     """
 
-    messages: tuple[Message, ...] = field(converter=_as_messages, validator=_all_are(Message))
+    messages: tuple[Message, ...] = field(converter=_as_messages, validator=_messages)
     at: float = field(kw_only=True, converter=_as_time)
     model: str = field(default="", kw_only=True, validator=_text)
     upstream_model: str | None = field(default=None, kw_only=True, validator=_text_or_none)
@@ -186,7 +210,8 @@ class SessionRecord:
     `system` is the system prompt, and belongs to no turn. `route` and `model` say whom to ask where that is not the
     default. `context` are values of the program's own, in JSON's types, at most 100,000 in 64 levels; the record keeps
     a copy that cannot be changed: `dict(...)` or `list(...)` of a part makes one that can. `updated_at` is when the
-    record last changed, `used_at` when the session was last wanted: lists and idle expiry go by that.
+    record last changed, `used_at` when the session was last used, by a turn or another change that was stored: lists
+    and idle expiry go by that.
 
     Raises `SerializationError` for what cannot be stored.
     """

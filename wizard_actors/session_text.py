@@ -37,7 +37,10 @@ def from_json(text: str, *, session: str | None = None) -> SessionRecord:
         raise _at_its_line(data, error) from error
     name = plain.get("id") if isinstance(plain, dict) else None
     if not isinstance(name, str):
-        raise SerializationError("the text is no session: it has no `id`")
+        raise SerializationError(
+            "the text is no session: it has no `id`; what is read is the JSON that `wizard sessions export` writes, "
+            "and Markdown with headings such as `## User` and `## Assistant`"
+        )
     record = decode_session(data, name)
     return record if session is None else evolve(record, id=session)
 

@@ -240,15 +240,17 @@ class _Reading:
     def record(self, title: str | None, session: str | None) -> SessionRecord:
         """Return the whole."""
         self.finish()
-        if self.session is None and not self.turns:
+        if self.session is None and not any(messages for _, messages in self.turns):
             raise SerializationError("the text is no session: it has no heading `## User` or `## Assistant`")
         bare = self.bare(title if session is None else session)
         turns, at = list[TurnRecord](), bare.created_at
         for piece, messages in self.turns:
             fields = piece.fields if piece.kind == "turn" else {"at": at}
-            turn = _structured(piece.line, {**fields, "messages": []}, TurnRecord)
-            turns.append(evolve(turn, messages=messages))
+            stand_in = {"role": Role.USER}  # its own messages are no JSON any more
+            turn = _structured(piece.line, {**fields, "messages": [stand_in]}, TurnRecord)
             at = turn.at
+            if messages:  # else somebody took all of them out
+                turns.append(evolve(turn, messages=messages))
         return evolve(bare, id=bare.id if session is None else session, system=self.system, turns=turns)
 
     def bare(self, name: str | None) -> SessionRecord:
@@ -256,7 +258,7 @@ class _Reading:
         if self.session is None:
             if name is None:
                 raise SerializationError(
-                    "the text names no session: give it a name, or a title, `# name`, to begin with"
+                    "the text names no session: give it a name (--as NAME), or a title, `# name`, to begin with"
                 )
             return SessionRecord(name, created_at=0.0, state=SessionState.ACTIVE)
         fields, line = self.session.fields, self.session.line

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Final, Literal, Protocol, Self, TypeAlias
+from collections.abc import Callable
+from typing import Final, Literal, Protocol, Self
 
 import trio
-from attrs import evolve, field, frozen
+from attrs import evolve
 
 from wizard_actors.ask_options import AskOptions
 from wizard_actors.config import RouteConfig
@@ -14,17 +14,18 @@ from wizard_actors.context_window import budget_of, fit
 from wizard_actors.errors import ConfigError, ConfigProblem, InvalidPromptError
 from wizard_actors.estimate import estimate_input
 from wizard_actors.events import SessionTurn
-from wizard_actors.held_session import HeldSession, Keeping
+from wizard_actors.held_session import HeldSession
+from wizard_actors.keeping import Keeping
+from wizard_actors.port import deadline_exceeded
 from wizard_actors.request import Delivery, Request
-from wizard_actors.response_stream import Source
+from wizard_actors.response_stream import Source, Taken
 from wizard_actors.session import Session, turn_of
+from wizard_actors.session_question import Question
+from wizard_actors.session_record import SessionRecord, TurnRecord
 from wizard_actors.session_store import Lease
 from wizard_actors.types import End, Message, Prompt, Role, StreamEvent, WizardResponse
 
-__all__ = ["Asker", "Question", "Said", "SessionSource", "Turn", "as_question"]
-
-Said: TypeAlias = str | Prompt | Message | Iterable[Message]
-"""What a turn can begin with."""
+__all__ = ["Asker", "SessionSource", "Turn"]
 
 UNKNOWN: Final = "?"
 """What stands for a question in a request that is only looked at: its options."""
@@ -44,46 +45,6 @@ class Asker(Protocol):
 
     def room(self, route: RouteConfig) -> int | None:
         """Return the context window of the first model of the route that has a known one, in tokens."""
-
-
-@frozen
-class Question:
-    """What is asked in a turn: `messages`, and how, as `like` has it. No messages: the last turn's, once more."""
-
-    messages: tuple[Message, ...] = ()
-    like: Prompt | None = field(default=None, kw_only=True)
-
-    @property
-    def again(self) -> bool:
-        """Whether the last turn is to be replaced."""
-        return not self.messages
-
-    def prompt(self, history: Iterable[Message], messages: Iterable[Message], system: str | None) -> Prompt:
-        """Return the whole prompt. Raises `InvalidPromptError`, as where results of tools have no calls."""
-        whole = (*history, *messages)
-        return Prompt(whole, system=system) if self.like is None else evolve(self.like, messages=whole, system=system)
-
-
-def as_question(said: Said | None, like: Prompt | None) -> Question:
-    """Return what is asked, None: the last question again. Raises `InvalidPromptError` for what is no question."""
-    if said is None:
-        return Question(like=_without_system(like))
-    if isinstance(said, Prompt):
-        if like is not None:
-            raise InvalidPromptError("a Prompt says itself how it is to be answered: leave `like` out")
-        return Question(said.messages, like=_without_system(said))
-    if isinstance(said, str):
-        return Question(Prompt(said).messages, like=_without_system(like))
-    messages = (said,) if isinstance(said, Message) else tuple(said)
-    if not messages or not all(isinstance(message, Message) for message in messages):
-        raise InvalidPromptError("a turn begins with a str, a Prompt, or Message objects")
-    return Question(messages, like=_without_system(like))
-
-
-def _without_system(prompt: Prompt | None) -> Prompt | None:
-    if prompt is not None and prompt.system is not None:
-        raise InvalidPromptError("a session has a system prompt of its own: session.update(system=...) sets it")
-    return prompt
 
 
 class Turn:
@@ -112,7 +73,7 @@ class Turn:
         self._draft = asker.request(UNKNOWN, delivery, options)
         self._lease: Lease | None = None
         self._before: Session | None = None
-        self._messages: tuple[Message, ...] = ()
+        self._replaces: TurnRecord | None = None
         self._left_out = 0
         self._over = False
 
@@ -121,26 +82,31 @@ class Turn:
         """The id that runs through logs, events and headers."""
         return self._draft.request_id
 
+    @property
+    def in_progress(self) -> bool:
+        """Whether it has the session's lease; in any thread."""
+        return self._lease is not None
+
     async def begin(self) -> Request:
         """Wait for the turn, and return what is to be asked. Raises what stands against it, with nothing sent."""
         held, draft = self._held, self._draft
+        if not self._question.again:
+            held.question, held.unanswered = self._question, True
         self._lease = await self._keeping.take(held.name, draft.request_id, deadline=draft.deadline)
-        session = await held.current()
+        self._before = await self._current()
         if self._question.again:
-            self._before = session.without_last_turn()
-            self._messages = _asked(session)
-        else:
-            self._before, self._messages = session, self._question.messages
+            self._ask_again(self._before)
         return self._request(self._before)
 
     async def commit(self, response: WizardResponse) -> None:
-        """Store the turn; then it is part of the session. Raises what the storage raises: then it is `unsaved`."""
+        """Store the turn; then it is part of the session. Raises what the storage raises: then it is `pending`."""
         if self._before is None:
             raise RuntimeError("a turn is begun before it is stored")
-        now = self._keeping.wall()
-        session = self._before.with_turn(turn_of(self._messages, response, now), now)
+        now, held = self._keeping.wall(), self._held
+        held.unanswered = False
         try:
-            await self._held.keep_turn(session)
+            session = self._before.with_turn(turn_of(self._question.messages, response, now), now)
+            await held.keep_turn(session, self._replaces)
         except Exception:
             self._publish("unsaved")
             raise
@@ -154,15 +120,33 @@ class Turn:
         if lease is not None:
             self._keeping.give_back(lease)
 
+    async def _current(self) -> Session:
+        """Return the session to go on from, within the deadline: what is not stored yet is stored in any case."""
+        with trio.CancelScope(deadline=self._draft.deadline):
+            return await self._held.current()
+        raise deadline_exceeded(self._draft.given)
+
+    def _ask_again(self, session: Session) -> None:
+        """Ask what got no answer, else the last turn's question, which gives way to this one; as it was asked here."""
+        held, like, last = self._held, self._question.like, self._held.question
+        if held.unanswered and last is not None:
+            self._question = evolve(last, like=like or last.like)
+            return
+        self._before, self._replaces = session.without_last_turn(), session.record.turns[-1]
+        messages = _asked(session)
+        if like is None and last is not None and last.messages == messages:
+            like = last.like
+        self._question = Question(messages, like=like)
+
     def _request(self, session: Session) -> Request:
-        record, options = session.record, self._options
+        record, options, question = session.record, self._options, self._question
+        _check_tools(record, question)
         if options.get("route") is None and options.get("model") is None:
             options = {**options, "route": record.route, "model": record.model}
         route = self._route(options)
-        window = fit(record.system, record.turns, self._messages, self._budget(route))
+        window = fit(record.system, record.turns, question.messages, self._budget(route))
         self._left_out = window.left_out
-        prompt = self._question.prompt(window.messages, self._messages, record.system)
-        return evolve(self._draft, prompt=prompt, route=route)
+        return evolve(self._draft, prompt=question.prompt(window.messages, record.system), route=route)
 
     def _budget(self, route: RouteConfig) -> int | None:
         """Return how many tokens the system prompt, the history and the question may take; None: nobody knows."""
@@ -203,6 +187,17 @@ class Turn:
             )
 
 
+def _check_tools(record: SessionRecord, question: Question) -> None:
+    """Refuse a question where results of tools are waited for: after a program that ended before it had them, say."""
+    calls = record.messages[-1].tool_calls if record.turns else ()
+    if calls and not question.answers_tools:
+        named = ", ".join(f"{call.name} ({call.id})" for call in calls)
+        raise InvalidPromptError(
+            f"session {record.id!r} waits for the results of the tools that its last answer calls: {named}: send them, "
+            "or take that turn back with session.undo()"
+        )
+
+
 def _asked(session: Session) -> tuple[Message, ...]:
     """Return the question of the last turn."""
     messages = session.record.turns[-1].messages
@@ -213,11 +208,14 @@ def _asked(session: Session) -> tuple[Message, ...]:
 
 
 class SessionSource:
-    """The events of one turn's answer, read by one task at a time; the turn is stored before its `End` is read."""
+    """The events of one turn's answer, read by one task at a time; the turn is stored before its `End` is read, and not
+    before that is asked for: `taken` waits for it.
+    """
 
-    def __init__(self, turn: Turn, asker: Asker) -> None:
+    def __init__(self, turn: Turn, asker: Asker, taken: Taken) -> None:
         self._turn = turn
         self._asker = asker
+        self._taken = taken
         self._source: Source | None = None
         self._ended = False
 
@@ -229,9 +227,14 @@ class SessionSource:
             raise StopAsyncIteration
         try:
             if self._source is None:
-                self._source = self._asker.source(await self._turn.begin(), on_lost=self._turn.end)
+                request = await self._turn.begin()
+                if self._left():  # it was left while it waited for its turn
+                    self._turn.end()
+                    raise StopAsyncIteration  # noqa: TRY301 - ended as by any error
+                self._source = self._asker.source(request, on_lost=self._turn.end)
             event = await anext(self._source)
             if isinstance(event, End):
+                await self._taken()  # who leaves before the end leaves the session as it was
                 await self._turn.commit(event.response)
         except BaseException as error:
             self._turn.end(error)
@@ -240,6 +243,9 @@ class SessionSource:
             self._ended = True
             self._turn.end()
         return event
+
+    def _left(self) -> bool:
+        return self._ended
 
     async def aclose(self) -> None:
         """Stop the call, if it is not over; the turn is then not stored."""

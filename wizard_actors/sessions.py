@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from attrs import evolve
 
 from wizard_actors.ask_options import AskOptions
 from wizard_actors.config import SessionsConfig
-from wizard_actors.errors import ConfigError, ConfigProblem, SessionConflictError
-from wizard_actors.held_session import HeldSession, Keeping
+from wizard_actors.errors import ConfigError, ConfigProblem, SerializationError, SessionConflictError
+from wizard_actors.held_session import HeldSession
+from wizard_actors.keeping import Keeping, Sweep
 from wizard_actors.request import Delivery
+from wizard_actors.response_stream import Taken
 from wizard_actors.session import Session, Settings
+from wizard_actors.session_question import Question
 from wizard_actors.session_record import SessionRecord, SessionState, SessionSummary, TurnRecord
 from wizard_actors.session_store import Busy
-from wizard_actors.session_turn import Asker, Question, SessionSource, Turn
+from wizard_actors.session_turn import Asker, SessionSource, Turn
 from wizard_actors.storage.base import MAX_PAGE
 from wizard_actors.types import WizardResponse
 
@@ -37,7 +39,10 @@ class TrioSessions:
     # -- one session
 
     def held(self, name: str, settings: Settings) -> HeldSession:
-        """Return a session to be opened. Raises `SerializationError` for a name or settings that cannot be stored."""
+        """Return a session to be opened. Raises `SerializationError` for a name or settings that cannot be stored, and
+        `ConfigError` for a route or model that there is not.
+        """
+        self._check(settings)
         return HeldSession(self._keeping, name, settings)
 
     def turn(self, held: HeldSession, question: Question, delivery: Delivery, options: AskOptions) -> Turn:
@@ -65,9 +70,9 @@ class TrioSessions:
         turn.end()
         return response
 
-    def source(self, turn: Turn) -> SessionSource:
-        """Return the events of a turn's answer."""
-        return SessionSource(turn, self._asker)
+    def source(self, turn: Turn, taken: Taken) -> SessionSource:
+        """Return the events of a turn's answer; `taken` waits for its reader."""
+        return SessionSource(turn, self._asker, taken)
 
     async def undo(self, held: HeldSession) -> tuple[TurnRecord, ...]:
         """Take the newest turn back, and return what was taken."""
@@ -79,10 +84,12 @@ class TrioSessions:
             return left
 
         await held.change(step)
+        held.unanswered = False
         return taken[0]
 
     async def update(self, held: HeldSession, settings: Settings) -> None:
-        """Set what is given, and store it."""
+        """Set what is given, and store it. Raises `ConfigError` for a route or model that there is not."""
+        self._check(settings)
         await held.change(lambda session, now: session.with_settings(settings, now))
 
     async def close(self, held: HeldSession) -> None:
@@ -96,12 +103,15 @@ class TrioSessions:
         self, *, limit: int = 50, after: SessionSummary | None = None, prefix: str = ""
     ) -> Sequence[SessionSummary]:
         """Return a page of what is stored, each in the state that it is in now."""
+        if not isinstance(after, SessionSummary | None):
+            raise TypeError(f"after is a SessionSummary, the last of the page before, not {after!r}")
         page = await self._keeping.storage.list(limit=limit, after=after, prefix=prefix)
         now = self._keeping.wall()
         return [evolve(each, state=self._keeping.lifetime.state(each, now)) for each in page]
 
     async def load(self, name: str) -> SessionRecord | None:
         """Return what is stored of a session, in the state that it is in now."""
+        _check_name(name)
         record = await self._keeping.storage.load(name)
         if record is None:
             return None
@@ -109,46 +119,75 @@ class TrioSessions:
 
     async def delete(self, name: str) -> bool:
         """Remove a session, once the turn in progress has ended."""
+        _check_name(name)
         async with self._keeping.lease(name):
             return await self._keeping.storage.delete(name)
 
     async def add(self, record: SessionRecord, *, replace: bool = False) -> SessionRecord:
-        """Store a record as a new session, and return it as it is stored."""
+        """Store a record as a new session, or as the next version of the one that it replaces; return what is stored.
+
+        One step: where it fails, what was there is there.
+        """
+        if not isinstance(record, SessionRecord):
+            raise SerializationError(
+                "what is added is a SessionRecord, as from_json and from_markdown of wizard_actors.session_text return "
+                f"it, not a {type(record).__name__}"
+            )
         keeping = self._keeping
         async with keeping.lease(record.id):
-            stored, now = await keeping.storage.load(record.id), keeping.wall()
-            if stored is not None and keeping.lifetime.state(stored, now) is not SessionState.EXPIRED:
-                if not replace:
-                    raise SessionConflictError(
-                        f"session {record.id!r} is there already: take another name, or replace it",
-                        session=record.id,
-                        version=1,
-                        stored=stored.version,
-                    )
-                await keeping.put(Session.loaded(stored).expired(now))
-            return (await keeping.put(Session(_made_now(record, now)))).record
+            there, now = await keeping.find(record.id), keeping.wall()
+            if there is not None and not replace:
+                raise SessionConflictError(
+                    f"session {record.id!r} is there already: take another name, or replace it",
+                    session=record.id,
+                    version=1,
+                    stored=there.stored,
+                )
+            added = _made_now(record, now)
+            if there is None:
+                return (await keeping.put(Session(added))).record
+            added = evolve(added, version=there.stored + 1, created_at=there.record.created_at)
+            return (await keeping.put(evolve(there, record=added))).record
 
     async def purge(self, *, idle: float | None = None, age: float | None = None) -> tuple[str, ...]:
         """Remove every session that was idle for so long, or is so old; None for both: as configured."""
         if idle is None and age is None:
             idle, age = self._config.expire_idle, self._config.expire_age
-        for name, value in (("idle", idle), ("age", age)):
-            if value is not None and not value >= 0:
-                raise ConfigError([ConfigProblem(name, f"must be 0 seconds or more, not {value!r}")])
+        given: dict[str, object] = {"idle": idle, "age": age}
+        for name, value in given.items():
+            if value is not None and (isinstance(value, bool | str) or not isinstance(value, float | int) or value < 0):
+                raise ConfigError([ConfigProblem(name, f"must be 0 seconds or more, a number, not {value!r}")])
         if idle is None and age is None:
             raise ConfigError([ConfigProblem("sessions", "expire never", "say how old: idle=..., age=..., in seconds")])
-        now, removed = self._keeping.wall(), list[str]()
-        remove = partial(
-            self._keeping.storage.purge,
-            limit=MAX_PAGE,
-            used_before=None if idle is None else now - idle,
-            created_before=None if age is None else now - age,
-        )
-        while True:
-            page = await remove(busy=await self._keeping.store.ask(Busy()))
-            removed += page
-            if len(page) < MAX_PAGE:
-                return tuple(removed)
+        keeping, removed = self._keeping, list[str]()
+        now = keeping.wall()
+        sweep = Sweep(None if idle is None else now - idle, None if age is None else now - age)
+        with keeping.sweeping(sweep):  # first: a turn that begins after the store was asked finds it
+            while True:
+                page = await keeping.storage.purge(
+                    limit=MAX_PAGE,
+                    used_before=sweep.used_before,
+                    created_before=sweep.created_before,
+                    busy=await keeping.store.ask(Busy()),
+                )
+                removed += page
+                if len(page) < MAX_PAGE:
+                    return tuple(removed)
+
+    def _check(self, settings: Settings) -> None:
+        """Raise `ConfigError` for a route or model that there is not, or that is disabled."""
+        options: AskOptions = {}
+        if isinstance(settings.route, str):
+            options["route"] = settings.route
+        if isinstance(settings.model, str):
+            options["model"] = settings.model
+        if options:
+            self._asker.request("?", Delivery.WHOLE, options)
+
+
+def _check_name(name: str) -> None:
+    """Raise `SerializationError` for what no session can be called."""
+    SessionRecord(name, created_at=0.0)
 
 
 def _made_now(record: SessionRecord, now: float) -> SessionRecord:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
-from typing import TypeVar, cast
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from inspect import getattr_static, iscoroutine
+from typing import Final, TypeVar, cast
 
 import trio
 
@@ -20,6 +21,9 @@ __all__ = ["Storing"]
 log = logging.getLogger("wizard_actors.sessions")
 
 T = TypeVar("T")
+
+METHODS: Final = ("load", "save", "delete", "list", "purge")
+"""What a storage has."""
 
 
 class _Opening:
@@ -116,7 +120,8 @@ class Storing:
 
     async def _serve(self, opening: _Opening) -> None:
         try:
-            async with self._opener() as storage:
+            async with self._manager() as storage:
+                self._check(storage)
                 opening.storage = storage
                 opening.over.set()
                 self._first_opened.set()
@@ -128,6 +133,23 @@ class Storing:
         if not self._ending.is_set():  # it did not open, or ended by itself: the next call tries again
             self._opening = _Opening()
         opening.over.set()
+
+    def _manager(self) -> AbstractAsyncContextManager[SessionStorage]:
+        """Return what is to be entered. Raises `StorageError` where that is something else."""
+        manager: object = self._opener()
+        if all(getattr_static(manager, name, None) is not None for name in ("__aenter__", "__aexit__")):
+            return cast("AbstractAsyncContextManager[SessionStorage]", manager)
+        if iscoroutine(manager):
+            manager.close()
+        kind = type(manager).__name__
+        raise storage_error(self._name, None, f"what opens it has to return an async context manager, not a {kind}")
+
+    def _check(self, storage: object) -> None:
+        """Raise `StorageError` for what was opened and is no storage."""
+        lacking = [name for name in METHODS if not callable(getattr(storage, name, None))]
+        if lacking:
+            reason = f"what was opened is no storage: the {type(storage).__name__} has no {', '.join(lacking)}"
+            raise storage_error(self._name, None, reason)
 
     def _log_failure(self, error: Exception) -> None:
         """Log what a backend raised beside any call; only ours says nothing that nobody may see."""

@@ -23,6 +23,7 @@ from wizard_actors.patience import failure_behind
 from wizard_actors.request import CacheUse
 from wizard_actors.schema import Form, Found
 from wizard_actors.types import FinishReason, Message, Prompt, Role, WizardResponse
+from wizard_actors.types.given import as_unicode
 
 __all__ = ["Asking", "Structured", "prompt_for"]
 
@@ -130,22 +131,15 @@ def repairing(prompt: Prompt, response: WizardResponse, problems: Problems) -> P
     wrong = "\n".join(f"- {problem}" for problem in problems)
     complaint = Message(
         Role.USER,
-        f"Your answer does not follow the JSON Schema that was asked for:\n{_unicode(wrong)}\n"
+        f"Your answer does not follow the JSON Schema that was asked for:\n{as_unicode(wrong)}\n"
         "Answer again with the corrected JSON only, and nothing before or after it.",
     )
-    text = _unicode(response.text)
+    text = as_unicode(response.text)
     if not text.strip():  # providers refuse messages without content
         return evolve(prompt, messages=(*prompt.messages, complaint))
     # Tools that it called, though none were offered, would have to be answered.
     said = Message(Role.ASSISTANT, text) if response.tool_calls else evolve(response, text=text).message
     return evolve(prompt, messages=(*prompt.messages, said, complaint))
-
-
-def _unicode(text: str) -> str:
-    """Return a text that can be sent: half a surrogate pair, which a provider of somebody's own may let through, is
-    replaced by U+FFFD.
-    """
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def unreadable(response: WizardResponse, problems: Problems) -> WizardError:

@@ -26,8 +26,8 @@ from wizard_actors.embed.errands import Home
 from wizard_actors.errors import ConfigError, ConfigProblem, InvalidPromptError, WizardError
 from wizard_actors.event_stream import EventStream
 from wizard_actors.gauges import gauges_of
-from wizard_actors.held_session import Keeping
 from wizard_actors.json_values import Problem
+from wizard_actors.keeping import Keeping
 from wizard_actors.lag import watching
 from wizard_actors.metrics import Metrics, MetricsSnapshot
 from wizard_actors.patience import failure_behind

@@ -7,10 +7,19 @@ import threading
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from tests.models import Scripted, Turn, says
-from wizard_actors import BlockingClient, ResilientClient, SessionNotInitializedError, TextDelta, WizardConfig
-from wizard_actors.config import ModelConfig, SessionsConfig
+from wizard_actors import (
+    BlockingClient,
+    DeadlineExceededError,
+    InvalidStateTransitionError,
+    ResilientClient,
+    SessionNotInitializedError,
+    TextDelta,
+    WizardConfig,
+)
+from wizard_actors.config import Delivery, ModelConfig, SessionsConfig, StreamConfig
 
 
 def settings(folder: Path, storage: str = "sqlite:sessions.db") -> WizardConfig:
@@ -117,3 +126,53 @@ def test_threads_take_turns_in_one_session(tmp_path: Path) -> None:
         assert sorted(said[::2]) == [f"thread {number}?" for number in range(8)]
         assert said[1::2] == ["yes"] * 8
         assert session.delete()
+
+
+def test_a_stream_left_before_its_end_is_not_stored_though_it_was_read_ahead(tmp_path: Path) -> None:
+    """The answer is whole long before its reader has seen it: who leaves early leaves the session as it was."""
+    provider = Scripted(says("a", "b", "c"))
+
+    async def program() -> int:
+        async with (
+            ResilientClient.open(settings(tmp_path), providers={"a": provider}) as client,
+            client.session("alice") as session,
+        ):
+            async with session.stream("1?") as stream:
+                await anext(stream.text())
+                await asyncio.sleep(0.1)
+            async with session.stream("2?") as stream:
+                async for event in stream:
+                    if isinstance(event, TextDelta) and event.text == "c":
+                        break
+            return len(session.record.turns)
+
+    assert asyncio.run(program()) == 0
+    with (
+        BlockingClient.open(settings(tmp_path), providers={"a": provider}) as client,
+        client.session("bob") as session,
+    ):
+        with session.stream("1?") as stream:
+            assert next(stream.text()) == "a"
+        session.refresh()
+        assert session.record.turns == ()
+        with session.stream("2?") as stream:
+            next(stream)
+            with pytest.raises(InvalidStateTransitionError, match="in the middle of a stream"):
+                session.undo()
+            assert list(stream.text()) == ["b", "c"]
+        assert len(session.record.turns) == 1
+
+
+@pytest.mark.parametrize("delivery", ["live", "buffered"])
+def test_a_stream_that_nobody_reads_frees_its_session_in_every_host(tmp_path: Path, delivery: Delivery) -> None:
+    """Also where the answer is whole, and longer than what is read ahead."""
+    provider = Scripted(says(*"0123456789" * 5), says("two"))
+    config = evolve(settings(tmp_path), stream=StreamConfig(consumer_idle=0.3, delivery=delivery))
+
+    with BlockingClient.open(config, providers={"a": provider}) as client:
+        with client.session("alice") as here, client.session("alice") as there, here.stream("1?") as stream:
+            next(stream)
+            assert there.send("2?", deadline=10).text == "two"
+            with pytest.raises(DeadlineExceededError, match="nobody read the stream"):
+                list(stream)
+        assert len(there.record.turns) == 1

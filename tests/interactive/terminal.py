@@ -27,6 +27,9 @@ PATIENCE = 30.0
 """Seconds after which a test that waits for a terminal has failed."""
 
 SEQUENCE = re.compile(r"\x1b(?:\[([?>]?)([\d;]*)([A-Za-z])|[=>]|\][^\x07]*\x07)")
+JOINERS = frozenset("\u00ad\u200c\u200d") | frozenset(map(chr, range(0xE0020, 0xE0080)))
+"""The format characters that a text may need; the others order what stands beside them."""
+
 BEGUN = re.compile(r"\x1b(?:\[[?>]?[\d;]*)?\Z")
 
 
@@ -37,7 +40,8 @@ class Emulator:
         self.width, self.height = width, height
         self.gone: list[str] = []
         """The rows that have scrolled away."""
-        self.rows = [""]
+        self.rows: list[list[str]] = [[]]
+        """What stands in each cell: what is wide leaves the next one empty, what joins another stands in its cell."""
         self.x = self.y = 0
         self.wraps = True
         self.written = ""
@@ -49,7 +53,7 @@ class Emulator:
     @property
     def lines(self) -> list[str]:
         """All rows there ever were, but for empty ones at the end, without the spaces at their ends."""
-        return "\n".join(row.rstrip() for row in (*self.gone, *self.rows)).rstrip("\n").split("\n")
+        return "\n".join(row.rstrip() for row in (*self.gone, *map("".join, self.rows))).rstrip("\n").split("\n")
 
     @property
     def text(self) -> str:
@@ -86,27 +90,48 @@ class Emulator:
                 self.x = max(self.x - 1, 0)
             case "\x07":
                 pass
-            case _ if unicodedata.category(character) == "Cf":
-                pass  # joins what stands beside it
+            case _ if unicodedata.category(character) in {"Cf", "Mn", "Me"}:
+                assert character in JOINERS or unicodedata.category(character) != "Cf", repr(character)
+                self._join(character)
             case _:
                 assert character.isprintable() or character.isspace(), repr(character)
                 self._print(character)
         while len(self.rows) <= self.y:
-            self.rows.append("")
+            self.rows.append([])
         while len(self.rows) > self.height:
-            self.gone.append(self.rows.pop(0))
+            self.gone.append("".join(self.rows.pop(0)))
             self.y -= 1
 
     def _print(self, character: str) -> None:
-        if self.x + cell_len(character) > self.width:
+        cells = cell_len(character)
+        if self.x + cells > self.width:
             if not self.wraps:
-                self.x = self.width - cell_len(character)
+                self.x = self.width - cells
             else:
                 self._put("\r")
                 self._put("\n")
-        row = self.rows[self.y].ljust(self.x)
-        self.rows[self.y] = row[: self.x] + character + row[self.x + 1 :]
-        self.x += 1
+        self._clear(self.x, cells)
+        self.rows[self.y][self.x : self.x + cells] = [character, *[""] * (cells - 1)]
+        self.x += cells
+
+    def _clear(self, x: int, cells: int) -> None:
+        """Empty some cells; a wide character of which one half goes is gone."""
+        row = self.rows[self.y]
+        row += [" "] * (x + cells - len(row))
+        if row[x] == "" and x:
+            row[x - 1] = " "
+        if x + cells < len(row) and row[x + cells] == "":
+            row[x + cells] = " "
+        row[x : x + cells] = [" "] * cells
+
+    def _join(self, character: str) -> None:
+        """Put what has no width to the character before it."""
+        row = self.rows[self.y]
+        place = min(self.x, len(row)) - 1
+        while place > 0 and row[place] == "":
+            place -= 1
+        if place >= 0:
+            row[place] += character
 
     def _obey(self, found: re.Match[str]) -> None:  # noqa: C901 - a case is a sequence
         private, numbers, letter = found.groups()

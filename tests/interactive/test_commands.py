@@ -9,7 +9,15 @@ from wizard_actors.interactive.commands import COMMANDS, Command, Message, Unkno
     ("line", "meaning"),
     [
         ("Why?", Message("Why?")),
-        ("  two\nlines \n", Message("two\nlines")),
+        ("  two\nlines \n", Message("  two\nlines")),
+        ("  //usr", Message("  /usr")),
+        ("  /help", Command("help")),
+        ("exit", Command("quit")),
+        (" Quit ", Command("quit")),
+        ("/exit", Command("quit")),
+        ("/q", Command("quit")),
+        ("exit.", Message("exit.")),
+        ("exit now", Message("exit now")),
         ("//usr/bin is a folder", Message("/usr/bin is a folder")),
         ("/help", Command("help")),
         ("/Model fast one ", Command("model", "fast one")),
@@ -20,7 +28,7 @@ from wizard_actors.interactive.commands import COMMANDS, Command, Message, Unkno
     ],
 )
 def test_a_line_is_a_message_or_a_command(line: str, meaning: object) -> None:
-    """A slash begins a command, two a text that begins with one."""
+    """A slash begins a command, two a text that begins with one; leaving needs none, as in a shell."""
     assert parse(line) == meaning
 
 
@@ -28,8 +36,8 @@ def test_a_line_is_a_message_or_a_command(line: str, meaning: object) -> None:
     ("line", "said"),
     [
         ("/modle x", "there is no command /modle; did you mean /model?"),
-        ("/exit", "did you mean /quit?"),
-        ("/", "/help lists what there is"),
+        ("/quitt", "did you mean /quit? A text"),
+        ("/", "/help lists what there is. A text"),
         ("/ model", "there is no command /; "),
         ("/qqqq", "/help lists what there is"),
         ("/usr/bin", "is sent with two: //usr/bin"),

@@ -45,11 +45,12 @@ def test_a_pipe_begins_a_session_of_its_own_and_goes_on_with_one_that_is_named(w
     assert "new;" in wizard("chat", stdin=b"two\n").err
     ran = wizard("chat", "--session", "mine", stdin=b"three\n/cost\n")
     assert "session mine: 1 turn, last used" in ran.err
-    assert "session: 2 turns" in ran.out
+    assert ran.out == "All is well.\n"
+    assert "session: 2 turns" in ran.err
 
 
 def test_a_script_of_commands(wizard: Wizard) -> None:
-    """Each does what it says, and what it answers stands on standard output."""
+    """Each does what it says; answers stand on standard output, all else on standard error."""
     wizard.config(KEPT + two_models(more="", fault="ok") + '[[routes]]\nname = "back"\nchain = ["second"]\n')
     script = """
 /system Be brief
@@ -73,8 +74,9 @@ Why?
 """
     ran = wizard("chat", "--session", "mine", stdin=script.encode())
     assert ran.status == 0, ran.err
-    out = [line.split("  2")[0].rstrip() for line in ran.out.splitlines()]
-    assert out == [
+    assert ran.out == "A whole answer.\n" * 3
+    said = [line.split("  2")[0].rstrip() for line in ran.err.splitlines() if not line.startswith("wizard: ")]
+    assert said == [
         "Be brief",
         "the route wizard chooses",
         "  first",
@@ -84,11 +86,8 @@ Why?
         "the model second is asked alone",
         "  wizard: first > second",
         "  back: second",
-        "A whole answer.",
         "session: 1 turn, 3 tokens in, 3 out, cost not known",
         "last turn: 3 tokens in, 3 out, cost not known, by second",
-        "A whole answer.",
-        "A whole answer.",
         "  wizard: first > second",
         "* back: second",
         "* mine  1 turn",
@@ -129,7 +128,8 @@ def test_a_failed_turn_names_every_model(wizard: Wizard) -> None:
     ran = wizard("chat", stdin=b"Why?\n/cost\n/retry\n/cost\n")
     assert ran.status == 1
     assert "first: " in ran.err.splitlines()[1]
-    assert ran.out.startswith("session: 0 turns")
+    assert "session: 0 turns" in ran.err.splitlines()[2]
+    assert ran.out == "This one breaks off.\n"
 
 
 def test_a_file_is_saved_again_in_the_same_chat(wizard: Wizard) -> None:
@@ -155,6 +155,10 @@ def test_a_reset_begins_a_new_line(wizard: Wizard) -> None:
         (["--route", "nowhere"], "hold none named 'nowhere'"),
         (["--config", "nowhere.toml"], "there is no such file"),
         (["hello"], "hello"),
+        (["--session", "a\tb"], "no control character"),
+        (["--session", ""], "a text of 1 to 200 characters"),
+        (["--session", "\udcff"], "half a surrogate pair"),
+        (["--system", "\udcff"], "--system: the text is not valid UTF-8"),
     ],
 )
 def test_wrong_arguments_are_refused_in_a_line(wizard: Wizard, flags: list[str], said: str) -> None:
@@ -172,7 +176,7 @@ def test_flags_set_the_session(wizard: Wizard) -> None:
     assert "the model second answers" in wizard("chat", "--session", "s", stdin=b"").err
     ran = wizard("chat", "--session", "s", "--route", "wizard", stdin=b"/system\n")
     assert "the route wizard answers" in ran.err
-    assert ran.out == "Be brief\n"
+    assert ran.err.endswith("\nBe brief\n")
 
 
 def test_a_session_that_cannot_be_opened_ends_a_script(wizard: Wizard) -> None:
@@ -205,17 +209,18 @@ async def rest_of(stream: trio.abc.ReceiveStream) -> bytes:
     return b"".join([data async for data in stream])
 
 
-async def test_ctrl_c_ends_the_program(tmp_path: Path) -> None:
-    """There is nobody to go on with."""
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGTERM, 143)])
+async def test_a_signal_ends_the_program(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    """In good order: there is nobody to go on with."""
     with trio.fail_after(PATIENCE):
         process = await talking(tmp_path)
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         await rest_of(process.stdout)
         assert (await rest_of(process.stderr)).count(b"\n") == 1
-        assert await process.wait() == 130
+        assert await process.wait() == status
         await process.stdin.aclose()
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -95,12 +96,16 @@ def test_the_terminal_is_put_right_before_the_process_ends_at_once() -> None:
     """And only then."""
     signals, done = Signals(), list[str]()
 
+    def put_right() -> Callable[[], None]:
+        done.append("put right")
+        return lambda: done.append("as it was")
+
     async def work() -> int:
-        signals.before_exit(lambda: done.append("put right"))
-        signals.handle(signal.SIGTERM)
-        assert done == []
-        with pytest.raises(Exited):
+        with signals.at_terminal(put_right):
             signals.handle(signal.SIGTERM)
+            assert done == []
+            with pytest.raises(Exited):
+                signals.handle(signal.SIGTERM)
         return 0
 
     assert signals.run(work) == 0

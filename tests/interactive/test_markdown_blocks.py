@@ -2,14 +2,14 @@
 
 import pytest
 
-from wizard_actors.interactive.markdown_blocks import Blocks
+from wizard_actors.interactive.markdown_blocks import LONGEST, Block, Blocks
 
 
 def blocks_of(text: str) -> list[str]:
     """Return the blocks of a text, the last one unfinished."""
     blocks = Blocks()
     blocks.add(text)
-    return [*blocks.finished(), blocks.tail]
+    return [*(block.text for block in blocks.finished()), blocks.tail]
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,7 @@ def blocks_of(text: str) -> list[str]:
         ["<div>\n\n", "text\n"],
         ["    code\n\n    more\n\n", "text\n"],
         ["text with\u2028a line\x85break\n\n", "text\n"],
+        ["text of [a link][1]\n\n", "[1]: http://one.example/\n"],
         [""],
     ],
 )
@@ -41,7 +42,32 @@ def test_the_rest_is_cut_as_if_nothing_came_after_it() -> None:
     blocks = Blocks()
     blocks.add("text\n# Tit")
     assert blocks.finished() == ()
-    assert blocks.unfinished() == ("text\n", "# Tit\n")
+    assert blocks.unfinished() == (Block("text\n"), Block("# Tit\n"))
+
+
+@pytest.mark.parametrize(
+    ("opening", "line"), [("```py\n", "x = 1\n"), ("|a|b|\n|-|-|\n", "|1|2|\n"), ("", "- item\n"), ("", "> a\n>\n")]
+)
+def test_a_long_block_is_cut_in_parts_of_its_kind(opening: str, line: str) -> None:
+    """Each begins as the whole one does, and goes on with the one before it."""
+    lines = LONGEST * 2 // len(line)
+    blocks = Blocks()
+    blocks.add(opening + line * lines)
+    first, *others = blocks.finished()
+    assert not first.goes_on
+    assert all(block.goes_on for block in (*others, *blocks.unfinished()))
+    parts = [block.text for block in (first, *others)] + [blocks.tail]
+    assert len(parts) > 1
+    assert all(part.startswith(opening) for part in parts)
+    assert sum(part.count(line) for part in parts) == lines
+    assert len(blocks.tail) <= LONGEST
+
+
+def test_a_block_that_begins_after_a_long_one_stands_apart() -> None:
+    """It does not go on with it."""
+    blocks = Blocks()
+    blocks.add("```\n" + "code\n" * LONGEST + "```\ntext\n# Title\n")
+    assert blocks.finished()[-1] == Block("text\n")
 
 
 def test_a_line_is_judged_when_it_is_whole() -> None:
@@ -51,5 +77,5 @@ def test_a_line_is_judged_when_it_is_whole() -> None:
         blocks.add("text\n#")
         assert blocks.finished() == ()
         blocks.add(line[1:])
-        assert blocks.finished() == (("text\n",) if cut else ())
+        assert blocks.finished() == ((Block("text\n"),) if cut else ())
         assert blocks.tail == (line if cut else f"text\n{line}")

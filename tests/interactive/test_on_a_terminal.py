@@ -1,11 +1,13 @@
 """`wizard chat` on a real pseudo-terminal: a person at the keyboard, a model that is simulated."""
 
 import signal
+import termios
 from pathlib import Path
 
 import pytest
 
-from tests.interactive.terminal import chatting
+from tests.interactive.terminal import Terminal, chatting
+from tests.wizard_cli import PROGRAM
 
 CONFIG = """
 [[models]]
@@ -123,6 +125,15 @@ async def test_a_failed_turn_is_a_line_and_the_chat_goes_on(folder: Path) -> Non
         assert await terminal.ends() == 0
 
 
+@pytest.mark.parametrize("word", ["exit", "/q"])
+async def test_a_shells_word_leaves(folder: Path, word: str) -> None:
+    """Alone in a line."""
+    async with chatting(folder) as terminal:
+        await terminal.prompts()
+        await terminal.type(f"{word}\r")
+        assert await terminal.ends() == 0
+
+
 async def test_ctrl_c_at_the_prompt_clears_the_line(folder: Path) -> None:
     """The second one in a row with nothing to clear says how to leave."""
     async with chatting(folder) as terminal:
@@ -140,11 +151,11 @@ async def test_ctrl_c_at_the_prompt_clears_the_line(folder: Path) -> None:
         assert await terminal.ends() == 0
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 0)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 0)])
 async def test_a_signal_at_the_prompt_leaves_the_terminal_as_it_was(
     folder: Path, number: signal.Signals, status: int
 ) -> None:
-    """SIGTERM ends the chat in good order; a SIGINT is as Ctrl-C, and the prompt is there again."""
+    """SIGTERM and SIGHUP end the chat in good order; a SIGINT is as Ctrl-C, and the prompt is there again."""
     async with chatting(folder) as terminal:
         before = terminal.modes
         await terminal.prompts()
@@ -160,7 +171,12 @@ async def test_a_signal_at_the_prompt_leaves_the_terminal_as_it_was(
         assert "Traceback" not in terminal.emulator.text
 
 
-async def test_a_signal_mid_answer_leaves_the_terminal_as_it_was(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, -signal.SIGQUIT)]
+)
+async def test_a_signal_mid_answer_leaves_the_terminal_as_it_was(
+    folder: Path, number: signal.Signals, status: int
+) -> None:
     """Keys are shown again after a chat that was stopped while it showed none."""
     async with chatting(folder, "--model", "slow") as terminal:
         before = terminal.modes
@@ -168,9 +184,123 @@ async def test_a_signal_mid_answer_leaves_the_terminal_as_it_was(folder: Path) -
         await terminal.type("Why?\r")
         await terminal.shows("\nIt began")
         assert terminal.modes != before
-        terminal.process.send_signal(signal.SIGTERM)
-        assert await terminal.ends() == 143
+        terminal.process.send_signal(number)
+        assert await terminal.ends() == status
         assert terminal.modes == before
+
+
+async def test_keys_before_a_ctrl_c_are_kept_for_the_prompt(folder: Path) -> None:
+    """As are those after it."""
+    async with chatting(folder, "--model", "slow") as terminal:
+        await terminal.prompts()
+        await terminal.type("Why?\r")
+        await terminal.shows("\nIt began")
+        await terminal.type("typed")
+        await terminal.type("\x03 ahead")
+        await terminal.shows("> typed ahead")
+        await terminal.type("\x03")
+        await terminal.prompts()
+        await terminal.type("\x04")
+        assert await terminal.ends() == 0
+
+
+async def search(terminal: Terminal) -> None:
+    """Search for an earlier line, and find it."""
+    await terminal.prompts()
+    await terminal.type("\x12")
+    await terminal.type("cos")
+    await terminal.shows("I-search backward: cos")
+
+
+async def test_a_line_is_searched_for_and_sent(folder: Path) -> None:
+    """Enter takes what was found, the next one sends it, and the prompt after that is as any other."""
+    async with chatting(folder) as terminal:
+        await terminal.prompts()
+        await terminal.type("/cost\r")
+        await terminal.shows("session: 0 turns")
+        await search(terminal)
+        await terminal.type("\r")
+        await terminal.until(lambda: terminal.emulator.lines[-1] == "> /cost", "what was found")
+        await terminal.type("\r")
+        await terminal.shows("session: 0 turns", times=2)
+        await terminal.prompts()
+        await terminal.type("/help\r")
+        await terminal.shows("Alt-Enter")
+        await terminal.prompts()
+        await terminal.type("\x04")
+        assert await terminal.ends() == 0
+
+
+@pytest.mark.parametrize("interrupt", ["\x03", ""])
+async def test_a_search_that_is_given_up_leaves_a_prompt(folder: Path, interrupt: str) -> None:
+    """By Ctrl-C, or by a SIGINT, which ends the prompt it is in."""
+    async with chatting(folder) as terminal:
+        await terminal.prompts()
+        await terminal.type("/cost\r")
+        await terminal.shows("session: 0 turns")
+        await search(terminal)
+        if interrupt:
+            await terminal.type(interrupt)
+        else:
+            terminal.process.send_signal(signal.SIGINT)
+        await terminal.prompts()
+        await terminal.type("/cost\r")
+        await terminal.shows("session: 0 turns", times=2)
+        await terminal.prompts()
+        await terminal.type("\x04")
+        assert await terminal.ends() == 0
+
+
+def echoes(terminal: Terminal) -> bool:
+    """Say whether the terminal shows what is typed."""
+    modes = terminal.modes[3]
+    assert isinstance(modes, int)
+    return bool(modes & termios.ECHO)
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program is a job of a shell, which says when it has stopped, and has it go on after Enter."""
+    job = '"$@"; echo stopped; read; fg; echo "ended $?"'
+    monkeypatch.setattr("tests.interactive.terminal.PROGRAM", ["bash", "-mc", job, "bash", *PROGRAM])
+
+
+@pytest.mark.usefixtures("shell")
+async def test_ctrl_z_at_the_prompt_stops_the_program(folder: Path) -> None:
+    """The line is there when it goes on."""
+    async with chatting(folder) as terminal:
+        await terminal.prompts()
+        await terminal.type("/co")
+        await terminal.shows("> /co")
+        await terminal.type("\x1a")
+        await terminal.shows("stopped")
+        assert not terminal.reads_every_key
+        await terminal.type("\n")
+        await terminal.until(lambda: terminal.reads_every_key, "the prompt")
+        await terminal.type("st\r")
+        await terminal.shows("session: 0 turns")
+        await terminal.prompts()
+        await terminal.type("\x04")
+        await terminal.shows("ended 0")
+
+
+@pytest.mark.usefixtures("shell")
+async def test_ctrl_z_mid_answer_stops_the_program_and_puts_the_terminal_right(folder: Path) -> None:
+    """Its modes are the shell's until it goes on."""
+    async with chatting(folder, "--model", "slow") as terminal:
+        await terminal.prompts()
+        await terminal.type("Why?\r")
+        await terminal.shows("\nIt began")
+        await terminal.type("\x1a")
+        await terminal.shows("stopped")
+        assert echoes(terminal)
+        await terminal.type("\n")
+        await terminal.until(lambda: not echoes(terminal), "quiet keys")
+        await terminal.type("\x03")
+        await terminal.shows("stopped: this turn is not stored")
+        await terminal.prompts()
+        await terminal.type("\x04")
+        await terminal.shows("ended 0")
 
 
 async def test_several_lines_are_one_message(folder: Path) -> None:

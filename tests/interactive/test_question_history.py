@@ -1,5 +1,6 @@
 """The file of what was typed before."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,25 @@ def test_it_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert 40 < len(kept) < 60
     assert path.stat().st_mode & 0o777 == 0o600
     assert [each.name for each in tmp_path.iterdir()] == ["history"]
+
+
+@pytest.mark.parametrize("kind", ["file", "nowhere", "device", "pipe"])
+def test_what_is_no_file_of_the_chats_own_is_left_alone(tmp_path: Path, kind: str) -> None:
+    """A link, to /dev/null say, and a device mean that no history is kept."""
+    path, target = tmp_path / "history", tmp_path / "target"
+    if kind == "file":
+        target.touch(mode=0o644)
+    if kind == "pipe":
+        os.mkfifo(path, 0o644)
+    else:
+        path.symlink_to("/dev/null" if kind == "device" else target)
+    device = Path("/dev/null").stat().st_mode
+    history = open_history(path)
+    history.append_string("a secret")
+    assert isinstance(history, InMemoryHistory)
+    assert Path("/dev/null").stat().st_mode == device
+    assert target.exists() == (kind == "file")
+    if kind == "file":
+        assert (target.stat().st_mode & 0o777, target.read_text(encoding="utf-8")) == (0o644, "")
+    if kind == "pipe":
+        assert path.stat().st_mode & 0o777 == 0o644

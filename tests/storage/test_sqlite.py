@@ -119,6 +119,15 @@ async def test_many_may_open_a_new_file_at_once(tmp_path: Path) -> None:
         assert sorted(each.id for each in await storage.list()) == [f"s{number}" for number in range(8)]
 
 
+@pytest.mark.parametrize(("pragma", "wanted"), [("journal_mode", "wal"), ("synchronous", 3), ("fullfsync", 1)])
+async def test_a_commit_waits_for_the_disk(tmp_path: Path, pragma: str, wanted: object) -> None:
+    """No process that is killed shows it, only a power failure would: what SQLite is told is asked of it."""
+    async with SqliteStorage.open(tmp_path / "wizard.db") as storage:
+        answer = await storage._writer.do(lambda db: db.execute(f"PRAGMA {pragma}").fetchone(), None)
+
+    assert answer.unwrap() == (wanted,)
+
+
 # -- rows --------------------------------------------------------------------------------------------
 
 DAMAGES = {

@@ -6,9 +6,11 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -17,7 +19,10 @@ from attrs import evolve
 
 from wizard_actors.errors import StorageError
 from wizard_actors.session_record import SessionRecord
+from wizard_actors.storage import sqlite_connection
 from wizard_actors.storage.sqlite import SqliteStorage
+from wizard_actors.storage.sqlite_connection import SqliteConnection
+from wizard_actors.storage.sqlite_thread import POLL
 from wizard_actors.testing.storage_bench import born, later
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX permissions and limits")
@@ -105,6 +110,29 @@ async def test_what_was_abandoned_while_the_file_was_locked_is_not_saved(path: P
 
         await storage.save(later(born("alice"), "Another one?"))
         assert await storage.load("alice") == later(born("alice"), "Another one?")
+
+
+class Logless(SqliteConnection):
+    """A connection to a file where SQLite can keep no log beside it: readers and writers exclude each other."""
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:  # noqa: ANN401 - as of any connection
+        return super().execute(statement.replace("journal_mode = WAL", "journal_mode = DELETE"), *values)
+
+
+async def test_a_lock_is_waited_for_by_who_reads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A load goes on when the other process is done, as a save does."""
+    monkeypatch.setattr(sqlite_connection, "SqliteConnection", Logless)
+    async with SqliteStorage.open(path, busy_timeout=60) as storage:
+        await storage.save(born("alice"))
+        with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            ending = threading.Timer(3 * POLL, other.rollback)
+            ending.start()
+            try:
+                assert await storage.load("alice") == born("alice")
+                assert len(await storage.list()) == 1
+            finally:
+                await trio.to_thread.run_sync(ending.join)
 
 
 async def test_a_file_that_is_locked_cannot_be_made(path: Path) -> None:

@@ -6,13 +6,15 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from wizard_actors.errors import StorageError
-from wizard_actors.storage import sqlite_file
+from wizard_actors.storage import sqlite_connection, sqlite_file
 from wizard_actors.storage.sqlite import SqliteStorage
+from wizard_actors.storage.sqlite_connection import SqliteConnection, identity
 from wizard_actors.storage.sqlite_file import APPLICATION_ID, STEPS, open_to_write
 from wizard_actors.testing.storage_bench import born, everything, later
 
@@ -290,7 +292,7 @@ def test_a_file_that_was_replaced_meanwhile_is_not_set_aside(tmp_path: Path) -> 
     """Another process found the same damage, set it aside, and has begun anew."""
     path = tmp_path / "wizard.db"
     path.write_text("damaged" * 1000)
-    found = sqlite_file._identity(path)
+    found = identity(path)
     path.rename(tmp_path / "aside")
     with closing(open_to_write(path, 0)) as db:
         error = sqlite_file._set_aside(path, found, db, sqlite3.DatabaseError("file is not a database"))
@@ -298,6 +300,66 @@ def test_a_file_that_was_replaced_meanwhile_is_not_set_aside(tmp_path: Path) -> 
     assert "another program has set it aside meanwhile" in str(error)
     assert sorted(each.name for each in within(tmp_path)) == ["aside", "wizard.db"]
     open_to_write(path, 0).close()
+
+
+class _Failing(SqliteConnection):
+    """A connection of which the next statement that begins with `at` fails with `code`, and ends the transaction."""
+
+    at = ""
+    code = 0
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:  # noqa: ANN401 - as of any connection
+        if _Failing.at and statement.startswith(_Failing.at):
+            _Failing.at = ""
+            if self.in_transaction:
+                super().execute("ROLLBACK")
+            error = sqlite3.OperationalError("why it failed")
+            error.sqlite_errorcode = _Failing.code
+            raise error
+        return super().execute(statement, *values)
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> type[_Failing]:
+    """Return the connections that are opened from now on."""
+    monkeypatch.setattr(sqlite_connection, "SqliteConnection", _Failing)
+    monkeypatch.setattr(_Failing, "at", "")
+    return _Failing
+
+
+@pytest.mark.parametrize("at", ["BEGIN", "PRAGMA application_id", "SELECT name FROM sqlite_master"])
+def test_why_a_file_cannot_be_looked_at_is_told(tmp_path: Path, failing: type[_Failing], at: str) -> None:
+    """Also where SQLite has ended the transaction by itself: taking it back once more would be another error."""
+    path = tmp_path / "wizard.db"
+    open_to_write(path, 0).close()
+    failing.at, failing.code = at, sqlite3.SQLITE_IOERR
+
+    with pytest.raises(StorageError, match=r"cannot be opened: .*wizard\.db: why it failed"):
+        open_to_write(path, 0)
+
+    open_to_write(path, 0).close()
+
+
+@pytest.mark.parametrize("at", ["BEGIN", "SELECT name FROM sqlite_master"])
+def test_a_lock_that_is_met_at_the_first_look_is_waited_for(tmp_path: Path, failing: type[_Failing], at: str) -> None:
+    """As anywhere else: it is still known as a lock."""
+    failing.at, failing.code = at, sqlite3.SQLITE_BUSY
+
+    open_to_write(tmp_path / "wizard.db", 60).close()
+
+    assert failing.at == ""
+
+
+def test_damage_that_ends_the_first_look_is_still_damage(tmp_path: Path, failing: type[_Failing]) -> None:
+    """The file is set aside."""
+    path = tmp_path / "wizard.db"
+    open_to_write(path, 0).close()
+    failing.at, failing.code = "SELECT name FROM sqlite_master", sqlite3.SQLITE_CORRUPT
+
+    with pytest.raises(StorageError, match=r"is damaged: why it failed; it was set aside as "):
+        open_to_write(path, 0)
+
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("place", ["folder", "file/wizard.db", "nul\0.db", "dangling"])

@@ -344,7 +344,7 @@ async def test_why_it_cannot_be_opened_is_raised() -> None:
         raise FileNotFoundError("nothing there")
 
     with pytest.raises(FileNotFoundError, match="nothing there"):
-        async with SqliteThread("writes", refused, each_alone).running():
+        async with SqliteThread("writes", refused, each_alone(0)).running():
             pass
 
 
@@ -358,7 +358,7 @@ async def test_a_cancelled_opening_closes_what_it_has_opened(tmp_path: Path) -> 
         gate(connections[0])
         return connections[0]
 
-    thread = SqliteThread("writes", connect, each_alone)
+    thread = SqliteThread("writes", connect, each_alone(0))
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(thread.running().__aenter__)

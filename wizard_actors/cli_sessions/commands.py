@@ -13,14 +13,17 @@ from cyclopts import App, Parameter
 
 from wizard_actors.cli_config import find_config, set_up_logs
 from wizard_actors.cli_output import Errors, ExitStatus, Output
-from wizard_actors.cli_sessions.files import FORMATS, read_input, record_of, write_file
+from wizard_actors.cli_sessions.files import FORMATS, is_special, read_input, record_of, write_file
 from wizard_actors.cli_sessions.shown import conversation, facts_table, list_table, plain, shown_summary
+from wizard_actors.cli_usage import check_names
 from wizard_actors.client import ResilientClient
+from wizard_actors.config.storage import shown_storage
 from wizard_actors.config.values import BadValue, parse_seconds
 from wizard_actors.errors import ConfigError, ConfigProblem, SerializationError, SessionConflictError
 from wizard_actors.session_json import encode_session
 from wizard_actors.session_record import SessionRecord, SessionSummary
 from wizard_actors.storage.base import MAX_PAGE
+from wizard_actors.wall_clock import WallClock
 
 __all__ = ["app"]
 
@@ -57,9 +60,15 @@ async def list_(
         raise ConfigError([ConfigProblem("limit", f"must be at least 1, not {limit}")])
     async with _client(config, errors, verbose=verbose) as client:
         found = await _listed(client, limit + 1, prefix)
+        storage = client.config.sessions.storage
     shown, more = found[:limit], len(found) > limit
     if json:
         await output.json({"sessions": [shown_summary(each) for each in shown], "more": more})
+        return ExitStatus.OK
+    if not shown:
+        if storage != "memory:" or prefix:  # else that has been said
+            begin = f" that begin with {prefix!r}" if prefix else ""
+            errors.note(f"there are no sessions in {shown_storage(storage)}{begin}")
         return ExitStatus.OK
     await output.tables(list_table(shown))
     if more:
@@ -82,6 +91,7 @@ async def _listed(client: ResilientClient, limit: int, prefix: str) -> Sequence[
 @app.command
 async def show(name: Name, /, *, config: ConfigFile = None, json: AsJson = False, verbose: Verbose = False) -> int:
     """Show what is stored of a session: its facts and its conversation."""
+    check_names([name], "sessions", "show")
     output, errors = Output(sys.stdout), Errors(sys.stderr, as_json=json)
     async with _client(config, errors, verbose=verbose) as client:
         record = await client.sessions.load(name)
@@ -111,6 +121,7 @@ async def export(
     verbose: Verbose = False,
 ) -> int:
     """Write a session as Markdown or JSON, for people or for another storage."""
+    check_names([name], "sessions", "export")
     errors = Errors(sys.stderr)
     async with _client(config, errors, verbose=verbose) as client:
         record = await client.sessions.load(name)
@@ -121,7 +132,8 @@ async def export(
     if output is None or output == "-":
         await _print(Output(sys.stdout), text)
     else:
-        await trio.to_thread.run_sync(write_file, output, text, abandon_on_cancel=True)
+        special = is_special(output)  # then nobody knows when it is read; what is left of a file would stay
+        await trio.to_thread.run_sync(write_file, output, text, abandon_on_cancel=special)
     return ExitStatus.OK
 
 
@@ -141,9 +153,12 @@ async def import_(
 ) -> int:
     """Store an exported session."""
     errors = Errors(sys.stderr)
+    if as_ is not None:
+        check_names([as_], "sessions", "import", option="--as")
     data = await trio.to_thread.run_sync(read_input, file, abandon_on_cancel=True)
     try:
-        record = record_of(data, file, as_)
+        # In a thread, for Ctrl-C: a long text takes seconds.
+        record = await trio.to_thread.run_sync(record_of, data, file, as_, abandon_on_cancel=True)
     except SerializationError as error:
         return errors.usage(f"{_named(file)}: {error.message}")
     async with _client(config, errors, verbose=verbose) as client:
@@ -158,6 +173,7 @@ async def import_(
 @app.command
 async def delete(name: Name, /, *names: str, config: ConfigFile = None, verbose: Verbose = False) -> int:
     """Delete sessions."""
+    check_names([name, *names], "sessions", "delete")
     output, errors = Output(sys.stdout), Errors(sys.stderr)
     status = ExitStatus.OK
     async with _client(config, errors, verbose=verbose) as client:
@@ -176,6 +192,7 @@ async def purge(
         str | None, Parameter(help="Delete what was not used for so long: seconds, or such as 30d.")
     ] = None,
     age: Annotated[str | None, Parameter(help="Delete what was begun so long ago: seconds, or such as 90d.")] = None,
+    dry_run: Annotated[bool, Parameter(help="Delete nothing, and print what would be deleted.")] = False,
     config: ConfigFile = None,
     verbose: Verbose = False,
 ) -> int:
@@ -186,10 +203,23 @@ async def purge(
         configured = client.config.sessions
         if idle is None and age is None and configured.expire_idle is None and configured.expire_age is None:
             return errors.usage(NEVER)
-        removed = await client.sessions.purge(**seconds)
-    await output.text("".join(f"{plain(name)} is deleted\n" for name in removed))
-    errors.note(f"{len(removed)} deleted")
+        removed = await (_old(client, **seconds) if dry_run else client.sessions.purge(**seconds))
+    done = "would be deleted" if dry_run else "is deleted"
+    await output.text("".join(f"{plain(name)} {done}\n" for name in removed))
+    errors.note(f"{len(removed)} {'would be deleted' if dry_run else 'deleted'}")
     return ExitStatus.OK
+
+
+async def _old(client: ResilientClient, *, idle: float | None, age: float | None) -> Sequence[str]:
+    """Return the names of what a purge would remove now."""
+    if idle is None and age is None:
+        idle, age = client.config.sessions.expire_idle, client.config.sessions.expire_age
+    now = WallClock()()
+    return [
+        each.id
+        for each in await _listed(client, sys.maxsize, "")
+        if (idle is not None and each.used_at < now - idle) or (age is not None and each.created_at < now - age)
+    ]
 
 
 # -- what they share ---------------------------------------------------------------------------------------------------

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Final, Literal
 
 from wizard_actors.conversion import from_os
@@ -12,9 +16,10 @@ from wizard_actors.errors import InvalidPromptError, SerializationError
 from wizard_actors.session_record import SessionRecord
 from wizard_actors.session_text import MAX_TEXT, from_json, from_markdown, to_json, to_markdown
 
-__all__ = ["FORMATS", "read_input", "record_of", "write_file"]
+__all__ = ["FORMATS", "is_special", "read_input", "record_of", "write_file"]
 
 PIECE: Final = 2**20
+LONGEST_PREFIX: Final = 40
 
 FORMATS: Final[Mapping[Literal["markdown", "json"], Callable[[SessionRecord], str]]] = {
     "markdown": to_markdown,
@@ -43,8 +48,8 @@ def read_input(file: str) -> bytes:
 
 
 def record_of(data: bytes, file: str, name: str | None) -> SessionRecord:
-    """Return the session that was exported as `data`, under the name `name` where that is given: JSON where the file's
-    name says so, or else its beginning does.
+    """Return the session that was exported as `data`, under the name `name` where that is given: JSON where it begins
+    like that, whatever the file is called, or where the file's name says so and it does not begin like Markdown.
 
     Raises `SerializationError`.
     """
@@ -52,16 +57,66 @@ def record_of(data: bytes, file: str, name: str | None) -> SessionRecord:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SerializationError(f"is not UTF-8 text: {error.reason} at byte {error.start}") from None
-    suffix = Path(file).suffix.lower()
-    if suffix == ".json" or (suffix != ".md" and text.lstrip().startswith("{")):
+    begins = text.lstrip()[:1]
+    if begins == "{" or (begins != "#" and Path(file).suffix.lower() == ".json"):
         return from_json(text, session=name)
     return from_markdown(text, session=name)
 
 
-def write_file(file: str, text: str) -> None:
-    """Write a file anew, in UTF-8. Raises `StorageError` where that fails."""
+def is_special(file: str) -> bool:
+    """Whether that is the name of no file on a disk, but of a pipe or a terminal, say, or of somebody's open file."""
+    path = Path(file)
     try:
-        with Path(file).open("w", encoding="utf-8", newline="\n") as target:
-            target.write(text)
+        return path.is_relative_to("/dev") or not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def write_file(file: str, text: str) -> None:
+    """Write a file anew, in UTF-8: whole or not at all, so that what was there stays where this fails. A new one can be
+    read by its owner alone, as the storages can; one that was there keeps its rights. What is special is written to.
+
+    Raises `StorageError` where that fails.
+    """
+    data = text.encode()
+    try:
+        if is_special(file):
+            _append(file, data)
+        else:
+            _replace(Path(file).resolve(), data)  # a link stays one
     except OSError as error:
         raise from_os(error, file) from error
+
+
+def _append(file: str, data: bytes) -> None:
+    """Write to what may stand behind a redirection: what is there already is not ours to cut off."""
+    handle = os.open(file, os.O_WRONLY | os.O_APPEND)
+    try:
+        _write(handle, data)
+    finally:
+        os.close(handle)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file beside its place, and put it there."""
+    handle, name = mkstemp(prefix=f".{path.name[:LONGEST_PREFIX]}-", dir=path.parent)  # for its owner alone
+    unfinished = Path(name)
+    try:
+        try:
+            _write(handle, data)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        with suppress(FileNotFoundError):
+            unfinished.chmod(stat.S_IMODE(path.stat().st_mode))
+        unfinished.replace(path)
+    except BaseException:
+        with suppress(OSError):  # the first error is the one to tell
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _write(handle: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(handle, rest) :]

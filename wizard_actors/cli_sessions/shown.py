@@ -100,7 +100,8 @@ def _speaker(message: Message, turn: TurnRecord) -> str:
         case Role.TOOL:
             return plain(f"tool, {message.tool_call_id}{', failed' if message.is_error else ''}")
         case Role.ASSISTANT if message is turn.messages[-1]:
-            return plain(f"assistant, {turn.model or 'no model'}, {_when(turn.at)}")
+            when = f", {_when(turn.at)}" if turn.at else ""  # a transcript by hand has no times
+            return plain(f"assistant, {turn.model or 'no model'}{when}")
     return plain(f"{message.role} {message.name}" if message.name else message.role)
 
 

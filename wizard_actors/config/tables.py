@@ -87,10 +87,10 @@ class SessionsConfig:
 
     `storage` is "memory:", "sqlite:PATH", "file:FOLDER", or "NAME:..." where an installed package offers NAME in the
     entry point group "wizard_actors.storages"; paths are relative to the working directory, and nothing is opened
-    before a session is used. A session expires after `expire_idle` without a turn and at the age `expire_age`; None:
-    never. At most `max_sessions` turns are in progress or wait. A call of the storage may take `timeout` seconds. Of a
-    long conversation the newest turns that fit into `context_tokens` are shown to the model; None: what the first model
-    of the route has room for.
+    before a session is used. A session expires `expire_idle` after it was last used, by its last turn or another stored
+    change, and at the age `expire_age`; None: never. At most `max_sessions` turns are in progress or wait. A call of
+    the storage may take `timeout` seconds. Of a long conversation the newest turns that fit into `context_tokens` are
+    shown to the model; None: what the first model of the route has room for.
     """
 
     storage: str = field(default="sqlite:wizard.db", validator=storage_url, repr=shown_storage)

@@ -152,7 +152,7 @@ api_key_env = "OPENAI_API_KEY"      # the variable that holds the key; never the
 
 [sessions]
 #storage = "sqlite:wizard.db"       # "memory:" | "sqlite:PATH" | "file:FOLDER" | one that a package offers
-#expire_idle = "2h"                 # after the last turn; default: never
+#expire_idle = "2h"                 # after it was last used; default: never
 #expire_age = "7d"                  # after the start; default: never
 #max_sessions = 10_000              # turns in progress and waiting, at most
 #timeout = 10                       # for one call of the storage

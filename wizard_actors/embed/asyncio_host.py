@@ -22,7 +22,7 @@ from wizard_actors.embed.pipe import Pipe
 from wizard_actors.embed.place import Place
 from wizard_actors.embed.thread import TrioThread
 from wizard_actors.errors import UnsupportedError
-from wizard_actors.response_stream import Source
+from wizard_actors.response_stream import Source, Taken
 from wizard_actors.types import StreamEvent
 
 __all__ = ["AsyncioHost"]
@@ -106,7 +106,7 @@ class AsyncioHost(Generic[R]):
         """Return what `function` returns, in Trio's thread; the loop waits for it, for a moment."""
         return self._thread.look(function)
 
-    def source(self, begin: Callable[[], Source], *, patience: float) -> Source:
+    def source(self, begin: Callable[[Taken], Source], *, patience: float) -> Source:
         """Return the events of the stream that `begin` begins in Trio's thread."""
         return _Source(self, begin, patience)
 
@@ -153,7 +153,7 @@ class AsyncioHost(Generic[R]):
 class _Source:
     """A stream's events, read in a task under asyncio. `host` is held, so that the client lives as long as it."""
 
-    def __init__(self, host: AsyncioHost[R], begin: Callable[[], Source], patience: float) -> None:
+    def __init__(self, host: AsyncioHost[R], begin: Callable[[Taken], Source], patience: float) -> None:
         self._host = host
         self._source = begin
         self._patience = patience
@@ -189,7 +189,7 @@ class _Source:
     def _begun(self) -> Call[None]:
         self._bell = self._host._bell()  # noqa: SLF001 - one thing in two classes
         pipe, begin = Pipe(self._bell, patience=self._patience), self._source
-        self._pipe, self._call = pipe, self._host.begin(lambda: pipe.pump(begin()), self._bell)
+        self._pipe, self._call = pipe, self._host.begin(lambda: pipe.pump(begin(pipe.taken)), self._bell)
         return self._call
 
 

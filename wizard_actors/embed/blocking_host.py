@@ -19,7 +19,7 @@ from wizard_actors.embed.pipe import Pipe
 from wizard_actors.embed.place import Place
 from wizard_actors.embed.thread import TrioThread
 from wizard_actors.errors import UnsupportedError
-from wizard_actors.response_stream import Source
+from wizard_actors.response_stream import Source, Taken
 from wizard_actors.types import StreamEvent
 
 __all__ = ["BlockingHost", "BlockingSource"]
@@ -94,7 +94,7 @@ class BlockingHost(Generic[R]):
         """Return what `function` returns, in Trio's thread."""
         return self._thread.look(function)
 
-    def source(self, begin: Callable[[], Source], *, patience: float) -> BlockingSource:
+    def source(self, begin: Callable[[Taken], Source], *, patience: float) -> BlockingSource:
         """Return the events of the stream that `begin` begins in Trio's thread."""
         return BlockingSource(self, begin, patience)
 
@@ -130,7 +130,7 @@ class BlockingHost(Generic[R]):
 class BlockingSource:
     """A stream's events, read in a plain thread. `host` is held, so that the client lives as long as it."""
 
-    def __init__(self, host: BlockingHost[R], begin: Callable[[], Source], patience: float) -> None:
+    def __init__(self, host: BlockingHost[R], begin: Callable[[Taken], Source], patience: float) -> None:
         self._host = host
         self._source = begin
         self._bell = ThreadBell()
@@ -144,7 +144,7 @@ class BlockingSource:
         call = self._call
         if call is None:
             pipe, begin = self._pipe, self._source
-            call = self._call = Call(lambda: pipe.pump(begin()), self._bell)
+            call = self._call = Call(lambda: pipe.pump(begin(pipe.taken)), self._bell)
             self._host.begin(call)
         self._host.refuse_fork()
         while True:

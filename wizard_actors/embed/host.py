@@ -11,11 +11,15 @@ import trio
 
 from wizard_actors.embed.errands import AT_HOME, Home
 from wizard_actors.errors import UnsupportedError
-from wizard_actors.response_stream import Source
+from wizard_actors.response_stream import Source, Taken
 
 __all__ = ["Here", "Host", "working"]
 
 T = TypeVar("T")
+
+
+async def _read_one_by_one() -> None:  # noqa: ASYNC124 - as others wait
+    """Wait for nothing: here an event is made when its reader asks for it."""
 
 
 def working(function: Callable[..., object], *args: object, **kwargs: object) -> Callable[[], Awaitable[object]]:
@@ -44,7 +48,7 @@ class Host(Protocol):
     def look(self, function: Callable[[], T]) -> T:
         """Return what `function` returns, which waits for nothing."""
 
-    def source(self, begin: Callable[[], Source], *, patience: float) -> Source:
+    def source(self, begin: Callable[[Taken], Source], *, patience: float) -> Source:
         """Return the events of the stream that `begin` begins, to be read here; it begins with the first read.
 
         `patience` is after how many seconds a stream that nobody reads is lost.
@@ -76,10 +80,10 @@ class Here:
         """Return what `function` returns."""
         return function()
 
-    def source(self, begin: Callable[[], Source], *, patience: float) -> Source:
+    def source(self, begin: Callable[[Taken], Source], *, patience: float) -> Source:
         """Return the stream's own source, which watches over itself. Raises `UnsupportedError` as `run`."""
         self._refuse_other_loops()
-        return begin()
+        return begin(_read_one_by_one)
 
     def _refuse_other_loops(self) -> None:
         if self._process != os.getpid():

@@ -13,7 +13,7 @@ from typing import Final
 import trio
 
 from wizard_actors.bells import Bell, TrioBell
-from wizard_actors.response_stream import Source
+from wizard_actors.response_stream import Source, unread
 from wizard_actors.types import StreamEvent
 
 __all__ = ["Pipe"]
@@ -67,11 +67,27 @@ class Pipe:
                 if len(self._events) >= WINDOW:
                     await self._room.heard()
 
+    async def taken(self) -> None:
+        """Wait, in Trio's thread, until the reader has read all that is there, and asks for more.
+
+        Raises `DeadlineExceededError` where it has not for `patience` seconds.
+        """
+        with trio.move_on_after(self._patience):
+            while self._events or not self._reader_waits:
+                self._writer_waits = True
+                if self._events or not self._reader_waits:
+                    await self._room.heard()
+            return
+        raise unread(self._patience)
+
     def take(self) -> StreamEvent | None:
         """Return the next event; None: there is none yet, and the bell rings when there is."""
         if not self._events:
             self._reader_waits = True
             if not self._events:
+                if self._writer_waits:
+                    self._writer_waits = False
+                    self._room.ring()
                 return None
         event = self._events.popleft()
         if self._writer_waits and (len(self._events) <= WINDOW // 2 or monotonic() - self._waits_since > self._slow):

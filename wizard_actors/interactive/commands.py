@@ -22,13 +22,19 @@ COMMANDS: Final = MappingProxyType(
         "sessions": ("[NAME]", "change to another session; without a name: list them"),
         "cost": ("", "show tokens and cost, of the session and of the last turn"),
         "help": ("", "show this"),
-        "quit": ("", "leave; so does Ctrl-D"),
+        "quit": ("", "leave; so do Ctrl-D, and exit alone in a line"),
     }
 )
 """The commands, each with its argument and its meaning."""
 
+ALIASES: Final = MappingProxyType({"exit": "quit", "q": "quit"})
+"""Other names of commands."""
+
+LEAVING: Final = frozenset({"exit", "quit"})
+"""Lines that leave without a slash, as in shells."""
+
 CLOSE: Final = 0.5
-"""How alike a name and what was typed must be for a hint; `exit` is close to `quit`."""
+"""How alike a name and what was typed must be for a hint."""
 
 
 @frozen
@@ -59,19 +65,22 @@ Line: TypeAlias = Message | Command | Unknown
 def parse(line: str) -> Line | None:
     """Return what a line means; None: nothing, it is empty.
 
-    A command is a slash and a name; two slashes are the one with which a message begins.
+    A command is a slash and a name; two slashes are the one with which a message begins. A message keeps the spaces
+    before it.
     """
     text = line.strip()
     if not text:
         return None
     if text.startswith("//"):
-        return Message(text[1:])
-    return _command(text) if text.startswith("/") else Message(text)
+        return Message(line.rstrip().replace("//", "/", 1))
+    if text.startswith("/"):
+        return _command(text)
+    return Command("quit") if text.lower() in LEAVING else Message(line.rstrip())
 
 
 def _command(text: str) -> Line:
     typed, *rest = text.split(maxsplit=1)
-    name = typed[1:].lower()
+    name = ALIASES.get(typed[1:].lower(), typed[1:].lower())
     if name not in COMMANDS:
         return Unknown(_unknown(typed[1:]))
     argument = rest[0] if rest else ""
@@ -85,7 +94,7 @@ def _command(text: str) -> Line:
 
 def _unknown(typed: str) -> str:
     hint = closest(typed.lower(), COMMANDS)
-    meant = f"did you mean /{hint}?" if hint else "/help lists what there is"
+    meant = f"did you mean /{hint}?" if hint else "/help lists what there is."
     return f"there is no command /{typed}; {meant} A text that begins with a slash is sent with two: //{typed}"
 
 

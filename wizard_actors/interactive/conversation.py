@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +17,15 @@ from wizard_actors.conversion import from_os
 from wizard_actors.errors import InvalidPromptError, SessionConflictError, StorageError, WizardError
 from wizard_actors.interactive.commands import Command, Line, Message, Unknown, help_text
 from wizard_actors.interactive.screens import Screen
-from wizard_actors.interactive.shown import costs, greeting, model_names, route_names, session_list, what_it_is
+from wizard_actors.interactive.shown import (
+    costs,
+    greeting,
+    model_names,
+    route_names,
+    session_list,
+    what_is_known,
+    what_it_is,
+)
 from wizard_actors.persistent_session import PersistentSession
 from wizard_actors.response_stream import ResponseStream
 from wizard_actors.session_record import SessionRecord, TurnRecord
@@ -31,6 +40,21 @@ FORMS: Final[Mapping[str, Callable[[SessionRecord], str]]] = MappingProxyType({"
 """How /save writes a session, by the end of the file's name."""
 
 NOT_STORED: Final = "ask on and it is stored first, /save FILE writes it to a file, /undo drops it"
+
+NOT_ASKED: Final = (
+    "the last answer is still not stored, and this question was not asked: /retry asks it, /save FILE writes the "
+    "answer to a file, /undo drops it"
+)
+
+NOT_LEFT: Final = (
+    "the last answer is not stored, and would be lost: /save FILE writes it to a file; leaving once more drops it"
+)
+
+LOST: Final = "the last answer is not stored, and is lost"
+
+THEIRS: Final = "somebody else has gone on with this session meanwhile: this turn stands after theirs"
+
+REMOVED: Final = "somebody else has removed this session meanwhile: this turn begins a new one"
 
 
 @frozen
@@ -54,7 +78,9 @@ class Conversation:
         self._unanswered: str | None = None
         """The last question, where it has no answer."""
         self._asking: str | None = None
-        """The id of the turn under way."""
+        """The id of the turn under way, until it has been said what became of it."""
+        self._warned: TurnRecord | None = None
+        """The answer of which it was said that leaving loses it."""
         self._saved: set[Path] = set()
         self._commands: Mapping[str, Callable[[str], Awaitable[Outcome]]] = {
             "model": self._model,
@@ -92,16 +118,28 @@ class Conversation:
         """Say what has become of a line that was stopped."""
         asking, self._asking = self._asking, None
         turns = self._session.record.turns
+        if asking is not None and (self._session.unsaved is not None or (turns and turns[-1].request_id == asking)):
+            self._unanswered = None
         await self._screen.settle()
         if asking is None:
-            await self._screen.note("stopped")
+            await self._screen.note("stopped" if self._unanswered is None else "stopped; /retry asks the last question")
         elif self._session.unsaved is not None:
             await self._screen.note(f"stopped: the answer came, and is not stored; {NOT_STORED}")
         elif turns and turns[-1].request_id == asking:
-            self._unanswered = None
             await self._screen.note("the answer was whole already: this turn is stored, /undo takes it back")
         else:
             await self._screen.note("stopped: this turn is not stored; /retry asks again")
+
+    async def leave(self, *, last: bool = False) -> bool:
+        """Store an answer that is not stored yet. Where that fails it is said, and False returned; but with `last`, or
+        asked once more, True, and the answer is lost.
+        """
+        unsaved = self._session.unsaved
+        lost = last or (unsaved is not None and unsaved == self._warned)
+        if await self._kept(LOST if lost else NOT_LEFT):
+            return True
+        self._warned = unsaved
+        return lost
 
     # -- turns
 
@@ -115,16 +153,19 @@ class Conversation:
         return await self._turn(self._session.stream_retry)
 
     async def _turn(self, ask: Callable[[], ResponseStream]) -> bool:
+        if not await self._kept(NOT_ASKED):
+            return False
         events = ask()
         self._asking = events.request_id
         try:
             async with events:
                 await self._screen.show(events)
         except SessionConflictError:
-            if self._session.unsaved is None:
+            unsaved = self._session.unsaved
+            if unsaved is None:
                 raise
             await self._session.keep()
-            notes = ["somebody else has gone on with this session meanwhile: this turn stands after theirs"]
+            notes = [THEIRS if len(self._session.record.turns) > 1 else REMOVED, *what_is_known(unsaved)]
         else:
             notes = list(what_it_is(events.response))
         await self._screen.settle()
@@ -133,22 +174,34 @@ class Conversation:
             await self._screen.note(note)
         return True
 
+    async def _kept(self, otherwise: str) -> bool:
+        """Store an answer that is not stored yet, after whatever is stored now; say where that fails."""
+        if self._session.unsaved is None:
+            return True
+        try:
+            await self._session.keep()
+        except WizardError as error:
+            await self._screen.failure(f"{_line(error)}; {otherwise}")
+            return False
+        await self._screen.note("the answer that was not stored is stored now")
+        return True
+
     async def _failed(self, error: WizardError) -> None:
-        asking, self._asking = self._asking, None
-        await self._screen.settle()
-        said = " ".join(error.message.split())
-        if asking is not None and self._session.unsaved is not None:
+        said = _line(error)
+        if self._asking is not None and self._session.unsaved is not None:
             self._unanswered = None
             said = f"{said}; {NOT_STORED}"
+        await self._screen.settle()
         await self._screen.failure(said)
+        self._asking = None  # only now: one that is interrupted before that is told by `interrupted`
 
     async def _undo(self, _: str) -> bool:
-        self._unanswered = None
         unsaved = self._session.unsaved
         if unsaved is not None:
             self._session.discard()
             taken: tuple[TurnRecord, ...] = (unsaved,)
         else:
+            self._unanswered = None
             taken = await self._session.undo()
         left = len(self._session.record.turns)
         question = " ".join(taken[0].messages[0].text.split())
@@ -202,7 +255,7 @@ class Conversation:
 
     async def _sessions(self, name: str) -> Outcome:
         if name and name != self._session.id:
-            return Go(name)
+            return Go(name) if await self.leave() else False
         page = await self._client.sessions.list(limit=LISTED)
         await self._screen.text(session_list(page, self._session.id, more=len(page) == LISTED))
         return True
@@ -215,9 +268,13 @@ class Conversation:
         await self._screen.text(help_text())
         return True
 
-    async def _quit(self, _: str) -> Go:
+    async def _quit(self, _: str) -> Outcome:
         await trio.lowlevel.checkpoint()
-        return Go()
+        return Go() if await self.leave() else False
+
+
+def _line(error: WizardError) -> str:
+    return " ".join(error.message.split())
 
 
 def _turns(number: int) -> str:
@@ -234,13 +291,37 @@ def _path(name: str) -> Path:
 
 
 def _write(path: Path, text: str, again: bool) -> None:
-    """Write a file that is new, or was written before in this chat."""
+    """Write a file of the user's own that is new, or was written before in this chat: all of it, or nothing."""
     try:
-        with path.open("w" if again else "x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        if again:
+            _replace(path, text)
+        else:
+            _write_new(path, text)
     except FileExistsError:
         raise StorageError(f"{path} exists already: take another name", path=str(path)) from None
     except (OSError, ValueError) as error:
         raise from_os(error if isinstance(error, OSError) else OSError(0, str(error)), str(path)) from error
+
+
+def _replace(path: Path, text: str) -> None:
+    beside = path.with_name(f".{secrets.token_hex(8)}")
+    _write_new(beside, text)
+    try:
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _write_new(path: Path, text: str) -> None:
+    with open(path, "x", encoding="utf-8", newline="\n", opener=_private) as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        except (OSError, ValueError):
+            path.unlink(missing_ok=True)
+            raise
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

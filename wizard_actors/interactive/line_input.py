@@ -6,22 +6,30 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Final, Protocol, TextIO
+from functools import partial
+from typing import Any, Final, Protocol, TextIO
 
 import trio
 from attrs import frozen
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import Application
+from prompt_toolkit.application import Application, run_in_terminal
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
+from prompt_toolkit.enums import DEFAULT_BUFFER
+from prompt_toolkit.filters import has_focus, is_searching
 from prompt_toolkit.history import History
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import ColorDepth
 
+from wizard_actors.cli_signals import Signals
 from wizard_actors.errors import InvalidPromptError
 
-if sys.platform != "win32":
+if sys.platform == "win32":
+    GONE: tuple[type[Exception], ...] = (OSError,)
+else:
     import termios
+
+    GONE = (OSError, termios.error)
 
 __all__ = ["Cleared", "Ended", "Lines", "PipedLines", "TerminalLines", "Typed", "quiet_keys"]
 
@@ -130,7 +138,10 @@ class _ClearedError(Exception):
 class TerminalLines:
     """Lines that a person edits at the prompt: with a history, and completion of commands."""
 
-    def __init__(self, history: History, completions: CompletionsOf, *, colors: bool) -> None:
+    def __init__(self, history: History, completions: CompletionsOf, *, colors: bool, stop: Callable[[], None]) -> None:
+        """Edit lines; `stop` is what Ctrl-Z calls, in another thread and on a terminal that is put right: it returns
+        when the program goes on.
+        """
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
             multiline=True,
@@ -138,7 +149,7 @@ class TerminalLines:
             history=history,
             completer=_Commands(completions),
             complete_while_typing=False,
-            key_bindings=_keys(),
+            key_bindings=_keys(stop),
             color_depth=None if colors else ColorDepth.DEPTH_1_BIT,
         )
 
@@ -169,7 +180,7 @@ class _Prompting:
             return Typed(self._session.prompt(pre_run=self._begin))
         except _ClearedError as cleared:
             return Cleared(cleared.args[0])
-        except (EOFError, _LeftError, OSError):  # an OSError is a terminal that is gone
+        except (EOFError, _LeftError, *GONE):  # the terminal's errors: it is gone
             return Ended()
 
     async def leave_when_cancelled(self) -> None:
@@ -184,6 +195,7 @@ class _Prompting:
                     loop.call_soon_threadsafe(self._leave)
 
     def _begin(self) -> None:
+        self._session.app.layout.focus(DEFAULT_BUFFER)  # a prompt that was left while searching has another one
         if self._left:  # before it began
             self._leave()
 
@@ -193,21 +205,26 @@ class _Prompting:
             app.exit(exception=_LeftError())
 
 
-def _keys() -> KeyBindings:
+def _keys(stop: Callable[[], None]) -> KeyBindings:
     """Return the keys that mean something else here: Enter sends, Alt-Enter begins another line."""
     keys = KeyBindings()
+    editing = has_focus(DEFAULT_BUFFER) & ~is_searching  # a search has its own Enter and Ctrl-C
 
-    @keys.add("enter")
+    @keys.add("enter", filter=editing)
     def send(event: KeyPressEvent) -> None:
         event.current_buffer.validate_and_handle()
 
-    @keys.add("escape", "enter")
+    @keys.add("escape", "enter", filter=editing)
     def begin_another_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
-    @keys.add("c-c")
+    @keys.add("c-c", filter=editing)
     def clear(event: KeyPressEvent) -> None:
         event.app.exit(exception=_ClearedError(not event.current_buffer.text), style="class:aborting")
+
+    @keys.add("c-z")
+    async def stop_the_program(_event: KeyPressEvent) -> None:
+        await run_in_terminal(stop)
 
     return keys
 
@@ -225,25 +242,36 @@ class _Commands(Completer):
 
 
 @contextmanager
-def quiet_keys(stream: TextIO, when_killed: Callable[[Callable[[], None]], None]) -> Iterator[None]:
-    """Show no key that is pressed while an answer is drawn; it is kept for the prompt. At the end the terminal is as it
-    was; `when_killed` takes what makes it so, for a process that ends without more ado.
+def quiet_keys(stream: TextIO, signals: Signals) -> Iterator[None]:
+    """Show no key that is pressed while an answer is drawn; it is kept for the prompt, also after Ctrl-C. At the end
+    the terminal is as it was, and so it is where a signal ends or stops the process.
     """
     if sys.platform == "win32":
         yield
         return
     descriptor = stream.fileno()
-    before = termios.tcgetattr(descriptor)
-    quiet = termios.tcgetattr(descriptor)
+    before, quiet = termios.tcgetattr(descriptor), termios.tcgetattr(descriptor)
     quiet[3] &= ~(termios.ECHO | termios.ICANON)  # in lines, a Ctrl-D typed ahead would be lost
+    quiet[3] |= termios.NOFLSH
 
-    def restore() -> None:
-        with suppress(termios.error):  # a terminal that is gone needs nothing
-            termios.tcsetattr(descriptor, termios.TCSANOW, before)
+    def put_right() -> Callable[[], None]:
+        try:
+            now = termios.tcgetattr(descriptor)
+        except termios.error:  # a terminal that is gone needs nothing
+            now = quiet
+        _set(descriptor, before)
+        return partial(_set, descriptor, now)
 
-    when_killed(restore)
-    termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
-    try:
-        yield
-    finally:
-        restore()
+    with signals.at_terminal(put_right):
+        _set(descriptor, quiet)
+        try:
+            yield
+        finally:
+            _set(descriptor, before)
+
+
+def _set(descriptor: int, modes: list[Any]) -> None:
+    """Set a terminal's modes; one that is gone has none."""
+    if sys.platform != "win32":
+        with suppress(termios.error):
+            termios.tcsetattr(descriptor, termios.TCSANOW, modes)

@@ -2,7 +2,8 @@
 
 Finished blocks are printed for good. Only the last block is drawn again, and only what of it fits on the screen: where
 it is longer, its upper lines are printed for good too, so that it scrolls as any text does and nothing stands there
-twice. Nothing here writes or waits: a frame is a text for the terminal.
+twice. A table is printed when it is whole: any cell may change all of it. Nothing here writes or waits: a frame is a
+text for the terminal, and takes so little of the answer that it is soon drawn.
 """
 
 from __future__ import annotations
@@ -12,20 +13,23 @@ from io import StringIO
 from itertools import takewhile
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.segment import Segment, Segments
 from rich.style import Style
 from rich.text import Text
 
 from wizard_actors.cli_output import CONTROLS
-from wizard_actors.interactive.markdown_blocks import PARSER, Blocks
+from wizard_actors.interactive.markdown_blocks import Block, Blocks
+from wizard_actors.interactive.markdown_view import Document, is_pending
 
 __all__ = ["LiveMarkdown", "Painter", "Row", "Size"]
 
-CODE_THEME: Final = "ansi_dark"
-"""Code in the terminal's own colours, on its own background."""
+STEP: Final = 2048
+"""Characters of the answer that a frame takes at most: some hundredths of a second of drawing."""
+
+SURE: Final = 32
+"""Letters by which the place where the printing stopped is found again in a row that is drawn otherwise."""
 
 NO_WRAP, WRAP = "\x1b[?7l", "\x1b[?7h"
 """A terminal that thinks a character wider than rich does cuts the row, rather than make two of it."""
@@ -48,11 +52,15 @@ class Size:
 
 @frozen
 class Row:
-    """One row on the screen: `drawn` for the terminal, `cells` wide, with so many `letters` that are no white space."""
+    """One row on the screen: `drawn` for the terminal, `cells` wide, with these `letters` that are no white space.
+
+    One that is `pending` may be drawn as something else when more of the text has come.
+    """
 
     drawn: str
     cells: int = 0
-    letters: int = 0
+    letters: str = ""
+    pending: bool = False
 
 
 class Painter:
@@ -67,12 +75,14 @@ class Painter:
         """Whether the terminal can move its cursor."""
         return not self._console.is_dumb_terminal
 
-    def markdown(self, text: str, width: int) -> list[Row]:
-        """Return a text in Markdown as rows. No control character gets through, however it is spelled."""
-        markdown = Markdown("", code_theme=CODE_THEME, hyperlinks=False)
-        markdown.parsed = PARSER.parse(text)
+    def markdown(self, text: str, width: int, *, growing: bool = False) -> list[Row]:
+        """Return a text in Markdown as rows; more of it may come where it is `growing`.
+
+        No control character gets through, however it is spelled.
+        """
         options = self._console.options.update(width=max(width, LEAST_WIDTH))
-        rows = [self._row(row) for row in self._console.render_lines(markdown, options, pad=False)]
+        document = Document(text, growing=growing)
+        rows = [self._row(row) for row in self._console.render_lines(document, options, pad=False)]
         said = [number for number, row in enumerate(rows) if row.letters]  # code and tables have empty rows about them
         return rows[said[0] : said[-1] + 1] if said else []
 
@@ -88,8 +98,8 @@ class Painter:
         drawn = self._page.getvalue()
         self._page.seek(0)
         self._page.truncate()
-        letters = sum(len("".join(each.text.split())) for each in shown)
-        return Row(drawn, Segment.get_line_length(shown), letters)
+        letters = "".join("".join(each.text.split()) for each in shown)
+        return Row(drawn, Segment.get_line_length(shown), letters, any(is_pending(each.style) for each in shown))
 
 
 def _trimmed(segments: list[Segment]) -> list[Segment]:
@@ -110,6 +120,7 @@ class LiveMarkdown:
 
     def __init__(self, painter: Painter) -> None:
         self._painter = painter
+        self._waiting = ""
         self._blocks = Blocks()
         self._status = ""
         self._region: list[Row] = []
@@ -123,35 +134,53 @@ class LiveMarkdown:
     def add(self, text: str) -> None:
         """Take some more of the answer."""
         self._status = ""
-        self._blocks.add(text.translate(CONTROLS))
+        self._waiting += text.translate(CONTROLS)
 
     def say(self, status: str) -> None:
         """Show what goes on, below the answer, until more of it comes."""
         self._status = status
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is more than the next frame will show."""
+        return len(self._waiting) > STEP
+
     def frame(self, size: Size) -> str:
-        """Return what makes the terminal show what there is."""
+        """Return what makes the terminal show what there is, or the next part of it: then `is_behind` holds before."""
+        behind = self.is_behind
+        final = [row for block in self._taken() for row in self._for_good(block, size)]
+        if behind and not final:
+            return ""
         gone = self._rows_taken(size)
-        final = [row for block in self._blocks.finished() for row in self._for_good(block, size)]
-        rest = self._not_printed(self._unfinished(size), size)
+        rest = [] if behind else self._not_printed(self._unfinished(size), size)
         room = max(size.height - 2, 1)  # a row for the cursor, and one for a terminal that shrinks
-        over = rest[: max(len(rest) - room, 0)]
+        settled = sum(1 for _ in takewhile(lambda row: not row.pending, rest))
+        over = rest[: min(max(len(rest) - room, 0), settled)]
         self._printed += over
         status = self._painter.plain(self._status, size.width, style="dim")[:1] if self._status else []
-        return self._redraw(gone, [*final, *over], [*rest[len(over) :], *status], size)
+        return self._redraw(gone, [*final, *over], [*rest[len(over) :][-room:], *status], size)
 
     def finish(self, size: Size) -> str:
-        """Return what makes the terminal show the answer as it is, for good."""
+        """Return what makes the terminal show the answer as it is, for good.
+
+        Of what no frame has taken it draws no more than a frame would: an answer that is stopped does not go on.
+        """
         gone = self._rows_taken(size)
         self._status = ""
-        blocks = (*self._blocks.finished(), *self._blocks.unfinished())
+        blocks = (*self._taken(), *self._blocks.unfinished())
         final = [row for block in blocks for row in self._for_good(block, size)]
-        self._blocks, self._printed = Blocks(), []
+        self._blocks, self._printed, self._waiting = Blocks(), [], ""
         return self._redraw(gone, final, [], size)
+
+    def _taken(self) -> tuple[Block, ...]:
+        """Take the next part of the answer, and return the blocks that are finished with it."""
+        self._blocks.add(self._waiting[:STEP])
+        self._waiting = self._waiting[STEP:]
+        return self._blocks.finished()
 
     # -- rows
 
-    def _for_good(self, block: str, size: Size) -> list[Row]:
+    def _for_good(self, block: Block, size: Size) -> list[Row]:
         """Return what is to be printed of a block that is finished."""
         rows = self._rows(block, size, apart=self._begun)
         self._begun = self._begun or bool(rows)
@@ -163,13 +192,16 @@ class LiveMarkdown:
     def _unfinished(self, size: Size) -> list[Row]:
         rows: list[Row] = []
         for block in self._blocks.unfinished():
-            rows += self._rows(block, size, apart=self._begun or bool(rows))
+            if rows:  # a line that is not whole seems to begin a block, and may yet go on with the one before it
+                rows[-1] = evolve(rows[-1], pending=True)
+            rows += self._rows(block, size, apart=self._begun or bool(rows), growing=True)
         return rows
 
-    def _rows(self, block: str, size: Size, *, apart: bool) -> list[Row]:
+    def _rows(self, block: Block, size: Size, *, apart: bool, growing: bool = False) -> list[Row]:
         """Return the rows of a block, an empty one before them where it stands `apart` from another."""
-        rows = self._painter.markdown(block, size.width - MARGIN if size.width > NARROW else size.width)
-        return [Row(""), *rows] if rows and apart else rows
+        width = size.width - MARGIN if size.width > NARROW else size.width
+        rows = self._painter.markdown(block.text, width, growing=growing)
+        return [Row(""), *rows] if rows and apart and not block.goes_on else rows
 
     def _not_printed(self, rows: list[Row], size: Size) -> list[Row]:
         """Return the rows that are not printed for good; the ones that are count as they are broken now."""
@@ -204,12 +236,31 @@ def _lines(rows: Iterable[Row]) -> str:
 
 
 def _as_far_as(printed: Sequence[Row], rows: Sequence[Row], *, same_width: bool) -> int:
-    """Return how many of `rows` are printed: on a terminal of another width they are broken otherwise."""
-    if same_width or not printed:
+    """Return how many of `rows` are printed.
+
+    On a terminal of another width they are broken otherwise, and so they are where marks in the text have found their
+    counterparts, which come late, and are no letters any more.
+    """
+    if not printed:
+        return 0
+    if same_width and all(old.letters == new.letters for old, new in zip(printed, rows, strict=False)):
         return len(printed)
-    letters, seen = sum(row.letters for row in printed), 0
+    place, seen = _place(_letters(printed), _letters(rows)), 0
     for number, row in enumerate(rows):
-        seen += row.letters
-        if seen > letters:
+        seen += len(row.letters)
+        if seen > place:
             return number
     return len(rows)
+
+
+def _place(printed: str, letters: str) -> int:
+    """Return up to where `letters` are `printed`: by their beginning, or else by the end of what was printed."""
+    if letters.startswith(printed) or printed.startswith(letters):
+        return len(printed)
+    end = printed[-SURE:]
+    found = letters.rfind(end, 0, len(printed) + SURE)
+    return found + len(end) if found >= 0 else len(printed)
+
+
+def _letters(rows: Iterable[Row]) -> str:
+    return "".join(row.letters for row in rows)

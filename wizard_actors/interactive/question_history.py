@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -31,17 +32,21 @@ def history_file(env: Mapping[str, str]) -> Path | None:
 
 
 def open_history(path: Path | None) -> History:
-    """Return the history in the file at `path`, which only its owner may read; where it cannot be written, one that
-    lasts as long as the chat.
+    """Return the history in the file at `path`, which only its owner may read. Where it cannot be written, or is a link
+    or a device, one that lasts as long as the chat.
     """
     if path is None:
         return InMemoryHistory()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        # Through a link, somebody else's file would get this one's mode and text.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return InMemoryHistory()
             os.fchmod(descriptor, 0o600)
-            _shorten(path, os.fstat(descriptor).st_size)
+            _shorten(path, status.st_size)
         finally:
             os.close(descriptor)
     except OSError:

@@ -57,7 +57,7 @@ class Screen(Protocol):
 
 
 class Piped:
-    """Shows answers as plain text, and notes on standard error: for pipes, and terminals that cannot move a cursor."""
+    """Shows answers as plain text, and all else on standard error: in pipes, on terminals that cannot move a cursor."""
 
     def __init__(self, output: Output, errors: Errors) -> None:
         self._output = output
@@ -69,7 +69,7 @@ class Piped:
         async for event in events:
             if isinstance(event, TextDelta):
                 self._midway = True
-                await self.text(event.text)
+                await self._print(event.text)
             elif isinstance(event, Reset):
                 await self.settle()
                 await self.note(_void(event))
@@ -79,10 +79,14 @@ class Piped:
         """End the line."""
         midway, self._midway = self._midway, False
         if midway:
-            await self.text("\n")
+            await self._print("\n")
 
     async def text(self, text: str) -> None:
-        """Print the text."""
+        """Print the lines on standard error."""
+        await trio.lowlevel.checkpoint()
+        self._errors.text(text)
+
+    async def _print(self, text: str) -> None:
         try:
             await self._output.text(text)
         except StorageError as error:
@@ -185,16 +189,25 @@ class _Drawing:
     async def run(self, reading: trio.CancelScope) -> None:
         """Draw until the end. What keeps it from drawing ends the `reading`."""
         try:
-            while not self._over.is_set():
+            while self.live.is_behind or not self._over.is_set():
                 await self.news.wait()
                 self.news = trio.Event()
-                begun = trio.current_time()
+                begun, in_part = trio.current_time(), self.live.is_behind
                 await self._draw(self.live.frame)
-                with trio.move_on_after(max(FRAME, DRAWING_SHARE * (trio.current_time() - begun))):
-                    await self._over.wait()
+                if in_part:
+                    self.news.set()
+                await self._rest(trio.current_time() - begun)
         except (BrokenPipeError, UnwritableError) as error:
             self.failed = error
             reading.cancel()
+
+    async def _rest(self, taken: float) -> None:
+        """Wait before the next frame, of which the last one has taken so long, unless there is more to draw."""
+        if self.live.is_behind:
+            await trio.lowlevel.checkpoint()  # a frame that draws nothing writes nothing either
+            return
+        with trio.move_on_after(max(FRAME, DRAWING_SHARE * taken)):
+            await self._over.wait()
 
 
 def size_of(descriptor: int) -> Size:

@@ -16,14 +16,14 @@ from wizard_actors.cli_output import Errors, ExitStatus, Output
 from wizard_actors.cli_signals import Signals
 from wizard_actors.client import ResilientClient
 from wizard_actors.config import WizardConfig
-from wizard_actors.errors import InvalidPromptError, WizardError
+from wizard_actors.errors import InvalidPromptError, SerializationError, WizardError
 from wizard_actors.interactive.commands import completions, parse
 from wizard_actors.interactive.conversation import Conversation, Go
 from wizard_actors.interactive.line_input import Cleared, Ended, Lines, PipedLines, TerminalLines, quiet_keys
 from wizard_actors.interactive.live_markdown import Painter
 from wizard_actors.interactive.question_history import history_file, open_history
 from wizard_actors.interactive.screens import Drawn, Piped, Screen, UnwritableError, size_of
-from wizard_actors.session_record import SessionState
+from wizard_actors.session_record import SessionState, check_id
 
 __all__ = ["ChatOptions", "Given", "run_chat"]
 
@@ -53,9 +53,11 @@ class ChatOptions:
 async def run_chat(config: WizardConfig, options: ChatOptions, output: Output, errors: Errors, signals: Signals) -> int:
     """Chat until there are no more lines, and return the exit status: on a terminal 0, in a pipe 1 where a line failed.
 
-    Raises `ConfigError` for names that the configuration has not, what opening the first session raises, and
-    `BrokenPipeError` or `StorageError` where nothing can be printed any more.
+    Raises `ConfigError` for names that the configuration has not, `InvalidPromptError` for what no session can be
+    called or told, what opening the first session raises, and `BrokenPipeError` or `StorageError` where nothing can be
+    printed any more.
     """
+    _check(options)
     if (model := options.given.get("model")) is not None:
         config.model(model)
     if (route := options.given.get("route")) is not None:
@@ -64,7 +66,7 @@ async def run_chat(config: WizardConfig, options: ChatOptions, output: Output, e
     with ExitStack() as stack:
         async with ResilientClient.open(config) as client:
             if on_terminal:
-                stack.enter_context(quiet_keys(sys.stdin, signals.before_exit))
+                stack.enter_context(quiet_keys(sys.stdin, signals))
                 shell = _on_terminal(client, output, errors, signals)
             else:
                 shell = Shell(client, Piped(output, errors), PipedLines(sys.stdin))
@@ -75,6 +77,18 @@ async def run_chat(config: WizardConfig, options: ChatOptions, output: Output, e
     return ExitStatus.FAILED if shell.failed and not on_terminal else ExitStatus.OK
 
 
+def _check(options: ChatOptions) -> None:
+    """Raise `InvalidPromptError` for what no session can be called, or told."""
+    try:
+        if options.session is not None:
+            check_id(options.session)
+        (options.given.get("system") or "").encode()
+    except SerializationError as error:
+        raise InvalidPromptError(f"--session: {error.message}") from error
+    except UnicodeEncodeError as error:
+        raise InvalidPromptError("--system: the text is not valid UTF-8") from error
+
+
 def _on_terminal(client: ResilientClient, output: Output, errors: Errors, signals: Signals) -> Shell:
     painter, config = Painter(), client.config
     models, routes = [each.name for each in config.models], [each.name for each in config.routes]
@@ -82,6 +96,7 @@ def _on_terminal(client: ResilientClient, output: Output, errors: Errors, signal
         open_history(history_file(os.environ)),
         lambda text: completions(text, models, routes),
         colors=not os.environ.get("NO_COLOR"),
+        stop=signals.stop,
     )
     out = sys.stdout.fileno()
     screen = Drawn(output, painter, lambda: size_of(out)) if painter.can_draw else Piped(output, errors)
@@ -129,19 +144,23 @@ class Shell:
 
     async def _converse(self, conversation: Conversation) -> Go:
         await conversation.greet()
-        while (text := await self._line()) is not None:
-            line = parse(text)
-            if line is None:
+        while True:
+            text = await self._line()
+            line = None if text is None else parse(text)
+            if text is not None and line is None:
                 continue
             with self._interruptible() as scope:
-                outcome = await conversation.obey(line)
+                outcome = await (self._end(conversation) if line is None else conversation.obey(line))
                 if isinstance(outcome, Go):
                     return outcome
                 self.failed = self.failed or not outcome
             if scope.cancelled_caught:
                 with self._interruptible():
                     await conversation.interrupted()
-        return Go()
+
+    async def _end(self, conversation: Conversation) -> bool | Go:
+        """Leave where there are no more lines; a person who would lose an answer gets another one."""
+        return Go() if await conversation.leave(last=self._signals is None) else False
 
     async def _line(self) -> str | None:
         """Return the next line, None where there is none."""

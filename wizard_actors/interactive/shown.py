@@ -8,22 +8,22 @@ from decimal import Decimal
 from typing import Final
 
 from wizard_actors.config import WizardConfig
+from wizard_actors.config.storage import shown_storage
 from wizard_actors.persistent_session import PersistentSession
-from wizard_actors.session_record import SessionSummary
+from wizard_actors.session_record import SessionState, SessionSummary, TurnRecord
 from wizard_actors.types import FinishReason, ServedBy, TokenUsage, WizardResponse
 
-__all__ = ["costs", "greeting", "model_names", "route_names", "session_list", "what_it_is"]
+__all__ = ["costs", "greeting", "model_names", "route_names", "session_list", "what_is_known", "what_it_is"]
 
 DEFAULT_ROUTE: Final = "wizard"
-OPEN_PLACES: Final = frozenset({"memory", "file", "sqlite"})
-"""Storages whose whole URL is shown; another's may hold a password."""
 
 
 def greeting(session: PersistentSession, config: WizardConfig) -> str:
     """Return which session this is, who answers, how long it is and where it is kept, in a line."""
     record = session.record
     turns = f"{_turns(len(record.turns))}, last used {when(record.used_at)}" if record.turns else "new"
-    return f"session {session.id}: {turns}; {_who(session)} answers; {_place(config.sessions.storage)}"
+    who = "it is closed and takes no more turns" if session.state is SessionState.CLOSED else f"{_who(session)} answers"
+    return f"session {session.id}: {turns}; {who}; {_place(config.sessions.storage)}"
 
 
 def _turns(number: int) -> str:
@@ -37,10 +37,7 @@ def _who(session: PersistentSession) -> str:
 
 
 def _place(storage: str) -> str:
-    scheme = storage.partition(":")[0]
-    if scheme == "memory":
-        return "kept in memory until the chat ends"
-    return f"kept in {storage if scheme in OPEN_PLACES else scheme}"
+    return "kept in memory until the chat ends" if storage == "memory:" else f"kept in {shown_storage(storage)}"
 
 
 def when(instant: float) -> str:
@@ -107,7 +104,18 @@ def what_it_is(response: WizardResponse) -> Iterator[str]:
         yield f"no model answered ({failed} failed): this is the route's static answer"
     if response.served_by is ServedBy.STALE:
         yield f"no model answered ({failed} failed): this is an older answer to the same question"
-    if response.finish_reason is FinishReason.LENGTH:
+    yield from _cut_off(response.finish_reason)
+
+
+def what_is_known(turn: TurnRecord) -> Iterator[str]:
+    """Yield where the answer of a turn is less than it seems, as far as its record tells."""
+    if not turn.model:
+        yield "no model answered: this is the route's static answer"
+    yield from _cut_off(turn.finish_reason)
+
+
+def _cut_off(reason: FinishReason) -> Iterator[str]:
+    if reason is FinishReason.LENGTH:
         yield "the answer was cut off where it reached its longest length: it is not complete"
-    if response.finish_reason is FinishReason.CONTENT_FILTER:
+    if reason is FinishReason.CONTENT_FILTER:
         yield "the provider's content filter broke the answer off: it is not complete"

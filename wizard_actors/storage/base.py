@@ -149,14 +149,16 @@ def check_replaces(backend: str, record: SessionRecord, stored: SessionSummary |
         return
     if record.version == 1 and stored is not None and stored.state is SessionState.EXPIRED:
         return
+    advice = "load the session again"
     if stored is None:
         found = "is not stored: it was deleted, or never saved"
+        advice = "there is nothing to load, begin it anew"
     elif born != record.created_at:
         found = "was deleted, and another one of the same name was created since"
     else:
         found = f"is stored in version {version}"
     raise SessionConflictError(
-        f"{backend}: session {record.id!r} {found}; version {record.version} was not saved: load the session again",
+        f"{backend}: session {record.id!r} {found}; version {record.version} was not saved: {advice}",
         session=record.id,
         version=record.version,
         stored=None if stored is None else stored.version,

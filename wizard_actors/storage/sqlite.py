@@ -6,6 +6,7 @@ disk. Another thread reads beside it, so that no load waits for a slow disk, or 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from wizard_actors.session_json import encode_session
 from wizard_actors.session_record import SessionRecord, SessionSummary
 from wizard_actors.storage import sqlite_rows
 from wizard_actors.storage.base import check_busy, check_limit, check_prefix, storage_error
+from wizard_actors.storage.sqlite_connection import check_in_place
 from wizard_actors.storage.sqlite_file import failure, open_to_read, open_to_write
 from wizard_actors.storage.sqlite_rows import BACKEND
 from wizard_actors.storage.sqlite_thread import SqliteThread, each_alone, one_transaction
@@ -37,6 +39,7 @@ class SqliteStorage:
         self._path = path
         self._writer = writer
         self._reader = reader
+        self._process = os.getpid()
 
     @classmethod
     @asynccontextmanager
@@ -50,12 +53,20 @@ class SqliteStorage:
         Raises `StorageError` for a file that cannot be opened, is another program's, or was made by a newer version of
         this package: it is left as it is. One that is damaged as a whole is renamed to `NAME.damaged-TIME`, which the
         error says, and the next opening begins an empty one.
+
+        A file that is removed, moved or replaced while it is open is a `StorageError` of each call from then on, until
+        it is back in its place: nothing is acknowledged that the next opening would not find. So is one that a process
+        wants to open which was forked off one that had it open: it could not lock it.
         """
         file = _located(path)
         write = SqliteThread(
-            f"writes {file.name}", partial(open_to_write, file, busy_timeout), one_transaction(busy_timeout)
+            f"writes {file.name}",
+            partial(open_to_write, file, busy_timeout),
+            one_transaction(busy_timeout, check_in_place),
         )
-        read = SqliteThread(f"reads {file.name}", partial(open_to_read, file), each_alone, most=1)
+        read = SqliteThread(
+            f"reads {file.name}", partial(open_to_read, file), each_alone(busy_timeout, check_in_place), most=1
+        )
         async with write.running() as writer, read.running() as reader:
             yield cls(file, writer, reader)
 
@@ -65,6 +76,7 @@ class SqliteStorage:
     async def load(self, session: str) -> SessionRecord | None:
         """Return what is stored of a session."""
         failed = "cannot be read"
+        self._refuse_fork(session)
         await self._writer.settled(session)
         return await self._do(self._reader, session, failed, partial(sqlite_rows.load, session=session))
 
@@ -111,6 +123,7 @@ class SqliteStorage:
         self, thread: SqliteThread, session: str | None, failed: str, work: Callable[[sqlite3.Connection], T]
     ) -> T:
         """Have a thread do something, and return or raise what came of it; `failed` says what did not happen then."""
+        self._refuse_fork(session)
         try:
             answer = await thread.do(work, session)
         except trio.ClosedResourceError:
@@ -120,6 +133,12 @@ class SqliteStorage:
                 raise failure(self._path, session, failed, error) from error
             case _:
                 return answer.unwrap()
+
+    def _refuse_fork(self, session: str | None) -> None:
+        """Raise `StorageError` in a process that was forked off: its threads are not there."""
+        if os.getpid() != self._process:
+            reason = f"cannot be reached: {self._path} was opened before this process was forked off, and only there"
+            raise storage_error(BACKEND, session, reason, path=str(self._path))
 
 
 def _located(path: str | PathLike[str]) -> Path:

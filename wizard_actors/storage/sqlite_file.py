@@ -20,8 +20,9 @@ from typing import Final
 
 from wizard_actors.errors import StorageError
 from wizard_actors.storage.base import storage_error
+from wizard_actors.storage.sqlite_connection import SqliteConnection, connect, identity, watch_beside
 from wizard_actors.storage.sqlite_rows import BACKEND
-from wizard_actors.storage.sqlite_thread import POLL, patiently, primary_code
+from wizard_actors.storage.sqlite_thread import patiently, primary_code
 
 if sys.platform != "win32":
     import fcntl
@@ -77,25 +78,23 @@ def failure(path: Path, session: str | None, failed: str, error: Exception) -> S
 # -- opening -----------------------------------------------------------------------------------------
 
 
-def open_to_write(path: Path, busy_timeout: float, steps: Sequence[Sequence[str]] = STEPS) -> sqlite3.Connection:
+def open_to_write(path: Path, busy_timeout: float, steps: Sequence[Sequence[str]] = STEPS) -> SqliteConnection:
     """Open the file for the one thread that writes, make it where there is none, and bring it up to date.
 
-    Raises `StorageError`, having changed nothing where the file is somebody else's, or a newer version's.
+    Raises `StorageError`, having changed nothing where the file is somebody else's, or a newer version's, or where this
+    process was forked off one that had it open.
     """
     try:
         _create(path)
-        found = _identity(path)
-    except (OSError, ValueError) as error:  # ValueError: a null in its name
-        raise failure(path, None, "cannot be opened", error) from error
-    try:
-        db = _connect(path)
-    except sqlite3.Error as error:
+        db = connect(path)
+    except (OSError, ValueError, sqlite3.Error) as error:  # ValueError: a null in its name
         raise failure(path, None, "cannot be opened", error) from error
     try:
         _prepare(db, path, busy_timeout, steps)
+        watch_beside(db)
     except sqlite3.Error as error:
         damaged = primary_code(error) in DAMAGE
-        told = _set_aside(path, found, db, error) if damaged else failure(path, None, "cannot be opened", error)
+        told = _set_aside(path, db.held.file, db, error) if damaged else failure(path, None, "cannot be opened", error)
         db.close()
         raise told from error
     except BaseException:
@@ -104,25 +103,19 @@ def open_to_write(path: Path, busy_timeout: float, steps: Sequence[Sequence[str]
     return db
 
 
-def open_to_read(path: Path) -> sqlite3.Connection:
+def open_to_read(path: Path) -> SqliteConnection:
     """Open the file, which is up to date, once more, to read beside the thread that writes."""
     try:
-        db = _connect(path)
-        db.execute("PRAGMA query_only = ON")
-        return db
-    except sqlite3.Error as error:
+        db = connect(path)
+    except (OSError, sqlite3.Error) as error:
         raise failure(path, None, "cannot be opened", error) from error
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=POLL, isolation_level=None)
-    db.text_factory = _text
+    try:
+        db.execute("PRAGMA query_only = ON")
+        watch_beside(db)
+    except BaseException:
+        db.close()
+        raise
     return db
-
-
-def _text(stored: bytes) -> str:
-    """Return a text as it is stored: damaged ones too, for nothing else of their rows would be read either."""
-    return stored.decode(errors="surrogateescape")
 
 
 def _prepare(db: sqlite3.Connection, path: Path, busy_timeout: float, steps: Sequence[Sequence[str]]) -> None:
@@ -144,7 +137,8 @@ def _prepare(db: sqlite3.Connection, path: Path, busy_timeout: float, steps: Seq
         try:
             return _steps_taken(db, path, len(steps))
         finally:
-            db.execute("ROLLBACK")
+            if db.in_transaction:  # else SQLite has ended it: another error would hide why
+                db.execute("ROLLBACK")
 
     taken = patiently(look, busy_timeout)
     patiently(lambda: db.execute("PRAGMA journal_mode = WAL").fetchone(), busy_timeout)
@@ -188,7 +182,8 @@ def _steps_taken(db: sqlite3.Connection, path: Path, known: int) -> int:
 def _create(path: Path) -> None:
     """Make an empty file that only its owner may read, and the folders above it, unless it is there."""
     if path.exists():
-        return
+        with _CREATING:  # whoever is just making it has yet to close it
+            return
     for folder in reversed([folder for folder in path.parents if not folder.exists()]):
         folder.mkdir(mode=0o700, exist_ok=True)
         _sync(folder.parent)
@@ -225,11 +220,6 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
-
-
 def _set_aside(path: Path, found: tuple[int, int], db: sqlite3.Connection, damage: sqlite3.Error) -> StorageError:
     """Rename the damaged file that was `found`, unless another process was first; return the error that says so.
 
@@ -240,7 +230,7 @@ def _set_aside(path: Path, found: tuple[int, int], db: sqlite3.Connection, damag
     path = Path(os.path.realpath(path))  # SQLite too keeps the other two files beside what a link points to
     try:
         with _alone(path.parent):
-            if not path.exists() or _identity(path) != found:
+            if not path.exists() or identity(path) != found:
                 told = "another program has set it aside meanwhile, under a name that begins with "
                 return failure(path, None, f"was damaged, and {told}{path.name}.damaged-: open it again", damage)
             aside = _unused(path)

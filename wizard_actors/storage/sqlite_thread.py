@@ -7,6 +7,7 @@ a group: `one_transaction` commits what they change together, so that many saves
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -19,7 +20,17 @@ import outcome
 import trio
 from attrs import Factory, define
 
-__all__ = ["POLL", "Request", "Serve", "SqliteThread", "each_alone", "one_transaction", "patiently", "primary_code"]
+__all__ = [
+    "POLL",
+    "Check",
+    "Request",
+    "Serve",
+    "SqliteThread",
+    "each_alone",
+    "one_transaction",
+    "patiently",
+    "primary_code",
+]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -52,6 +63,9 @@ class Request(Generic[T_co]):
 Serve: TypeAlias = Callable[[sqlite3.Connection, Sequence[Request[object]]], None]
 """Writes the answers of a group; requests that were abandoned it may leave out."""
 
+Check: TypeAlias = Callable[[sqlite3.Connection], None]
+"""Raises a `sqlite3.Error` where what the connection says can no longer be relied upon."""
+
 
 class SqliteThread:
     """A thread that opens a connection by `connect`, lets `serve` answer requests, `most` at once, and closes it."""
@@ -71,6 +85,7 @@ class SqliteThread:
         self._opened = trio.Event()
         self._refusal: Exception | None = None
         self._ended = trio.Event()
+        self._process = os.getpid()
 
     # -- in Trio's thread
 
@@ -89,7 +104,8 @@ class SqliteThread:
         finally:
             self._open = False
             self._queue.put(None)
-            await self._ended.wait()  # noqa: ASYNC102 - who is cancelled does not wait
+            if os.getpid() == self._process:  # else there is no thread here
+                await self._ended.wait()  # noqa: ASYNC102 - who is cancelled does not wait
 
     async def do(self, work: Callable[[sqlite3.Connection], T], session: str | None) -> outcome.Outcome[T]:
         """Have `work` done, and return what came of it; an error in there may be told to others too.
@@ -176,34 +192,58 @@ class SqliteThread:
 # -- ways to serve -----------------------------------------------------------------------------------
 
 
-def each_alone(db: sqlite3.Connection, group: Sequence[Request[object]]) -> None:
-    """Serve each request by itself."""
-    for request in group:
-        if not request.abandoned:
-            request.answer = outcome.capture(request.work, db)
+def unchecked(_db: sqlite3.Connection) -> None:
+    """Rely on a connection, whatever happens to its file."""
 
 
-def one_transaction(busy_timeout: float) -> Serve:
+def each_alone(busy_timeout: float, check: Check = unchecked) -> Serve:
+    """Return what serves each request by itself, to read.
+
+    A request waits at most `busy_timeout` seconds for another connection that writes. Where `check` raises, before or
+    afterwards, that is its answer.
+    """
+
+    def serve(db: sqlite3.Connection, group: Sequence[Request[object]]) -> None:
+        for request in group:
+            if not request.abandoned:
+                request.answer = outcome.capture(_read, db, request, busy_timeout, check)
+
+    return serve
+
+
+def _read(db: sqlite3.Connection, request: Request[T], busy_timeout: float, check: Check) -> T:
+    check(db)
+    try:
+        return patiently(lambda: request.work(db), busy_timeout, lambda: not request.abandoned)
+    finally:
+        check(db)  # also where it failed: this may be why
+
+
+def one_transaction(busy_timeout: float, check: Check = unchecked) -> Serve:
     """Return what serves a group in one transaction: a request that fails fails alone, a commit fails for all of them.
 
-    It waits at most `busy_timeout` seconds until it may write.
+    It waits at most `busy_timeout` seconds until it may write. Where `check` raises, before the group is served or
+    after its commit, that is the answer to all of it.
     """
 
     def serve(db: sqlite3.Connection, group: Sequence[Request[object]]) -> None:
         while group := [request for request in group if not request.abandoned]:
-            group = _committed(db, group, busy_timeout)
+            group = _committed(db, group, busy_timeout, check)
 
     return serve
 
 
 def _committed(
-    db: sqlite3.Connection, group: Sequence[Request[object]], busy_timeout: float
+    db: sqlite3.Connection, group: Sequence[Request[object]], busy_timeout: float, check: Check
 ) -> Sequence[Request[object]]:
     """Serve requests in one transaction; return those that have to be served again."""
+
+    def begin() -> None:
+        check(db)
+        db.execute("BEGIN IMMEDIATE")
+
     try:
-        patiently(
-            lambda: db.execute("BEGIN IMMEDIATE"), busy_timeout, lambda: any(not each.abandoned for each in group)
-        )
+        patiently(begin, busy_timeout, lambda: any(not each.abandoned for each in group))
         for request in group:
             if request.abandoned:
                 continue
@@ -211,6 +251,7 @@ def _committed(
             if not db.in_transaction:  # SQLite took everything back: a full disk, or an error of it
                 return [each for each in group if each is not request]
         db.execute("COMMIT")
+        check(db)
     except sqlite3.Error as error:
         for request in group:
             request.answer = outcome.Error(error)

@@ -10,13 +10,20 @@ from wizard_actors.errors import InvalidPromptError
 if TYPE_CHECKING:
     from attrs import Attribute
 
-__all__ = ["Check", "check_unicode", "instance_of", "several", "shown"]
+__all__ = ["Check", "as_unicode", "check_unicode", "instance_of", "several", "shown"]
 
 T = TypeVar("T")
 
 Check: TypeAlias = "Callable[[object, Attribute[Any], object], None]"
 
 LONGEST_SHOWN: Final = 60
+
+
+def as_unicode(text: str) -> str:
+    """Return a text that can be sent and stored: half a surrogate pair, which a provider of somebody's own may let
+    through, is replaced by U+FFFD.
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def instance_of(what: str, *kinds: type | None) -> Check:
