@@ -53,7 +53,7 @@ def conversations(draw: st.DrawFn) -> tuple[tuple[TurnRecord, ...], tuple[Messag
     parts = [said[start:end] for start, end in itertools.pairwise(edges)]
     if draw(st.booleans()):
         parts.append([Message(Role.USER, draw(SAID))])
-    return tuple(TurnRecord(part, at=0.0) for part in parts[:-1]), tuple(parts[-1])
+    return tuple(TurnRecord(part, at=0.0) for part in parts[:-1] if part), tuple(parts[-1])
 
 
 def valid(messages: Sequence[Message]) -> bool:

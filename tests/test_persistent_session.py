@@ -25,6 +25,8 @@ from wizard_actors import (
     SessionNotInitializedError,
     SessionRecord,
     SessionState,
+    StorageError,
+    TokenLimitError,
     Tool,
     ToolCall,
     TurnRecord,
@@ -669,6 +671,17 @@ async def test_a_retry_asks_what_got_no_answer(autojump_clock: MockClock) -> Non
     assert texts(session) == ["1?", "one", "2?", "two"]
 
 
+async def test_a_question_that_was_refused_is_not_asked_again(autojump_clock: MockClock) -> None:
+    """No model would take it: `retry` asks the one of the last turn."""
+    async with client_of(Scripted(says("one"), says("better"))) as client, client.session("alice") as session:
+        await session.send("1?")
+        with pytest.raises(InvalidPromptError):
+            await session.send(Message("tool", "sun", tool_call_id="c9"))
+        await session.retry()
+
+    assert texts(session) == ["1?", "better"]
+
+
 async def test_a_retry_offers_the_same_tools_again(autojump_clock: MockClock) -> None:
     """Tools and parameters are those of the question, as it was asked."""
     offered: list[int] = []
@@ -780,3 +793,94 @@ async def test_wrong_arguments_are_told_in_words(autojump_clock: MockClock) -> N
             pass
         with pytest.raises(TypeError, match="not awaited"):
             await client.session("bob")  # type: ignore[misc]  # on purpose
+
+
+# -- several turns of one object at once -------------------------------------------------------------------------------
+
+
+async def test_a_retry_is_of_what_its_own_turn_asked(autojump_clock: MockClock) -> None:
+    """Two turns of one object: the first is stored while the second waits, and the second fails; its question is asked
+    again, and the first one's answer stays.
+    """
+    provider = Scripted(says(2.0, "one"), fails(BROKEN), says("two"))
+
+    async with (
+        client_of(provider, model(retry=RetryConfig(max_attempts=1))) as client,
+        client.session("alice") as session,
+    ):
+
+        async def fail() -> None:
+            with pytest.raises(NetworkError):
+                await session.send("2?")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.send, "1?")
+            await wait_all_tasks_blocked()
+            nursery.start_soon(fail)
+        await session.retry()
+
+    assert texts(session) == ["1?", "one", "2?", "two"]
+
+
+async def test_a_question_that_is_too_long_can_be_asked_again(autojump_clock: MockClock) -> None:
+    """Another model may have room for it: the turn before is not replaced."""
+    small, large = Scripted(says("one")), Scripted(says("two"))
+    windows = (model("a", window=100), model("b", window=100_000))
+    route = RouteConfig(name="wizard", chain=("a",))
+
+    async with client_of({"a": small, "b": large}, *windows, route=route) as client, client.session("x") as session:
+        await session.send("1?")
+        with pytest.raises(TokenLimitError):
+            await session.send("word " * 500)
+        await session.update(model="b")
+        await session.retry()
+
+    assert texts(session)[1::2] == ["one", "two"]
+
+
+async def test_what_a_session_was_opened_with_is_stored_with_its_first_turn(autojump_clock: MockClock) -> None:
+    """Also where somebody else has created it meanwhile, and the first turn failed."""
+    provider = Scripted(fails(BROKEN), says("one"))
+
+    async with (
+        client_of(provider, model(retry=RetryConfig(max_attempts=1))) as client,
+        client.session("alice", system="SYS") as session,
+    ):
+        async with client.session("alice") as other:
+            await other.update(context={"a": 1})
+        with pytest.raises(NetworkError):
+            await session.send("1?")
+        await session.send("1?")
+
+    assert provider.calls[-1].prompt == "SYS1?"
+    assert (session.system, session.context) == ("SYS", {"a": 1})
+
+
+async def test_a_turn_that_is_discarded_can_be_asked_again(autojump_clock: MockClock) -> None:
+    """The stored turn before it stays."""
+    shelf = Shelf()
+
+    def full(_record: SessionRecord) -> float:
+        raise OSError("the disk is full")
+
+    async with (
+        client_of(Scripted(says("one"), says("two"), says("again")), storage=shelf.open) as client,
+        client.session("alice") as session,
+    ):
+        await session.send("1?")
+        shelf.fault = full
+        with pytest.raises(StorageError):
+            await session.send("2?")
+        shelf.fault = None
+        session.discard()
+        await session.retry()
+
+    assert texts(session) == ["1?", "one", "2?", "again"]
+
+
+async def test_closing_what_somebody_else_has_closed_is_closing_it_once(autojump_clock: MockClock) -> None:
+    """It is closed, which was wanted."""
+    async with client_of(Scripted()) as client, client.session("alice") as here, client.session("alice") as there:
+        await here.send("1?")
+        await here.close()
+        await there.close()

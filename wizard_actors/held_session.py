@@ -54,6 +54,7 @@ class HeldSession:
         self.unanswered = False
         self._keeping = keeping
         self._settings = settings
+        self._unset = True  # the settings are not stored yet
         self.session = Session.new(name, keeping.wall(), settings)
 
     async def open(self) -> None:
@@ -62,16 +63,23 @@ class HeldSession:
         Raises `InvalidStateTransitionError` where it is closed, and the settings would change it.
         """
         await self.refresh()
-        settings, seen = self._settings, self.session
-        if seen.stored and seen.with_settings(settings, 0.0) is not seen:
-            await self.change(lambda session, now: session.with_settings(settings, now))
+        seen = self.session
+        if not seen.stored:
+            return
+        if seen.with_settings(self._settings, 0.0) is seen:
+            self._unset = False
+        else:
+            await self.change(lambda session, _now: session)
 
     async def refresh(self) -> None:
         """See what is stored now; where nothing is, a session that begins."""
+        seen = self.session
         found = await self._keeping.find(self.name)
-        if found is None:
-            self.session = Session.new(self.name, self._keeping.wall(), self._settings)
-        elif found.stored >= self.session.stored or not self.session.is_of(found.record):  # a turn may be quicker
+        if found is None and self.session is seen:  # else a turn was quicker
+            self._begin_anew()
+        elif found is None:
+            return
+        elif found.stored >= self.session.stored or not self.session.is_of(found.record):
             self.session = found
 
     async def current(self) -> Session:
@@ -86,19 +94,20 @@ class HeldSession:
         session.check_open(self._keeping.lifetime, self._keeping.wall())
         if self.pending is not None:
             session = await self._settled(self.pending, session)
-        self.session = session
+        if not (session.stored and session.changed):  # what is not stored yet was not seen
+            self.session = session
         return session
 
     async def change(self, step: Callable[[Session, float], Session]) -> None:
         """Change the session as it is stored now by `step`, and store it. Raises what `current` and `step` raise."""
         async with self._keeping.lease(self.name):
             session = await self.current()
-            self.session = await self._keeping.put(step(session, self._keeping.wall()))
+            await self._put(step(session, self._keeping.wall()))
 
     async def keep_turn(self, session: Session, replaces: TurnRecord | None) -> None:
         """Store a session with a new turn, its newest; where that fails, the turn is `pending`."""
         try:
-            self.session = await self._keeping.put(session)
+            await self._put(session)
         except WizardError as error:
             self.pending = Unsaved(session, replaces)
             error.message = f"{error.message}; {NOT_LOST}"
@@ -118,7 +127,7 @@ class HeldSession:
                     return
                 session = await self._with(self.pending)
                 try:
-                    self.session = await self._keeping.put(session)
+                    await self._put(session)
                     self.pending = None
                 except SessionConflictError:  # another process was quicker
                     if not left:
@@ -129,8 +138,23 @@ class HeldSession:
         async with self._keeping.lease(self.name):
             gone = await self._keeping.storage.delete(self.name)
             self.pending, self.unanswered = None, False
-            self.session = Session.new(self.name, self._keeping.wall(), self._settings)
+            self._begin_anew()
             return gone
+
+    def discard(self) -> None:
+        """Drop the turn that could not be stored; what it asked has no answer then."""
+        pending, self.pending = self.pending, None
+        if pending is not None and pending.replaces is None:
+            self.unanswered = self.question is not None
+
+    def _begin_anew(self) -> None:
+        self._unset = True
+        self.session = Session.new(self.name, self._keeping.wall(), self._settings)
+
+    async def _put(self, session: Session) -> None:
+        """Store the session as what is seen of it."""
+        self.session = await self._keeping.put(session)
+        self._unset = False
 
     async def _found(self) -> Session:
         """Return the session as it is stored now; a new one where it is not stored yet."""
@@ -142,11 +166,13 @@ class HeldSession:
         if found is None:
             now = keeping.wall()  # its life begins when it is first stored
             return evolve(held, record=evolve(held.record, created_at=now, updated_at=now, used_at=now))
-        if not held.stored:
-            return found.with_settings(self._settings, keeping.wall())
-        if not held.is_of(found.record):
+        if held.stored and not held.is_of(found.record):
             raise held.moved_on(found.record)
-        return found
+        return self._set(found)
+
+    def _set(self, found: Session) -> Session:
+        """Return a session with the settings that it was opened with, if those are not stored yet."""
+        return found.with_settings(self._settings, self._keeping.wall()) if self._unset else found
 
     async def _with(self, pending: Unsaved) -> Session:
         """Return what is stored now with the turn, to be stored; as it is where it has the turn already."""
@@ -158,6 +184,7 @@ class HeldSession:
             if found.record.turns[-1:] != (pending.replaces,):
                 raise self._does_not_fit(found, "the one that it was to replace is not the last any more")
             base = found.without_last_turn()
+        base = self._set(base)
         try:
             check_tool_rounds((*base.record.messages, *pending.turn.messages))
         except InvalidPromptError as error:

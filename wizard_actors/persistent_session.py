@@ -48,8 +48,8 @@ class SeenSession:
         self._inside = inside
         self._held = held
         self._entered: Literal["created", "open", "left"] = "created"
-        self._streaming: tuple[object, Turn | None] = (None, None)
-        """Who reads the newest stream, and its turn."""
+        self._streaming: dict[object, Turn] = {}
+        """The turn of the newest stream of everybody who reads one."""
 
     @property
     def id(self) -> str:
@@ -111,7 +111,7 @@ class SeenSession:
 
     def discard(self) -> None:
         """Drop the turn that could not be stored."""
-        self._held.pending = None
+        self._held.discard()
 
     def export(self, form: Literal["markdown", "json"] = "markdown") -> str:
         """Return the session as a text, which `wizard sessions import` brings in again, also elsewhere."""
@@ -151,8 +151,9 @@ class SeenSession:
         """Return the session for what changes it. Raises where a stream of it is being read here: that has its lease,
         and waits for its reader.
         """
-        reader, turn = self._streaming
-        if turn is not None and turn.in_progress and reader == self._who():
+        self._streaming = {reader: turn for reader, turn in self._streaming.items() if not turn.over}
+        turn = self._streaming.get(self._who())
+        if turn is not None and turn.in_progress:
             raise InvalidStateTransitionError(
                 f"session {self.id!r} is in the middle of a stream: read it to its end, or leave its block, before the "
                 "session is used again here",
@@ -300,7 +301,8 @@ class PersistentSession(SeenSession):
         return ResponseStream(lambda: self._source(turn, patience), turn.request_id)
 
     def _source(self, turn: Turn, patience: float) -> Source:
-        self._streaming = (self._who(), turn)
+        self._free()
+        self._streaming[self._who()] = turn
         return self._host.source(partial(self._inside.sessions.source, turn), patience=patience)
 
     def _who(self) -> object:

@@ -51,10 +51,8 @@ def as_question(said: Said, like: Prompt | None) -> Question:
     messages = tuple(said) if isinstance(said, Iterable) and not isinstance(said, Message) else (given,)
     found = tuple(message for message in messages if isinstance(message, Message))
     if not found or len(found) < len(messages):
-        raise InvalidPromptError(
-            f"a turn begins with a str, a Prompt, a Message or several of them, not with {type(given).__name__}: "
-            f"{len(messages) - len(found)} of its items are no Message"
-        )
+        what = "nothing" if not messages else f"a {type(given).__name__}"
+        raise InvalidPromptError(f"a turn begins with a str, a Prompt, a Message or several of them, not with {what}")
     return Question(found, like=_checked(like))
 
 

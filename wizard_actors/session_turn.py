@@ -11,7 +11,7 @@ from attrs import evolve
 from wizard_actors.ask_options import AskOptions
 from wizard_actors.config import RouteConfig
 from wizard_actors.context_window import budget_of, fit
-from wizard_actors.errors import ConfigError, ConfigProblem, InvalidPromptError
+from wizard_actors.errors import ConfigError, ConfigProblem, InvalidPromptError, TokenLimitError
 from wizard_actors.estimate import estimate_input
 from wizard_actors.events import SessionTurn
 from wizard_actors.held_session import HeldSession
@@ -68,6 +68,8 @@ class Turn:
         self._asker = asker
         self._held = held
         self._question = question
+        self._again = question.again
+        self._displaced: tuple[Question | None, bool] = (None, False)
         self._options = options
         self._context_tokens = context_tokens
         self._draft = asker.request(UNKNOWN, delivery, options)
@@ -75,12 +77,17 @@ class Turn:
         self._before: Session | None = None
         self._replaces: TurnRecord | None = None
         self._left_out = 0
-        self._over = False
+        self._over = self._ended = False
 
     @property
     def request_id(self) -> str:
         """The id that runs through logs, events and headers."""
         return self._draft.request_id
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended; in any thread."""
+        return self._ended
 
     @property
     def in_progress(self) -> bool:
@@ -89,12 +96,13 @@ class Turn:
 
     async def begin(self) -> Request:
         """Wait for the turn, and return what is to be asked. Raises what stands against it, with nothing sent."""
-        held, draft = self._held, self._draft
-        if not self._question.again:
-            held.question, held.unanswered = self._question, True
-        self._lease = await self._keeping.take(held.name, draft.request_id, deadline=draft.deadline)
+        try:
+            self._lease = await self._keeping.take(self._held.name, self.request_id, deadline=self._draft.deadline)
+        finally:  # also where it never gets its turn; but a turn that only waits has asked nothing yet
+            if not self._again:
+                self._remember(unanswered=True)
         self._before = await self._current()
-        if self._question.again:
+        if self._again:
             self._ask_again(self._before)
         return self._request(self._before)
 
@@ -103,7 +111,8 @@ class Turn:
         if self._before is None:
             raise RuntimeError("a turn is begun before it is stored")
         now, held = self._keeping.wall(), self._held
-        held.unanswered = False
+        if held.question is self._question:
+            held.unanswered = False
         try:
             session = self._before.with_turn(turn_of(self._question.messages, response, now), now)
             await held.keep_turn(session, self._replaces)
@@ -116,6 +125,9 @@ class Turn:
         """Give the lease back. A turn that is not stored was broken off by `error`, or by whoever asked."""
         if self._before is not None:
             self._publish("failed" if isinstance(error, Exception) else "cancelled")
+        if isinstance(error, InvalidPromptError) and not isinstance(error, TokenLimitError):
+            self._forget()  # no model would take it: there is nothing to ask again
+        self._ended = True
         lease, self._lease = self._lease, None
         if lease is not None:
             self._keeping.give_back(lease)
@@ -131,12 +143,26 @@ class Turn:
         held, like, last = self._held, self._question.like, self._held.question
         if held.unanswered and last is not None:
             self._question = evolve(last, like=like or last.like)
+            self._remember(unanswered=True)
             return
         self._before, self._replaces = session.without_last_turn(), session.record.turns[-1]
         messages = _asked(session)
         if like is None and last is not None and last.messages == messages:
             like = last.like
         self._question = Question(messages, like=like)
+        self._remember(unanswered=False)  # the last turn has its answer
+
+    def _remember(self, *, unanswered: bool) -> None:
+        """Note in the session what is being asked: for `retry`."""
+        held = self._held
+        self._displaced = (held.question, held.unanswered)
+        held.question, held.unanswered = self._question, unanswered
+
+    def _forget(self) -> None:
+        """Take that back, unless something else has been asked since, or this was asked before."""
+        held = self._held
+        if held.question is self._question and not self._again:
+            held.question, held.unanswered = self._displaced
 
     def _request(self, session: Session) -> Request:
         record, options, question = session.record, self._options, self._question

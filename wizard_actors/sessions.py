@@ -8,7 +8,13 @@ from attrs import evolve
 
 from wizard_actors.ask_options import AskOptions
 from wizard_actors.config import SessionsConfig
-from wizard_actors.errors import ConfigError, ConfigProblem, SerializationError, SessionConflictError
+from wizard_actors.errors import (
+    ConfigError,
+    ConfigProblem,
+    InvalidStateTransitionError,
+    SerializationError,
+    SessionConflictError,
+)
 from wizard_actors.held_session import HeldSession
 from wizard_actors.keeping import Keeping, Sweep
 from wizard_actors.request import Delivery
@@ -94,8 +100,11 @@ class TrioSessions:
 
     async def close(self, held: HeldSession) -> None:
         """Close the session for good, and store that. Closing twice is closing once."""
-        if held.session.record.state is not SessionState.CLOSED:
+        try:
             await held.change(lambda session, now: session.closed(now))
+        except InvalidStateTransitionError as error:
+            if error.from_state != SessionState.CLOSED:
+                raise
 
     # -- all of them
 

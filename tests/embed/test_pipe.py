@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Self
 
@@ -12,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from wizard_actors import DeadlineExceededError
 from wizard_actors.bells import ThreadBell
 from wizard_actors.embed.pipe import GRACE, WINDOW, Pipe
 from wizard_actors.types import StreamEvent, TextDelta
@@ -153,6 +155,57 @@ async def test_a_full_pipe_is_waited_for_no_longer_than_the_stream_lives(
     await trio.sleep(0.2)
     assert source.given == WINDOW + 1
     nursery.cancel_scope.cancel()
+
+
+async def test_a_slow_reader_that_goes_on_reading_is_waited_for(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each event that is read renews the reader's patience; the wait ends when it asks for more than there is."""
+    monkeypatch.setattr("wizard_actors.embed.pipe.monotonic", autojump_clock.current_time)
+    pipe, asked = Pipe(Bell(), patience=5.0), trio.Event()
+
+    async def write() -> None:
+        await pipe.pump(Numbers(3))
+        await pipe.taken()
+        asked.set()
+
+    nursery.start_soon(write)
+    for _ in range(3):
+        await trio.sleep(4.0)
+        assert pipe.take() is not None
+        assert not asked.is_set()
+    await trio.sleep(4.0)
+    assert pipe.take() is None
+    await asked.wait()
+
+
+async def test_a_reader_that_stops_reading_is_not_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    """After `patience` its stream is lost."""
+    pipe = Pipe(Bell(), patience=5.0)
+    await pipe.pump(Numbers(3))
+
+    with pytest.raises(DeadlineExceededError, match="nobody read the stream for 5 s"):
+        await pipe.taken()
+
+
+async def test_a_reader_that_found_nothing_and_then_something_has_not_asked_for_more() -> None:
+    """It saw an empty pipe, and took what came that moment: the end is not due before it asks again."""
+    pipe = Pipe(Bell(), patience=0.01)
+    await pipe.pump(Numbers(0))
+
+    class Late(deque[StreamEvent]):
+        def __bool__(self) -> bool:
+            if not len(self) and not pipe._reader_waits:
+                self.append(TextDelta("last"))
+                return False
+            return len(self) > 0
+
+    pipe._events = Late()
+    assert texts([pipe.take()]) == ["last"]
+    pipe._events = deque()
+
+    with pytest.raises(DeadlineExceededError):
+        await pipe.taken()
 
 
 # -- two threads -------------------------------------------------------------------------------------------------------

@@ -23,6 +23,9 @@ from rich.cells import cell_len
 
 from tests.wizard_cli import PROGRAM, clean_environment
 
+LOOK: Final = 0.02
+"""Seconds after which the terminal is looked at again, though nothing was written to it."""
+
 PATIENCE = 30.0
 """Seconds after which a test that waits for a terminal has failed."""
 
@@ -189,7 +192,8 @@ class Terminal:
         with trio.move_on_after(PATIENCE):
             while not holds():
                 self._news = trio.Event()
-                await self._news.wait()
+                with trio.move_on_after(LOOK):  # a change of the terminal's modes makes no output
+                    await self._news.wait()
             return
         raise AssertionError(f"no {what!r} on the terminal:\n{self.emulator.text}")
 

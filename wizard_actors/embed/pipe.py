@@ -72,13 +72,14 @@ class Pipe:
 
         Raises `DeadlineExceededError` where it has not for `patience` seconds.
         """
-        with trio.move_on_after(self._patience):
-            while self._events or not self._reader_waits:
-                self._writer_waits = True
-                if self._events or not self._reader_waits:
+        self._waits_since = monotonic()
+        while self._events or not self._reader_waits:
+            self._writer_waits = True
+            if self._events or not self._reader_waits:
+                with trio.move_on_after(self._patience) as patience:  # each event that is read renews it
                     await self._room.heard()
-            return
-        raise unread(self._patience)
+                if patience.cancelled_caught:
+                    raise unread(self._patience)
 
     def take(self) -> StreamEvent | None:
         """Return the next event; None: there is none yet, and the bell rings when there is."""
@@ -89,6 +90,7 @@ class Pipe:
                     self._writer_waits = False
                     self._room.ring()
                 return None
+        self._reader_waits = False  # it may have found nothing a moment ago
         event = self._events.popleft()
         if self._writer_waits and (len(self._events) <= WINDOW // 2 or monotonic() - self._waits_since > self._slow):
             self._writer_waits = False
