@@ -23,7 +23,7 @@ from rich.cells import cell_len
 
 from tests.wizard_cli import PROGRAM, clean_environment
 
-LOOK: Final = 0.02
+LOOK = 0.02
 """Seconds after which the terminal is looked at again, though nothing was written to it."""
 
 PATIENCE = 30.0
