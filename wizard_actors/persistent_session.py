@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
@@ -41,7 +42,7 @@ def settings_of(
     return Settings(system=system, route=route, model=model, context=context or {}, forget=forget)
 
 
-class SeenSession:
+class SeenSession(ABC):
     """What can be said of a session without waiting: as it was seen last, when it was opened, asked or refreshed."""
 
     def __init__(self, inside: TrioClient, held: HeldSession) -> None:
@@ -162,9 +163,9 @@ class SeenSession:
             )
         return self._open()
 
+    @abstractmethod
     def _who(self) -> object:
         """Return what tells one caller from another: its task, or its thread."""
-        raise NotImplementedError
 
     def _turn(self, question: Question, how: How, options: AskOptions) -> Turn:
         held = self._free()
