@@ -118,9 +118,7 @@ class BlockingSession(SeenSession):
         return BlockingStream(lambda: self._source(turn, patience), turn.request_id)
 
     def _source(self, turn: Turn, patience: float) -> BlockingSource:
-        self._free()
-        self._streaming[self._who()] = turn
-        return self._host.source(partial(self._inside.sessions.source, turn), patience=patience)
+        return self._host.source(self._beginning(turn), patience=patience)
 
     def _who(self) -> object:
         return get_ident()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
+from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NoReturn, Self, TypeAlias, Unpack
 
@@ -16,12 +17,12 @@ from wizard_actors.embed.host import Host
 from wizard_actors.errors import InvalidStateTransitionError, SessionNotInitializedError
 from wizard_actors.held_session import HeldSession
 from wizard_actors.request import Delivery
-from wizard_actors.response_stream import ResponseStream, Source
+from wizard_actors.response_stream import ResponseStream, Source, Taken
 from wizard_actors.session import KEEP, Settings, TextOrKeep
 from wizard_actors.session_question import Question, Said, again, as_question
 from wizard_actors.session_record import SessionRecord, SessionState, SessionSummary, TurnRecord
 from wizard_actors.session_text import to_json, to_markdown
-from wizard_actors.session_turn import Turn
+from wizard_actors.session_turn import SessionSource, Turn
 from wizard_actors.trio_client import TrioClient
 from wizard_actors.types import Message, Prompt, TokenUsage, WizardResponse
 
@@ -49,8 +50,9 @@ class SeenSession(ABC):
         self._inside = inside
         self._held = held
         self._entered: Literal["created", "open", "left"] = "created"
-        self._streaming: dict[object, Turn] = {}
-        """The turn of the newest stream of everybody who reads one."""
+        self._streaming: Mapping[object, Turn] = {}
+        """The turn of the newest stream of everybody who reads one; replaced as a whole, for threads look at it."""
+        self._changing = Lock()
 
     @property
     def id(self) -> str:
@@ -152,7 +154,6 @@ class SeenSession(ABC):
         """Return the session for what changes it. Raises where a stream of it is being read here: that has its lease,
         and waits for its reader.
         """
-        self._streaming = {reader: turn for reader, turn in self._streaming.items() if not turn.over}
         turn = self._streaming.get(self._who())
         if turn is not None and turn.in_progress:
             raise InvalidStateTransitionError(
@@ -162,6 +163,19 @@ class SeenSession(ABC):
                 to_state=SessionState.ACTIVE,
             )
         return self._open()
+
+    def _beginning(self, turn: Turn) -> Callable[[Taken], SessionSource]:
+        """Return what begins the stream of a turn, for whoever calls this, and notes that it is being read."""
+        self._free()
+        reader = self._who()
+
+        def begin(taken: Taken) -> SessionSource:
+            with self._changing:
+                others = {each: other for each, other in self._streaming.items() if not other.over}
+                self._streaming = {**others, reader: turn}
+            return self._inside.sessions.source(turn, taken)
+
+        return begin
 
     @abstractmethod
     def _who(self) -> object:
@@ -302,9 +316,7 @@ class PersistentSession(SeenSession):
         return ResponseStream(lambda: self._source(turn, patience), turn.request_id)
 
     def _source(self, turn: Turn, patience: float) -> Source:
-        self._free()
-        self._streaming[self._who()] = turn
-        return self._host.source(partial(self._inside.sessions.source, turn), patience=patience)
+        return self._host.source(self._beginning(turn), patience=patience)
 
     def _who(self) -> object:
         return anyio.get_current_task().id

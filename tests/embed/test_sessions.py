@@ -176,3 +176,34 @@ def test_a_stream_that_nobody_reads_frees_its_session_in_every_host(tmp_path: Pa
             with pytest.raises(DeadlineExceededError, match="nobody read the stream"):
                 list(stream)
         assert len(there.record.turns) == 1
+
+
+def test_threads_that_stream_in_one_session_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """Each is refused in the middle of its own stream only, and streams that nobody read leave nothing behind."""
+    provider = Scripted(says("a", "b"))
+    refused = list[str]()
+
+    with BlockingClient.open(settings(tmp_path), providers={"a": provider}) as client, client.session("all") as session:
+
+        def talk(name: str) -> None:
+            with session.stream("never read"):
+                pass
+            with session.stream(name) as stream:
+                next(stream)
+                try:
+                    session.undo()
+                except InvalidStateTransitionError:
+                    refused.append(name)
+                for _ in stream:
+                    pass
+
+        names = [f"thread {number}" for number in range(8)]
+        threads = [threading.Thread(target=talk, args=(name,)) for name in names]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+
+        assert sorted(refused) == names
+        assert sorted(turn.messages[0].text for turn in session.record.turns) == names
+        assert len(session._streaming) <= len(names)
