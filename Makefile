@@ -24,7 +24,8 @@ demo: $(VENV)/.base $(VENV)/.local ## the main job, live: a supervised chain ans
 
 test: $(VENV)/.dev $(VENV)/.local ## every test, the coverage report, and the gate of 90 % of lines and of branches
 	@rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -n auto tests properties
+	$(BIN)/pytest -n auto -m long tests properties
+	$(BIN)/coverage run -m pytest -n auto -m "not long" tests properties
 	@$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 	@$(BIN)/coverage json -q

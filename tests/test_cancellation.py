@@ -350,6 +350,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("CRITICAL", logger="wizard_actors")
 
 
+@pytest.mark.long
 def test_whatever_happens_nothing_is_held_and_every_request_ends_once(
     pytestconfig: pytest.Config, report_line: Callable[[str], None]
 ) -> None:
@@ -442,6 +443,7 @@ def test_a_slot_that_is_free_before_its_exchange_is_closed_is_caught(monkeypatch
     assert run_seeds(PLANTED_SEEDS).crowded
 
 
+@pytest.mark.long
 def test_a_worker_that_forgets_its_calls_at_a_crash_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another way to one exchange too many."""
 

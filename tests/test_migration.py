@@ -129,6 +129,7 @@ def test_every_recipe_has_an_upstream() -> None:
     assert all(len(recipe.programs) == 2 for recipe in RECIPES)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("side", ["before", "after"])
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.heading)
 async def test_a_recipe_prints_what_the_page_says(
@@ -349,6 +350,7 @@ async def test_an_error_of_openai_is_this_one_of_ours(what: str, llmock: LlmockS
     assert type(raised_here.value).__name__ == ours
 
 
+@pytest.mark.long
 def test_an_error_of_litellm_is_this_one_of_ours(llmock: LlmockServer, tmp_path: Path) -> None:
     """The third column, in one process, for the sake of the import."""
     troubles = [(llmock.url, *trouble(what, llmock)) for what in ERRORS]

@@ -299,6 +299,7 @@ WAYS_TO_FAIL: Final[dict[str, tuple[Fault, bool]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", ["sequential", "hedged"])
 @pytest.mark.parametrize("way", WAYS_TO_FAIL)
 async def test_ten_minutes_without_the_primary(
@@ -321,6 +322,7 @@ async def test_ten_minutes_without_the_primary(
     assert seen.slowest() < 3.0
 
 
+@pytest.mark.long
 async def test_minutes_of_a_silent_primary(
     autojump_clock: trio.testing.MockClock, report_line: Callable[[str], None]
 ) -> None:
@@ -337,6 +339,7 @@ async def test_minutes_of_a_silent_primary(
     assert no_cascade(seen)
 
 
+@pytest.mark.long
 async def test_a_silent_primary_fills_its_slots_and_nobody_is_turned_away_for_it(
     autojump_clock: trio.testing.MockClock, report_line: Callable[[str], None]
 ) -> None:
@@ -347,6 +350,7 @@ async def test_a_silent_primary_fills_its_slots_and_nobody_is_turned_away_for_it
     assert seen.answered() >= 0.999
 
 
+@pytest.mark.long
 async def test_hedges_do_not_hide_a_silent_primary(
     autojump_clock: trio.testing.MockClock, report_line: Callable[[str], None]
 ) -> None:
@@ -360,6 +364,7 @@ async def test_hedges_do_not_hide_a_silent_primary(
     assert seen.wasted() < 0.01
 
 
+@pytest.mark.long
 async def test_minutes_of_429s_are_no_outage(
     autojump_clock: trio.testing.MockClock, report_line: Callable[[str], None]
 ) -> None:
@@ -374,6 +379,7 @@ async def test_minutes_of_429s_are_no_outage(
     assert seen.wasted() < 0.01
 
 
+@pytest.mark.long
 async def test_nobody_waits_out_a_pause_beyond_the_cap_while_another_model_remains(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -40,6 +40,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("CRITICAL", logger="asyncio")
 
 
+@pytest.mark.long
 def test_a_thousand_cancellations_leave_nothing(
     pytestconfig: pytest.Config, report_line: Callable[[str], None]
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_stream_that_is_left_without_an_end_is_caught(monkeypatch: pytest.Monk
     assert planted("early")
 
 
+@pytest.mark.long
 def test_a_stream_that_is_not_closed_where_it_was_read_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pump that is cancelled while its pipe is full would leave a generator behind, which holds a slot."""
     left: list[Source] = []

@@ -130,6 +130,7 @@ async def end_of(process: trio.Process) -> tuple[int, str]:
 # -- killed ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_after_kills_every_line_is_answered_once_and_few_are_asked_twice(
     tmp_path: Path, report_line: Callable[[str], None]
 ) -> None:
@@ -237,6 +238,7 @@ def test_a_full_disk_leaves_whole_lines_and_a_clear_error(tmp_path: Path) -> Non
 # -- many lines ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_ten_thousand_lines_take_no_more_memory_than_a_hundred(
     tmp_path: Path, report_line: Callable[[str], None]
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 ROUNDS, CALLS = 10, 1000
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
 def test_ten_rounds_of_a_thousand_calls_are_answered_and_leave_nothing(report_line: Callable[[str], None]) -> None:
     """All are answered, memory does not grow from round 2 to 10, no task and no unclosed socket is left."""

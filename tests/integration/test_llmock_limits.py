@@ -67,6 +67,7 @@ def question(number: int, max_tokens: int | None) -> Prompt:
 CONFIGURED = f"rate_limit = {{ requests_per_minute = {RPM}, tokens_per_minute = {TPM} }}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("limits", "max_tokens"),
     [

@@ -174,6 +174,7 @@ def agrees(ours: Reading, theirs: Reading) -> bool:
     return ours == same and all(call_id for call_id, _, _ in ours.calls)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", CUTS)
 def test_every_recorded_answer_reads_as_the_sdk_reads_it(recordings: Path, way: str) -> None:
     """Text, reasoning, tool calls, finish reason, usage and model, however the bytes come."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import pytest
 from openai.types.responses import Response
 
 from tests.recordings import CUTS, Recording, recorded, replayed
@@ -48,6 +49,7 @@ def _thoughts(response: Response) -> Iterator[tuple[str, str | None, str]]:
                 yield text, item.encrypted_content, item.id
 
 
+@pytest.mark.long
 def test_all_recorded_answers_read_as_the_official_types_do(recordings: Path) -> None:
     """In one piece, byte by byte, cut anywhere, and with other line ends."""
     answers = 0

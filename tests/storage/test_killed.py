@@ -80,6 +80,7 @@ async def recovered(storage: SessionStorage, books: Books, epoch: float) -> None
     assert await storage.delete("probe")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["file", "sqlite"])
 def test_a_killed_writer_loses_nothing_that_was_acknowledged(
     backend: str, forking: Zygote, tmp_path: Path, report_line: Callable[[str], None]
