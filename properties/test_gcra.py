@@ -129,6 +129,7 @@ class Limiter(RuleBasedStateMachine):
         self.debts: list[tuple[float, int]] = []
         self.live: list[Grant] = []
         self.paused_until = -math.inf
+        self.since = 0  # the first of the sends at the present pace
         self.held_up = False  # a tick came late: whoever that made too late is found out only at its turn
 
     @initialize(
@@ -138,11 +139,36 @@ class Limiter(RuleBasedStateMachine):
         queue=st.integers(1, 9),
     )
     def build(self, rate: float | None, burst: int | None, limit: int | None, queue: int) -> None:
+        self._configured(rate, burst, limit, queue)
+        self.core: GcraCore[int] = GcraCore(self.config)
+
+    def _configured(self, rate: float | None, burst: int | None, limit: int | None, queue: int) -> None:
         self.config = RateLimitConfig(requests_per_minute=rate, tokens_per_minute=limit, burst=burst, queue=queue)
         self.limit = limit
         self.interval = 60 / rate if rate else 0.0
         self.burst = burst or max(1, int((rate or 0) // 60))
-        self.core: GcraCore[int] = GcraCore(self.config)
+
+    @precondition(lambda self: self.now >= self.latest)
+    @rule(
+        now=st.sampled_from([True, False, False]),
+        rate=st.sampled_from([None, 1, 7, 60, 500]),
+        burst=st.sampled_from([None, 1, 3, 10]),
+        limit=st.sampled_from([None, 60, 100, 1000]),
+        queue=st.integers(1, 9),
+    )
+    def reconfigure(self, now: bool, rate: float | None, burst: int | None, limit: int | None, queue: int) -> None:
+        """Nobody is lost, the pause goes on, and what a minute holds is counted on where it was counted before."""
+        if not now:
+            return
+        self.tick()
+        if self.limit is None:  # nobody has counted: a minute begins
+            self.spent, self.debts = dict.fromkeys(self.spent, 0), []
+        self._configured(rate, burst, limit, queue)
+        self.core.reconfigure(self.config, self.now)
+        self.since = len(self.sends)  # another pace, and what was saved up at the former one may go at once
+        state = self.core.snapshot()
+        assert (state.waiting, state.paused_until) == (len(self.waiting), self.paused_until)
+        self._tick_at_once()
 
     # -- callers
 
@@ -330,7 +356,7 @@ class Limiter(RuleBasedStateMachine):
     @invariant()
     def no_window_holds_too_much(self) -> None:
         if self.interval:
-            assert sends_fit([grant.at for grant in self.sends[-60:]], self.burst, self.interval)
+            assert sends_fit([grant.at for grant in self.sends[self.since :][-60:]], self.burst, self.interval)
 
     @invariant()
     def never_faster_than_configured(self) -> None:
@@ -342,7 +368,8 @@ class Limiter(RuleBasedStateMachine):
     @invariant()
     def nobody_is_lost(self) -> None:
         state = self.core.snapshot()
-        assert state.waiting == len(self.waiting) <= self.config.queue
+        assert state.waiting == len(self.waiting)
+        assert self.core.full is (state.waiting >= self.config.queue)
         assert state.paused_until == self.paused_until
         assert (self.core.wake_at() < math.inf) is bool(self.waiting)
 

@@ -110,6 +110,12 @@ class Worker(RuleBasedStateMachine):
             assert self.core.snapshot().health == before.health
             self.waiting.clear()  # a kept reply fails with its actor
 
+    @rule(slots=st.integers(1, 4))
+    def reconfigure(self, slots: int) -> None:
+        self.slots = slots  # also fewer than are live
+        self.core.reconfigure(slots, self.now)
+        assert not self.waiting or len(self.live) >= slots or self.core.wake_at() <= self.now
+
     @rule(outcome=st.sampled_from(Outcome))
     def fare(self, outcome: Outcome) -> None:
         before = self.core.snapshot().health

@@ -625,3 +625,29 @@ def test_a_restart_of_a_half_open_circuit_is_a_transition_of_the_table() -> None
     call(core, FAILURE, 201.0)
     assert core.snapshot().retry_at >= 249.0
     assert core.snapshot().opened == 3
+
+
+def test_fewer_places_than_probes_admit_nobody_else() -> None:
+    """Until enough of them have ended: a new policy takes nobody's permit away."""
+    core, probe = half_open(half_open_probes=3, success_threshold=3)
+    others = [admitted(core, 100.0), admitted(core, 100.0)]
+    core.reconfigure(BreakerConfig(half_open_probes=1, success_threshold=3))
+
+    assert core.snapshot().probes_free == 0
+    for permit in others:
+        assert isinstance(core.admit(100.0), Refused)
+        core.settle(permit, IGNORED, 100.0)
+    core.settle(probe, SUCCESS, 100.0)
+    assert admitted(core, 100.0).probe
+
+
+def test_a_rate_is_measured_on_over_another_window() -> None:
+    """What failed lately still counts: the fourth failure of four calls trips."""
+    core = breaker(failure_rate=0.9, minimum_calls=4, window=60.0)
+    for now in (30.0, 31.0, 32.0):
+        call(core, FAILURE, now)
+    core.reconfigure(BreakerConfig(failure_rate=0.9, minimum_calls=4, window=90.0))
+
+    assert core.snapshot().failures == 3
+    call(core, FAILURE, 33.0)
+    assert state(core) is Circuit.OPEN

@@ -19,7 +19,7 @@ from wizard_actors import (
     WizardConfig,
     WizardError,
 )
-from wizard_actors.builder import Clients, make_shared, make_tree
+from wizard_actors.builder import Builder, Clients
 from wizard_actors.config import (
     CacheConfig,
     LocalConfig,
@@ -40,7 +40,7 @@ from wizard_actors.session_store import Begin, End, SessionStoreState
 from wizard_actors.shared import Shared
 from wizard_actors.supervisor import Supervisor
 
-Made: TypeAlias = tuple[Supervisor, Shared]
+Made: TypeAlias = tuple[Supervisor, Shared, Builder]
 
 
 def remote(
@@ -51,13 +51,13 @@ def remote(
 
 
 async def build(  # noqa: ASYNC124 - inside Trio, whose clock it reads
-    config: WizardConfig, clients: Clients, providers: dict[str, Provider] | None = None
+    config: WizardConfig, providers: dict[str, Provider] | None = None
 ) -> Made:
     """Build, and start nothing."""
-    rng, events = Random(1), EventStream()
-    tree = make_tree(config, rng=rng, events=events)
-    lag = LagWatch()
-    return tree, make_shared(config, tree, clients, rng=rng, events=events, lag=lag, providers=providers)
+    builder = Builder(config, rng=Random(1), events=EventStream(), providers=providers)
+    layout = builder.layout(config)
+    tree = builder.tree(layout)
+    return tree, builder.first(layout, tree, LagWatch()), builder
 
 
 async def test_the_tree_has_an_actor_for_each_concern_of_each_model(autojump_clock: MockClock) -> None:
@@ -69,7 +69,7 @@ async def test_the_tree_has_an_actor_for_each_concern_of_each_model(autojump_clo
             ModelConfig(name="inside", provider="local", local=LocalConfig()),
         ]
     )
-    tree, shared = await build(config, Clients())
+    tree, shared, _ = await build(config)
 
     assert [node.path for node in tree.tree().walk()] == [
         "wizard",
@@ -93,7 +93,7 @@ async def test_the_cache_and_shared_limits_have_their_place_in_the_tree(autojump
     """Where there are any: one limiter for all models of a group, none of their own."""
     grouped = [ModelConfig(name=name, provider="simulated", rate_limit_group="account") for name in ("a", "b")]
     config = WizardConfig(models=grouped, cache=CacheConfig(max_entries=10))
-    tree, shared = await build(config, Clients())
+    tree, shared, _ = await build(config)
 
     paths = [node.path for node in tree.tree().walk()]
     assert paths[:5] == ["wizard", "wizard/cache", "wizard/limits", "wizard/limits/account", "wizard/router"]
@@ -108,7 +108,7 @@ async def test_every_actor_has_the_configured_bounds(autojump_clock: MockClock) 
         supervision=SupervisionConfig(mailbox=7, tells=9),
         server=ServerConfig(drain_timeout=3.0),
     )
-    tree, _ = await build(config, Clients())
+    tree, _, _ = await build(config)
 
     lanes = [node.lanes for node in tree.tree().walk() if node.lanes is not None]
     assert [(lane.asks_bound, lane.tells_bound) for lane in lanes] == [(7, 9)] * 5
@@ -131,12 +131,11 @@ async def test_each_kind_of_model_gets_its_provider(autojump_clock: MockClock) -
     """Presets speak OpenAI's protocol."""
     inside = ModelConfig(name="inside", provider="local", local=LocalConfig())
     config = WizardConfig(models=[model("sim"), remote("one"), remote("two", "groq"), inside])
-    clients = Clients()
-    _, shared = await build(config, clients)
+    _, shared, builder = await build(config)
 
     kinds = {name: type(port.provider) for name, port in shared.ports.items()}
     assert kinds == {"sim": SimulatedProvider, "one": OpenAIProvider, "two": OpenAIProvider, "inside": LocalProvider}
-    await clients.aclose()
+    await builder.clients.aclose()
 
 
 async def test_models_share_one_http_client_unless_they_are_reached_differently(autojump_clock: MockClock) -> None:
@@ -157,7 +156,7 @@ async def test_an_unreadable_authority_is_told_by_its_file(autojump_clock: MockC
     """Before anything starts."""
     config = WizardConfig(models=[remote("one", ca_file=tmp_path / "none.pem")])
     with pytest.raises(ConfigError, match=r"none\.pem"):
-        await build(config, Clients())
+        await build(config)
 
 
 async def test_a_provider_of_ones_own_takes_the_place_of_a_models(autojump_clock: MockClock) -> None:
@@ -172,7 +171,7 @@ async def test_a_provider_for_no_model_is_a_mistake(autojump_clock: MockClock) -
     """Left unsaid, the real one would be called in its place."""
     config = WizardConfig(models=[model("primary")])
     with pytest.raises(ConfigError, match="'pirmary'"):
-        await build(config, Clients(), {"pirmary": Scripted()})
+        await build(config, {"pirmary": Scripted()})
 
 
 async def test_a_disabled_model_may_stand_in_a_chain(autojump_clock: MockClock) -> None:
@@ -205,16 +204,15 @@ async def test_settings_without_effect_yet_are_named(
     """A client opens with them all the same; a plain configuration has none."""
     config = WizardConfig(
         models=[model("a")],
-        server=ServerConfig(http="127.0.0.1:8080", websocket="127.0.0.1:8081", api_keys_file=Path("keys")),
+        server=ServerConfig(http="127.0.0.1:8080", websocket="127.0.0.1:8081"),
     )
-    await build(config, Clients())
+    await build(config)
     warned = caplog.messages.copy()
     caplog.clear()
-    await build(WizardConfig(models=[model("a")]), Clients())
+    await build(WizardConfig(models=[model("a")]))
 
-    for name in ("server.http", "server.websocket", "api_keys_file"):
-        assert [message for message in warned if name in message], name
-    assert len(warned) == 3
+    assert len(warned) == 1
+    assert "server.http" in warned[0]
     assert caplog.messages == []
 
 

@@ -450,7 +450,7 @@ def test_a_worker_that_forgets_its_calls_at_a_crash_is_caught(monkeypatch: pytes
     def forgetful(config: ModelConfig, queue: int, _ledger: Ledger, carry: object) -> ModelWorker:
         return ModelWorker(config, queue, Ledger(), carry)
 
-    monkeypatch.setattr("wizard_actors.builder.ModelWorker", forgetful)
+    monkeypatch.setattr("wizard_actors.worker.ModelWorker", forgetful)
 
     assert run_seeds(5 * PLANTED_SEEDS).crowded
 

@@ -61,11 +61,11 @@ def test_there_are_examples() -> None:
 def test_every_command_and_flag_is_described() -> None:
     """What the program understands stands in the reference's first lines."""
     synopsis = REFERENCE.partition("\n\nStandard output")[0]
-    for name in ("ask", "chat", "batch", "check", "models", "init", "demo"):
+    for name in ("ask", "chat", "batch", "serve", "check", "models", "init", "demo"):
         command = cli.app[name]
         arguments = command.assemble_argument_collection()
         names = [argument.name for argument in arguments if argument.parse]
-        section = next(block for block in synopsis.split("    wizard ") if block.startswith(name))
+        section = "".join(block for block in synopsis.split("    wizard ") if block.startswith(name))
         assert [each for each in names if each not in section] == []
 
 

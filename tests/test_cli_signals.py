@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import trio
+import trio.testing
 
 from wizard_actors.cli_signals import Signals
 
@@ -84,3 +85,60 @@ def test_a_terminal_that_is_closed_may_say_so_several_times() -> None:
         await trio.sleep_forever()
 
     assert signals.run(work) == 129
+
+
+@pytest.mark.usefixtures("exits")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_server_stops_in_order_and_the_second_signal_ends_it_at_once(number: int, status: int) -> None:
+    """The work is not cancelled: it ends itself, with a status of its own."""
+    signals = Signals()
+
+    async def work() -> int:
+        asked = trio.Event()
+        with signals.serving(stop=asked.set, reload=lambda: None):
+            signals.handle(number)
+            await asked.wait()
+            await trio.lowlevel.checkpoint()
+            with pytest.raises(Exited, match=str(status)):
+                signals.handle(number)
+        return 0
+
+    assert signals.run(work) == 0
+    assert signals.status is None
+
+
+@pytest.mark.usefixtures("exits")
+def test_a_server_reloads_at_each_hangup_while_it_stops_too() -> None:
+    """SIGHUP is never an end: not the first one, not one among others, not one while it stops."""
+    signals = Signals()
+    reloads: list[str] = []
+
+    async def work() -> int:
+        stop = trio.Event()
+        with signals.serving(stop=stop.set, reload=lambda: reloads.append("reload")):
+            signals.handle(signal.SIGHUP)
+            signals.handle(signal.SIGHUP)
+            await trio.testing.wait_all_tasks_blocked()
+            assert reloads
+            reloads.clear()
+            signals.handle(signal.SIGTERM)
+            signals.handle(signal.SIGHUP)
+            await stop.wait()
+            await trio.testing.wait_all_tasks_blocked()
+        return 0
+
+    assert signals.run(work) == 0
+    assert reloads == ["reload"]
+
+
+def test_signals_are_everybodys_again_when_a_server_has_ended() -> None:
+    """After the block a signal cancels what the program does next."""
+    signals = Signals()
+
+    async def work() -> int:
+        with signals.serving(stop=lambda: None, reload=lambda: None):
+            pass
+        signals.handle(signal.SIGTERM)
+        await trio.sleep_forever()
+
+    assert signals.run(work) == 143

@@ -152,7 +152,7 @@ def test_the_template_loads_and_changes_no_default() -> None:
 def test_the_template_loads_with_every_line_switched_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each commented line is right as well, given the files that it names."""
     monkeypatch.chdir(tmp_path)
-    for file in ("company-ca.pem", "anthropic.key", "model.gguf", "clients.keys"):
+    for file in ("company-ca.pem", "anthropic.key", "model.gguf"):
         (tmp_path / file).write_text("something")
     (tmp_path / "company-ca.pem").write_bytes(Path(certifi.where()).read_bytes())
 

@@ -13,6 +13,7 @@ import pytest
 
 from wizard_actors import errors
 from wizard_actors.errors import (
+    AccessDeniedError,
     ActorCrashedError,
     ActorError,
     ActorStoppedError,
@@ -64,6 +65,7 @@ STABLE: Mapping[type[WizardError], str] = MappingProxyType(
         StorageError: "storage",
         SerializationError: "serialization",
         DeadlineExceededError: "deadline_exceeded",
+        AccessDeniedError: "access_denied",
         ProviderError: "provider_error",
         AuthError: "auth",
         ContentFilterError: "content_filter",
@@ -98,6 +100,7 @@ PROVIDER: dict[str, object] = {"model": "primary", "status": None, "request_id":
 
 FACTS: list[tuple[WizardError, dict[str, object]]] = [
     (WizardError("said"), {}),
+    (AccessDeniedError("said", key="alice"), {"key": "alice"}),
     (
         ConfigError([ConfigProblem("cache.ttl", "must be more than 0", "say 60")], file="wizard.toml"),
         {

@@ -928,6 +928,63 @@ def test_a_grant_from_before_a_restart_is_refunded_into_the_empty_bucket() -> No
     assert core.wake_at() == 10.5
 
 
+def test_new_limits_keep_what_was_spent_and_owed() -> None:
+    """The minute's tokens count on under another limit, and a waiter is due by the new pace, or too late by it."""
+    core = GcraCore[int](RateLimitConfig(tokens_per_minute=600, adaptive=False))
+    core.acquire(1, 0.0, NEVER, 600)
+    assert isinstance(core.acquire(2, 0.0, NEVER, 300), Waiting)
+    assert isinstance(core.acquire(3, 0.0, 100.0, 300), Waiting)
+
+    core.reconfigure(RateLimitConfig(tokens_per_minute=900, adaptive=False), 1.0)
+    assert granted(core, 1.0) == []
+    assert core.wake_at() < 60.0
+    core.reconfigure(RateLimitConfig(tokens_per_minute=300, adaptive=False), 2.0)
+    ticked = core.tick(2.0)
+
+    assert (ticked.granted, ticked.rejected) == ((), (3,))
+    assert run_out(core) == {2: 72.0}  # the debt is paid within a minute of the change; then the bucket has to fill
+
+
+def test_a_smaller_room_turns_nobody_out() -> None:
+    """Who waits stays; nobody else comes in before enough have left."""
+    core = limiter(queue=3)
+    for key in range(4):
+        core.acquire(key, 0.0, NEVER)
+    core.reconfigure(RateLimitConfig(requests_per_minute=60, burst=1, queue=1), 0.0)
+
+    assert core.full
+    assert [core.snapshot().waiting, granted(core, 1.0), granted(core, 2.0), core.full] == [3, [1], [2], True]
+    assert granted(core, 3.0) == [3]
+    assert not core.full
+
+
+def test_a_pause_and_a_halved_rate_outlast_new_limits() -> None:
+    """What the provider has said does not depend on what is configured here."""
+    core = limiter()
+    core.acquire(1, 0.0, NEVER)
+    core.pause(20.0, 1.0)
+    core.slow_down(0.0, 1.0)
+    core.reconfigure(RateLimitConfig(requests_per_minute=120, burst=1), 2.0)
+
+    assert (core.snapshot().paused_until, core.snapshot().rate) == (20.0, 60.0)
+    assert core.acquire(2, 2.0, NEVER) == Waiting(20.0)
+
+
+def test_a_budget_of_a_day_may_be_spent_at_once() -> None:
+    """And no more than it in any day, whatever has come back meanwhile."""
+    day = 86_400.0
+    core = GcraCore[int](RateLimitConfig(tokens_per_minute=1000, requests_per_minute=10, adaptive=False), window=day)
+    assert [type(core.acquire(key, 0.0, 0.0, 100)) for key in range(10)] == [Grant] * 10
+    assert isinstance(core.acquire(11, 0.5 * day, 0.5 * day, 1), Rejected)
+
+    later = day * (1 + 1 / 100)
+    assert isinstance(core.acquire(12, later, later, 1000), Grant)
+    again = GcraCore[int].restore(
+        RateLimitConfig(tokens_per_minute=1000, adaptive=False), core.snapshot(), later + 1.0, window=day
+    )
+    assert isinstance(again.acquire(13, later + 1.0, later + 1.0, 1), Rejected)
+
+
 def test_the_counts_say_what_happened() -> None:
     """Granted, throttled, rejected and waiting add up."""
     core = limiter()

@@ -16,7 +16,14 @@ LINES_AT_MOST = 450
 EXTRAS = frozenset({"xllamacpp"})
 """What a function may import: the modules of optional extras, absent from a plain installation."""
 
-LATE = frozenset({"wizard_actors.asyncio_bell", "wizard_actors.embed.asyncio_host", "wizard_actors.interactive"})
+LATE = frozenset(
+    {
+        "wizard_actors.asyncio_bell",
+        "wizard_actors.cli_serve",
+        "wizard_actors.embed.asyncio_host",
+        "wizard_actors.interactive",
+    }
+)
 """What else a function may import: what imports asyncio, which only programs that run it should pay for."""
 
 HEAVY = frozenset({"genai_prices", "jsonschema", "referencing"})

@@ -13,7 +13,7 @@ from wizard_actors import ActorCrashedError, RateLimitError, WizardError
 from wizard_actors.actor import ActorRef
 from wizard_actors.config import RateLimitConfig
 from wizard_actors.gcra import Grant, LimiterState
-from wizard_actors.rate_limit import Acquire, HeadersSeen, RateLimiter, Settle
+from wizard_actors.rate_limit import Acquire, HeadersSeen, RateLimiter, Reconfigure, Settle
 from wizard_actors.supervisor import ChildSpec, GroupSpec, Supervisor
 from wizard_actors.types import LimitHeaders, LimitWindow
 
@@ -540,3 +540,25 @@ async def test_a_guess_at_the_answer_reserves_no_more_than_a_quarter_of_a_minute
         named = await ref.ask(Acquire(trio.current_time(), 0.0, tokens=5_010))
 
         assert (guessed.tokens, named.tokens) == (110, 5_010)
+
+
+async def test_a_limiter_that_is_reconfigured_keeps_its_waiters(autojump_clock: MockClock) -> None:
+    """Who waits is due by the new pace, in order; who would be too late for it is told at once."""
+    async with limiter_of() as (_, ref), trio.open_nursery() as nursery:
+        callers = Callers(ref, nursery)
+        began = trio.current_time()
+        await callers.come(4)
+        await callers.come(1, max_wait=5.0)
+        ref.tell(Reconfigure(RateLimitConfig(requests_per_minute=6, burst=1)))
+        await wait_all_tasks_blocked()
+
+        assert list(callers.errors) == [4]
+        await trio.sleep(100)
+        assert [round(at - began) for at in callers.came.values()] == [0, 10, 20, 30]
+
+
+@pytest.mark.parametrize("window", [0.0, -1.0, math.inf, math.nan])
+def test_a_window_that_is_no_time_is_refused(window: float) -> None:
+    """At once, and not by the first request."""
+    with pytest.raises(ValueError, match="window"):
+        RateLimiter.factory("budget", RateLimitConfig(tokens_per_minute=1), window=window)

@@ -179,3 +179,35 @@ async def test_what_others_failed_of_does_not_hide_behind_a_full_bulkhead(autoju
             callers.start_soon(caller)
 
     assert set(codes) == {"rate_limit"}
+
+
+CROWD = """
+[[models]]
+name = "wide"
+provider = "simulated"
+max_concurrency = 1000
+simulated = { first_token = 0, per_chunk = 0 }
+"""
+
+
+def test_a_crowd_that_is_slower_than_its_leave_is_fresh_is_answered() -> None:
+    """Hundreds that come at once keep the event loop busy for longer than a grant counts as new: each grant was given
+    back and asked for again, by all of them, for ever. The clock is fast, so that two hundred are a crowd.
+    """
+    answered = 0
+
+    async def everybody() -> None:
+        async def ask() -> None:
+            nonlocal answered
+            await client.generate("Why?")
+            answered += 1
+
+        async with ResilientClient.open(config(CROWD)) as client:
+            with trio.move_on_after(60.0):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(200):
+                        nursery.start_soon(ask)
+
+    trio.run(everybody, clock=MockClock(rate=50.0))
+
+    assert answered == 200

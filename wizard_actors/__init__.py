@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from wizard_actors.client_builder import ClientBuilder
     from wizard_actors.config import ModelConfig, WizardConfig
     from wizard_actors.errors import (
+        AccessDeniedError,
         ActorCrashedError,
         ActorError,
         ActorStoppedError,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     )
     from wizard_actors.metrics import MetricsSnapshot
     from wizard_actors.persistent_session import PersistentSession
+    from wizard_actors.reloading import Reloaded
     from wizard_actors.request import Delivery
     from wizard_actors.response_stream import ResponseStream
     from wizard_actors.schema import json_schema_of
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccessDeniedError",
     "ActorCrashedError",
     "ActorError",
     "ActorStoppedError",
@@ -126,6 +129,7 @@ __all__ = [
     "QuotaExhaustedError",
     "RateLimitError",
     "ReasoningDelta",
+    "Reloaded",
     "RequestError",
     "Reset",
     "ResilientClient",
@@ -177,6 +181,7 @@ _HOMES = (
     "client_builder",
     "session_record",
     "trio_client",
+    "reloading",
     "blocking_stream",
     "persistent_session",
     "client",

@@ -56,7 +56,9 @@ log = logging.getLogger("wizard_actors.attempt")
 R = TypeVar("R")
 
 LATE: Final = 0.05
-"""Seconds. Leave that is older by the time of the sending, because our event loop stood still, is asked for anew."""
+"""Seconds. Leave that is older by the time of the sending, because our event loop stood still, is asked for anew. Each
+time it may be four times as old: thousands that come at once are slower than that, and would else ask for ever.
+"""
 
 READS_IN_A_ROW: Final = 128
 """After so many, an attempt gives way once: a provider whose reads never wait must not keep everybody else waiting.
@@ -232,11 +234,12 @@ class Attempt:
                 raise MailboxFullError(said, actor=self.port.name, silent=True) from error
             raise
         self.slot_wait = trio.current_time() - now
+        oldest = LATE
         while self._permit is None:
             if self._grant is None:
                 self._grant = await self._get_rate()
             permit = await self.port.breaker.ask(Admit())
-            state, late = self.port.breaker.published, trio.current_time() - self._grant.at > LATE
+            state, late = self.port.breaker.published, trio.current_time() - self._grant.at > oldest
             if state is not None and state.honours(permit) and not late:
                 self._permit = permit
                 return
@@ -244,7 +247,7 @@ class Attempt:
             self.port.breaker.give_back(permit, Ended(Outcome.IGNORED))
             if late:  # used now, it would come on top of what has been saved up since
                 self.port.limiter.give_back(self._grant, Settle(sent=False))
-                self._grant = None
+                self._grant, oldest = None, 4 * oldest
             self.port.peek(self._patience.longest_pause)
 
     async def _get_rate(self) -> Grant:

@@ -22,6 +22,7 @@ from wizard_actors.event_stream import EventStream
 from wizard_actors.metrics import MetricsSnapshot
 from wizard_actors.persistent_session import settings_of
 from wizard_actors.providers.base import Provider
+from wizard_actors.reloading import Reloaded
 from wizard_actors.request import Delivery
 from wizard_actors.response_stream import AnswerSource, Taken
 from wizard_actors.session import KEEP, TextOrKeep
@@ -52,7 +53,6 @@ class BlockingClient:
     def __init__(self, inside: TrioClient, host: BlockingHost[TrioClient] | None = None) -> None:
         if host is None or not isinstance(cast("object", inside), TrioClient):
             raise TypeError(f"a client is opened: with {type(self).__name__}.open({inside!r}) as client")
-        self.config: WizardConfig = inside.config
         self.events: EventStream = inside.events
         self.supervisor: Supervisor = inside.supervisor
         """The tree that the client runs in. Its actors are asked, and it is changed, under Trio: see `run`."""
@@ -126,6 +126,15 @@ class BlockingClient:
         except WizardError:
             if error is None:
                 raise
+
+    @property
+    def config(self) -> WizardConfig:
+        """The configuration in force."""
+        return self._inside.config
+
+    def reload(self, config: Settings) -> Reloaded:
+        """Go by `config`, or the TOML file at that path, from now on; as `ResilientClient.reload`."""
+        return self._host.run(partial(self._inside.reload, config))
 
     # -- asking
 

@@ -76,7 +76,8 @@ class Books:
             self.waited(attempt.began, attempt.began + attempt.leave)
         if sent_at is not None:
             self.waited(sent_at, sent_at + attempt.duration)
-            observed = Observed(attempt.port.name, error, sent_at, attempt.first_token, attempt.cost, cancelled)
+            port, first_token = attempt.port, attempt.first_token
+            observed = Observed(port.name, error, sent_at, first_token, attempt.cost, cancelled, port.worker.path)
             self.shared.router.tell(observed)
         self.publish(
             AttemptEnded(

@@ -159,6 +159,17 @@ class BreakerCore:
             core._fragile_until = now + config.window
         return core
 
+    def reconfigure(self, config: BreakerConfig) -> None:
+        """Go by `config` from now on, in the state that the circuit is in: an open one stays open until its `retry_at`,
+        permits and probes stay out, and what has been counted counts on, so far as the new window and threshold know of
+        it. Only between counting failures and measuring their rate nothing can be carried over.
+        """
+        if config == self._config:
+            return
+        failures, self._failures = self._failures, _failures(config)
+        self._config = config
+        self._failures.take_over(failures)
+
     def come_due(self, now: float) -> None:
         """Make an open circuit half-open once it is due, as every call that would be a probe does by itself."""
         if self._circuit is Circuit.OPEN and now >= self._retry_at:
@@ -232,7 +243,8 @@ class BreakerCore:
     @property
     def _probes_free(self) -> int:
         without_a_place = min(len(self._heard), self._config.success_threshold)
-        return self._config.half_open_probes - self._probes_out + without_a_place
+        # Below none where a new configuration has fewer places than there are probes.
+        return max(0, self._config.half_open_probes - self._probes_out + without_a_place)
 
     def _learn(self, outcome: Outcome, now: float) -> None:
         if self._circuit is Circuit.HALF_OPEN:
@@ -285,6 +297,11 @@ class _Count:
         """How many failures are held, the oldest of which may lie outside the window."""
         return len(self._instants)
 
+    def take_over(self, other: _Count | _Rate) -> None:
+        """Begin with what `other` has counted, where it has counted the same."""
+        if isinstance(other, _Count):
+            self._instants.extend(other._instants)  # noqa: SLF001 - of the same class
+
     def failed(self, now: float) -> None:
         """Count a failure."""
         self._instants.append(now)
@@ -313,6 +330,20 @@ class _Rate:
     def count(self) -> int:
         """How many failures are held."""
         return sum(failures for _, _, failures in self._slices)
+
+    def take_over(self, other: _Count | _Rate) -> None:
+        """Begin with what `other` has counted, where it has counted the same. Slices of another length go as a whole
+        into the one in which they began.
+        """
+        if not isinstance(other, _Rate):
+            return
+        merged: dict[int, tuple[int, int]] = {}
+        length = other._slice  # noqa: SLF001 - of the same class
+        for number, calls, failures in other._slices:  # noqa: SLF001 - of the same class
+            mine = number if length == self._slice else self._number(number * length)
+            before = merged.get(mine, (0, 0))
+            merged[mine] = (before[0] + calls, before[1] + failures)
+        self._slices.extend((number, *counts) for number, counts in merged.items())
 
     def failed(self, now: float) -> None:
         """Count a call that failed."""

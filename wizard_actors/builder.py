@@ -1,54 +1,53 @@
-"""The only composition root: a configuration becomes a supervision tree, its providers and a pipeline."""
+"""The only composition root: a configuration becomes a supervision tree, its providers and a pipeline; and the next one
+what is added to them.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from random import Random
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
 import httpx
 import trio
-from attrs import frozen
+from attrs import define
 
-from wizard_actors.actor import Actor
+from wizard_actors.actor import Ledger
 from wizard_actors.breaker_core import BreakerState
 from wizard_actors.cache import CacheState, ResponseCache
-from wizard_actors.circuit_breaker import CircuitBreaker
-from wizard_actors.config import PRESETS, ModelConfig, WizardConfig
+from wizard_actors.config import PRESETS, ModelConfig, RateLimitConfig, RetryConfig, WizardConfig
 from wizard_actors.errors import ConfigError, ConfigProblem
 from wizard_actors.event_stream import EventStream
 from wizard_actors.gcra import LimiterState
 from wizard_actors.keeping import Keeping
 from wizard_actors.lag import LagWatch
-from wizard_actors.mailbox import Ledger
 from wizard_actors.port import Port
-from wizard_actors.prices import known_models
+from wizard_actors.prices import KnownModel, known_models
 from wizard_actors.providers.anthropic import AnthropicProvider
 from wizard_actors.providers.base import Provider
-from wizard_actors.providers.engine import Engine, EngineState, LocalProvider
+from wizard_actors.providers.engine import EngineState, LocalProvider
 from wizard_actors.providers.gemini import GeminiProvider
 from wizard_actors.providers.http import make_http_client
 from wizard_actors.providers.openai import OpenAIProvider
 from wizard_actors.providers.own import make_own, missing, usable
 from wizard_actors.providers.simulated import SimulatedProvider
 from wizard_actors.purging import Purging
-from wizard_actors.rate_limit import RateLimiter
 from wizard_actors.retry import RetryBudget
-from wizard_actors.routing import Router, RouterState
+from wizard_actors.routing import Reconfigure, Router, RouterState
+from wizard_actors.seats import LimitSeat, ModelSeat, Specs, asked, patience, shared_limits
 from wizard_actors.session import Lifetime
 from wizard_actors.session_store import SessionStore, SessionStoreState
-from wizard_actors.shared import Shared
+from wizard_actors.shared import InFlight, Shared
 from wizard_actors.slots import WorkerState
 from wizard_actors.storage.opening import Opener, opener, scheme_of
 from wizard_actors.storing import Storing
-from wizard_actors.strategies import RoutingStrategy, own_strategies
-from wizard_actors.supervisor import ChildSpec, GroupSpec, RestartPolicy, Supervisor
+from wizard_actors.strategies import RoutingStrategy, known_strategies, own_strategies
+from wizard_actors.supervisor import ChildSpec, GroupSpec, Supervisor
 from wizard_actors.wall_clock import WallClock
-from wizard_actors.worker import ModelWorker
 
-__all__ = ["Clients", "make_keeping", "make_shared", "make_tree", "not_used"]
+__all__ = ["Builder", "Clients", "Layout", "make_keeping", "not_used"]
 
 log = logging.getLogger("wizard_actors.client")
 
@@ -57,21 +56,33 @@ NATIVE_PROVIDERS: Final[Mapping[str, type[OpenAIProvider | AnthropicProvider | G
 )
 """Who speaks each protocol."""
 
-Make: TypeAlias = Callable[[Ledger, object], Actor]
+Route: TypeAlias = tuple[str | None, str | None]
+"""Through which proxy, and trusting which authorities' file."""
 
 
 class Clients:
     """The HTTP clients of one `ResilientClient`: a shared one, and one for each proxy or authority that differs."""
 
     def __init__(self) -> None:
-        self._clients: dict[tuple[str | None, str | None], httpx.AsyncClient] = {}
+        self._clients: dict[Route, httpx.AsyncClient] = {}
+
+    @staticmethod
+    def route(config: ModelConfig) -> Route:
+        """Return what decides which client reaches `config`'s model."""
+        return (config.proxy, None if config.ca_file is None else str(config.ca_file))
 
     def get(self, config: ModelConfig) -> httpx.AsyncClient:
         """Return the client that reaches `config`'s model."""
-        key = (config.proxy, None if config.ca_file is None else str(config.ca_file))
+        key = self.route(config)
         if key not in self._clients:
             self._clients[key] = make_http_client(proxy=key[0], ca_file=key[1])
         return self._clients[key]
+
+    async def keep(self, routes: Iterable[Route]) -> None:
+        """Close every connection of the clients that reach nobody by `routes`."""
+        with trio.CancelScope(shield=True):  # closing sockets waits for nobody
+            for key in self._clients.keys() - set(routes):
+                await self._clients.pop(key).aclose()
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -79,133 +90,247 @@ class Clients:
             await client.aclose()
 
 
-@frozen
-class _Builder:
+@define(eq=False)
+class Layout:
+    """Where the enabled models of one configuration have their seats, by their names, and the shared limiters theirs;
+    `strategies` are those that are not ours.
+    """
+
     config: WizardConfig
-    rng: Random
-    events: EventStream
+    known: Mapping[str, KnownModel]
+    strategies: Mapping[str, RoutingStrategy]
+    models: dict[str, ModelSeat]
+    limits: dict[str, LimitSeat]
 
-    def child(self, name: str, make: Make, *, start_timeout: float = 30.0) -> ChildSpec:
-        bounds = self.config.supervision
-        return ChildSpec(name, make, mailbox=bounds.mailbox, tells=bounds.tells, start_timeout=start_timeout)
+    @property
+    def configs(self) -> dict[str, ModelConfig]:
+        """Every model's configuration, with what is known of it."""
+        return {name: known.config for name, known in self.known.items()}
 
-    def group(self, name: str, *children: ChildSpec | GroupSpec) -> GroupSpec:
-        bounds = self.config.supervision
-        policy = RestartPolicy(
-            max_restarts=bounds.max_restarts, window=bounds.restart_window, down_retry=bounds.down_retry
-        )
-        return GroupSpec(name, children, policy=policy)
+    def limiter(self, model: ModelConfig) -> str:
+        """Return the path of the limiter of an enabled model."""
+        own = self.models[model.name].limit
+        return self.limits[str(model.rate_limit_group)].path if own is None else own.path
 
-    def model(self, model: ModelConfig) -> GroupSpec:
-        queue = self.config.supervision.mailbox
-        breaker = CircuitBreaker.factory(model.name, model.circuit_breaker, rng=self.rng, events=self.events)
-        children = [
-            self.child("breaker", breaker),
-            self.child("worker", lambda ledger, carry: ModelWorker(model, queue, ledger, carry)),
-        ]
-        if model.rate_limit_group is None:
-            children.insert(0, self.limiter("limiter", model.name, [model]))
-        if model.local is not None:
-            local = model.local
-            children.append(
-                self.child("engine", lambda _ledger, _carry: Engine(local), start_timeout=local.start_timeout)
-            )
-        return self.group(f"model:{model.name}", *children)
+    def shared_limits(self) -> list[tuple[LimitSeat, tuple[RateLimitConfig, RetryConfig]]]:
+        """Return the shared limiters' seats, each with what it is to go by."""
+        enabled = [model for model in self.config.models if model.enabled]
+        return [(self.limits[name], limits) for name, limits in shared_limits(enabled).items()]
 
-    def limiter(self, name: str, limited: str, models: Sequence[ModelConfig]) -> ChildSpec:
-        """The limiter of `models`, whose limits are the same. After a 429 that names no time it waits as the most
-        patient of their retry policies says.
+    def routing(self, shared: Shared) -> Reconfigure:
+        """Return what the router has to know."""
+        paths = {name: port.worker.path for name, port in shared.ports.items()}
+        return Reconfigure(self.configs, self.strategies, paths)
+
+
+class Builder:
+    """Builds one client, from its first configuration, and what each later one adds.
+
+    `providers` replaces the providers of the models that it names, `strategies` are those that code gives: both for as
+    long as the client is open, as are the tree's bounds.
+    """
+
+    def __init__(
+        self,
+        config: WizardConfig,
+        *,
+        rng: Random,
+        events: EventStream,
+        providers: Mapping[str, Provider] | None = None,
+        strategies: Mapping[str, RoutingStrategy] | None = None,
+    ) -> None:
+        self.clients = Clients()
+        self.specs = Specs(config.supervision, rng=rng, events=events)
+        self._rng = rng
+        self._events = events
+        self._given = dict(providers or {})
+        self._strategies = strategies
+        self._own: dict[str, RoutingStrategy] = {}
+        self._routing = Reconfigure({})
+
+    def layout(self, config: WizardConfig, standing: Sequence[ModelSeat | LimitSeat] = ()) -> Layout:
+        """Return where the models of `config` are to have their seats: those that stand already, where they are asked
+        as before, else new ones.
+
+        Raises `ConfigError` where a route's strategy was not given, or cannot be loaded: see `own_strategies`.
         """
-        policies = [model.retry.after("rate_limit") for model in models]
-        retry = max(policies, key=lambda policy: (policy.base_delay, policy.max_delay))
-        return self.child(name, RateLimiter.factory(limited, models[0].rate_limit, retry=retry, rng=self.rng))
+        own = own_strategies(config, self._strategies, self._own)
+        enabled = [model for model in config.models if model.enabled]
+        paths = {seat.path for seat in standing}
+        models: dict[str, ModelSeat] = {}
+        for model in enabled:
+            how = asked(model, given=model.name in self._given)
+            there = (seat for seat in standing if isinstance(seat, ModelSeat) and seat.name == model.name)
+            seat = next((seat for seat in there if seat.asked == how), None)
+            if seat is None:
+                path = _free(f"models/model:{model.name}", paths)
+                paths.add(path)
+                limit = None if model.rate_limit_group is not None else self._limit(f"{path}/limiter", model)
+                seat = ModelSeat(path, how, model, limit)
+            models[model.name] = seat
+        limits: dict[str, LimitSeat] = {}
+        for name, (rates, retry) in shared_limits(enabled).items():
+            known = next((seat for seat in standing if isinstance(seat, LimitSeat) and seat.name == name), None)
+            limits[name] = known or LimitSeat(f"limits/{name}", name, rates, retry)
+        return Layout(config, known_models(config.models), own, models, limits)
 
-    def limits(self) -> list[ChildSpec]:
-        """The limiters that several models share, one for each group."""
-        groups: dict[str, list[ModelConfig]] = {}
-        for model in self.config.models:
-            if model.enabled and model.rate_limit_group is not None:
-                groups.setdefault(model.rate_limit_group, []).append(model)
-        return [self.limiter(name, name, models) for name, models in groups.items()]
+    @staticmethod
+    def _limit(path: str, model: ModelConfig) -> LimitSeat:
+        return LimitSeat(path, model.name, model.rate_limit, patience([model]))
 
+    def tree(self, layout: Layout) -> Supervisor:
+        """Return the supervision tree of a client, not started yet.
 
-def make_tree(
-    config: WizardConfig,
-    *,
-    rng: Random,
-    events: EventStream,
-    strategies: Mapping[str, RoutingStrategy] | None = None,
-) -> Supervisor:
-    """Return the supervision tree of a client, not started yet; `strategies` are those that code gives.
+        wizard ─ cache and limits ─ <group>, where there are any; router; sessions; models ─ model:<name> ─ its actors.
+        """
+        config, specs, rng = layout.config, self.specs, self._rng
+        self._own = dict(layout.strategies)
+        self._routing = Reconfigure(layout.configs, layout.strategies)
 
-    wizard ─ cache and limits ─ <group>, where there are any; router; sessions; models ─ model:<name> ─ its actors.
+        def make_router(ledger: Ledger, carry: object) -> Router:
+            now = self._routing
+            return Router(now.models, rng, ledger, carry, now.strategies, now.asked)
 
-    Raises `ConfigError` where a route's strategy was not given, or cannot be loaded: see `own_strategies`.
-    """
-    builder = _Builder(config, rng, events)
-    models = {name: known.config for name, known in known_models(config.models).items()}
-    own = own_strategies(config, strategies)
-    children: list[ChildSpec | GroupSpec] = [
-        builder.child("router", lambda ledger, carry: Router(models, rng, ledger, carry, own)),
-        builder.child("sessions", lambda ledger, carry: SessionStore(config.sessions.max_sessions, ledger, carry)),
-        builder.group("models", *(builder.model(model) for model in config.models if model.enabled)),
-    ]
-    if limits := builder.limits():
-        children.insert(0, builder.group("limits", *limits))
-    if config.cache.max_entries:
-        children.insert(0, builder.child("cache", lambda ledger, carry: ResponseCache(config.cache, ledger, carry)))
-    return Supervisor(
-        builder.group("wizard", *children), rng=rng, drain_timeout=config.server.drain_timeout, events=events
-    )
+        children: list[ChildSpec | GroupSpec] = [
+            specs.child("router", make_router),
+            specs.child("sessions", lambda ledger, carry: SessionStore(config.sessions.max_sessions, ledger, carry)),
+            specs.group("models", *(specs.model(seat) for seat in layout.models.values())),
+        ]
+        if layout.limits:
+            children.insert(0, specs.group("limits", *(specs.limiter(seat) for seat in layout.limits.values())))
+        if config.cache.max_entries:
+            children.insert(0, specs.child("cache", lambda ledger, carry: ResponseCache(config.cache, ledger, carry)))
+        return Supervisor(
+            specs.group("wizard", *children),
+            rng=rng,
+            drain_timeout=config.server.drain_timeout,
+            events=self._events,
+        )
 
+    def first(self, layout: Layout, tree: Supervisor, lag: LagWatch) -> Shared:
+        """Return what the requests of the client's first configuration share.
 
-def make_shared(
-    config: WizardConfig,
-    tree: Supervisor,
-    clients: Clients,
-    *,
-    rng: Random,
-    events: EventStream,
-    lag: LagWatch,
-    providers: Mapping[str, Provider] | None = None,
-) -> Shared:
-    """Return what all requests over `tree` share; `providers` replaces those of the models that it names.
+        Raises `ConfigError` where a key cannot be read or code gives a provider for no model.
+        """
+        config = layout.config
+        strangers = sorted(self._given.keys() - layout.known.keys())
+        if strangers:
+            raise ConfigError([ConfigProblem("providers", f"names no model: {name!r}") for name in strangers])
+        for setting in not_used(config):
+            log.warning("%s", setting)
+        shared = Shared(
+            config=config,
+            models=layout.configs,
+            ports=self.ports(layout, tree, lag, self.providers(layout)),
+            strategies=known_strategies(config, self._strategies),
+            router=tree.ref("router", RouterState),
+            cache=tree.ref("cache", CacheState) if config.cache.max_entries else None,
+            budget=RetryBudget(config.retry_budget, trio.current_time()),
+            stopping=tree.stopping,
+            failure=lambda: tree.failure,
+            events=self._events,
+            rng=self._rng,
+            in_flight=InFlight(),
+        )
+        self._routing = layout.routing(shared)
+        return shared
 
-    Raises `ConfigError` where a key cannot be read or `providers` names no model.
-    """
-    strangers = sorted(set(providers or {}) - {model.name for model in config.models})
-    if strangers:
-        raise ConfigError([ConfigProblem("providers", f"names no model: {name!r}") for name in strangers])
-    for setting in not_used(config):
-        log.warning("%s", setting)
-    ports: dict[str, Port] = {}
-    for known in known_models(config.models).values():
-        model = known.config
-        if model.enabled:
-            path, group = f"models/model:{model.name}", model.rate_limit_group
-            given = (providers or {}).get(model.name)
-            ports[model.name] = Port(
+    def next(self, layout: Layout, before: Shared, ports: Mapping[str, Port]) -> Shared:
+        """Return what the requests of another configuration share: `ports`, and what all of the client's share."""
+        return Shared(
+            config=layout.config,
+            models=layout.configs,
+            ports=ports,
+            strategies=known_strategies(layout.config, self._strategies),
+            router=before.router,
+            cache=before.cache,
+            budget=before.budget,
+            stopping=before.stopping,
+            failure=before.failure,
+            events=before.events,
+            rng=before.rng,
+            in_flight=before.in_flight,
+        )
+
+    def settle(self, layout: Layout, shared: Shared) -> Reconfigure:
+        """Let the router's next incarnations go by `layout`, and return what this one is to be told."""
+        self._own = dict(layout.strategies)
+        self._routing = layout.routing(shared)
+        return self._routing
+
+    def reused(self, layout: Layout, known: Iterable[tuple[Layout, Shared]]) -> dict[str, Port]:
+        """Return the ports that models of `layout` keep: of those that nothing has changed for."""
+        ports: dict[str, Port] = {}
+        for before, shared in known:
+            for name, seat in layout.models.items():
+                port = shared.ports.get(name)
+                if name not in ports and port is not None and before.models[name] is seat:
+                    was, now = before.config.model(name), layout.config.model(name)
+                    if was == now and port.config == layout.known[name].config:
+                        ports[name] = port
+        return ports
+
+    def providers(self, layout: Layout, ports: Mapping[str, Port] = MappingProxyType({})) -> dict[str, Provider]:
+        """Return the providers of the models that have no port yet, but for the embedded ones, whose engines have to
+        stand first. Raises `ConfigError` where a key cannot be read, or none can be made.
+        """
+        configs = {name: layout.known[name].config for name in layout.models if name not in ports}
+        return {name: self._provider(model) for name, model in configs.items() if not self._embedded(model)}
+
+    def ports(
+        self,
+        layout: Layout,
+        tree: Supervisor,
+        lag: LagWatch,
+        providers: Mapping[str, Provider],
+        kept: Mapping[str, Port] = MappingProxyType({}),
+    ) -> dict[str, Port]:
+        """Return the port of every enabled model: one that is `kept`, or a new one. Their seats have to stand."""
+        ports: dict[str, Port] = {}
+        for name, seat in layout.models.items():
+            model = layout.known[name].config
+            ports[name] = kept.get(name) or Port(
                 config=model,
-                provider=_provider(model, tree, clients)
-                if given is None
-                else usable(given, key=f"providers[{model.name!r}]", source="what was passed here"),
-                worker=tree.ref(f"{path}/worker", WorkerState),
-                limiter=tree.ref(f"{path}/limiter" if group is None else f"limits/{group}", LimiterState),
-                breaker=tree.ref(f"{path}/breaker", BreakerState),
+                provider=providers[name] if name in providers else self._local(seat, model, tree),
+                worker=tree.ref(f"{seat.path}/worker", WorkerState),
+                limiter=tree.ref(layout.limiter(model), LimiterState),
+                breaker=tree.ref(f"{seat.path}/breaker", BreakerState),
                 lag=lag,
-                price=known.price,
+                price=layout.known[name].price,
             )
-    return Shared(
-        config=config,
-        ports=ports,
-        router=tree.ref("router", RouterState),
-        cache=tree.ref("cache", CacheState) if config.cache.max_entries else None,
-        budget=RetryBudget(config.retry_budget, trio.current_time()),
-        stopping=tree.stopping,
-        failure=lambda: tree.failure,
-        events=events,
-        rng=rng,
-    )
+        return ports
+
+    def routes(self, layout: Layout) -> set[Route]:
+        """Return which HTTP clients the models of `layout` use."""
+        configs = (seat.config for seat in layout.models.values() if seat.name not in self._given)
+        return {Clients.route(config) for config in configs if config.provider != "simulated"}
+
+    def _embedded(self, model: ModelConfig) -> bool:
+        return model.provider == "local" and model.name not in self._given
+
+    def _local(self, seat: ModelSeat, model: ModelConfig, tree: Supervisor) -> Provider:
+        return LocalProvider(model, tree.ref(f"{seat.path}/engine", EngineState), self.clients.get(model))
+
+    def _provider(self, model: ModelConfig) -> Provider:
+        if model.name in self._given:
+            key = f"providers[{model.name!r}]"
+            return usable(self._given[model.name], key=key, source="what was passed here")
+        if model.provider == "simulated":
+            return SimulatedProvider.from_config(model)
+        if model.provider == "custom":
+            raise missing(model)
+        make = OpenAIProvider if model.provider in PRESETS else NATIVE_PROVIDERS.get(model.provider)
+        http = self.clients.get(model)
+        return make_own(model, http) if make is None else make.from_config(model, http)
+
+
+def _free(path: str, taken: set[str]) -> str:
+    """Return `path`, or the first of it with a number that nobody has."""
+    number, free = 1, path
+    while free in taken:
+        number += 1
+        free = f"{path}#{number}"
+    return free
 
 
 def make_keeping(
@@ -230,7 +355,7 @@ def make_keeping(
 
 def _unused(config: WizardConfig) -> Iterator[str]:
     """Yield what is set, valid, and without effect in this version."""
-    for name in ("http", "websocket", "api_keys_file"):
+    for name in ("http",):
         if getattr(config.server, name) is not None:
             yield f"server.{name}"
 
@@ -238,14 +363,3 @@ def _unused(config: WizardConfig) -> Iterator[str]:
 def not_used(config: WizardConfig) -> list[str]:
     """Return a sentence for each setting that is valid, and set, and without effect in this version."""
     return [f"{setting} is set, but this version does not use it yet" for setting in _unused(config)]
-
-
-def _provider(model: ModelConfig, tree: Supervisor, clients: Clients) -> Provider:
-    if model.provider == "simulated":
-        return SimulatedProvider.from_config(model)
-    if model.provider == "local":
-        return LocalProvider(model, tree.ref(f"models/model:{model.name}/engine", EngineState), clients.get(model))
-    if model.provider == "custom":
-        raise missing(model)
-    make = OpenAIProvider if model.provider in PRESETS else NATIVE_PROVIDERS.get(model.provider)
-    return make_own(model, clients.get(model)) if make is None else make.from_config(model, clients.get(model))

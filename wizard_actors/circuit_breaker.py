@@ -25,6 +25,7 @@ __all__ = [
     "CircuitBreaker",
     "Ended",
     "Heard",
+    "Reconfigure",
     "RecordFailure",
     "RecordSuccess",
     "circuit_open",
@@ -65,6 +66,13 @@ class RecordSuccess:
 @frozen
 class RecordFailure:
     """Told: a call without a permit has failed. Counts where `RecordSuccess` would."""
+
+
+@frozen
+class Reconfigure:
+    """Told: another policy holds from now on. The circuit stays as it is."""
+
+    config: BreakerConfig
 
 
 def circuit_open(model: str, retry_at: float, now: float) -> CircuitOpenError:
@@ -159,6 +167,11 @@ class CircuitBreaker(Actor):
     def record_failure(self, message: RecordFailure, now: float) -> None:
         """Learn from a call that had no permit."""
         self._record(Outcome.FAILURE, now)
+
+    @hears(Reconfigure)
+    def reconfigure(self, message: Reconfigure, now: float) -> None:
+        """Go by another policy."""
+        self._core.reconfigure(message.config)
 
     def snapshot(self) -> BreakerState:
         """Return the circuit's state, which attempts read in the step in which they send."""

@@ -265,6 +265,37 @@ async def batch(  # noqa: PLR0913 - a parameter is a flag
 app.command(sessions_app)
 
 
+# -- wizard serve ----------------------------------------------------------------------------------------------------
+
+
+@app.command
+async def serve(
+    *,
+    signals: Annotated[Signals, Parameter(parse=False)],
+    websocket: Annotated[
+        str | None, Parameter(help="Serve WebSocket connections at HOST:PORT. Default: [server] websocket.")
+    ] = None,
+    new_key: Annotated[
+        str | None, Parameter(help="Make a key of this name for a caller, print it, and serve nothing.")
+    ] = None,
+    admin: Annotated[bool, Parameter(help="Let the new key look at the whole server, and clear its cache.")] = False,
+    config: ConfigFile = None,
+    verbose: Verbose = False,
+) -> int:
+    """Serve the configured models to others."""
+    from wizard_actors.cli_serve import make_key, run_server  # what it speaks takes long to import
+
+    errors = Errors(sys.stderr, verbose=verbose)
+    if new_key is None and not admin:
+        return await run_server(config, websocket, errors, signals, verbose=verbose)
+    if new_key is None or websocket is not None:
+        said = (
+            "--admin goes with --new-key NAME" if new_key is None else "--new-key serves nothing: leave --websocket out"
+        )
+        raise CycloptsError(msg=said, command_chain=["serve"])
+    return await make_key(config, new_key, Output(sys.stdout), errors, admin=admin)
+
+
 # -- the configuration -----------------------------------------------------------------------------------------------
 
 

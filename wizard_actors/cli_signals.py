@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Final, TypeAlias
 
@@ -33,6 +34,7 @@ class Signals:
     The handler raises nothing, so that nothing is torn apart half-way: it cancels, and Trio takes everything down as
     after any cancellation. Where there is nothing to cancel, before and after the work, and with the second signal, it
     ends the process without more ado; whatever was written has left already. SIGQUIT always does, as it is used to.
+    A server takes its signals otherwise: see `serving`.
     """
 
     def __init__(self) -> None:
@@ -40,6 +42,8 @@ class Signals:
         """The number of the first signal that came while the work ran."""
         self._cancel: Callable[[], None] | None = None
         self._interrupt: Callable[[], None] | None = None
+        self._wind_up: Callable[[], None] | None = None
+        self._reload: Callable[[], None] | None = None
         self._put_right: PutRight | None = None
         self._went_on: threading.Event | None = None
 
@@ -59,6 +63,11 @@ class Signals:
         interrupt, self._interrupt = self._interrupt, None
         if sys.platform != "win32" and number == signal.SIGQUIT:
             self._end(number)
+        elif number == HANGUP and self._reload is not None:
+            self._reload()
+        elif self._wind_up is not None:
+            wind_up, self._wind_up, self._cancel = self._wind_up, None, None  # the next one ends the process
+            wind_up()
         elif number == signal.SIGINT and interrupt is not None and self.received is None:
             interrupt()
         elif self._cancel is not None and self.received == number == HANGUP:
@@ -78,6 +87,21 @@ class Signals:
         scope, token = trio.CancelScope(), trio.lowlevel.current_trio_token()
         self._interrupt = lambda: token.run_sync_soon(scope.cancel)
         return scope
+
+    @contextmanager
+    def serving(self, *, stop: Callable[[], None], reload: Callable[[], None]) -> Iterator[None]:
+        """For the length of a block have the first SIGINT or SIGTERM call `stop` instead of cancelling the work, and
+        SIGHUP call `reload`, both soon afterwards, under Trio; the next SIGINT or SIGTERM ends the process at once.
+
+        Neither function is to wait or to raise. Several SIGHUP that come at once may call `reload` only once.
+        """
+        token = trio.lowlevel.current_trio_token()
+        self._wind_up = partial(token.run_sync_soon, stop)
+        self._reload = partial(token.run_sync_soon, reload, idempotent=True)
+        try:
+            yield
+        finally:
+            self._wind_up = self._reload = None
 
     @contextmanager
     def at_terminal(self, put_right: PutRight) -> Iterator[None]:

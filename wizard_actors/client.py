@@ -23,6 +23,7 @@ from wizard_actors.event_stream import EventStream
 from wizard_actors.metrics import MetricsSnapshot
 from wizard_actors.persistent_session import PersistentSession, StoredSessions, settings_of
 from wizard_actors.providers.base import Provider
+from wizard_actors.reloading import Reloaded
 from wizard_actors.request import Delivery
 from wizard_actors.response_stream import AnswerSource, ResponseStream, Taken
 from wizard_actors.session import KEEP, TextOrKeep
@@ -38,10 +39,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ResilientClient"]
 
-USE: Final = "async with ResilientClient.open(...) as client"
+USE: Final = "async with {}.open(...) as client"
+PLAIN: Final = "in a program without either, use a BlockingClient"
 
 T = TypeVar("T")
 C = TypeVar("C")
+R = TypeVar("R")
 P = ParamSpec("P")
 
 
@@ -59,7 +62,6 @@ class ResilientClient:
     def __init__(self, inside: TrioClient, host: Host | None = None) -> None:
         if host is None or not isinstance(cast("object", inside), TrioClient):
             raise TypeError(f"a client is opened: async with {type(self).__name__}.open({inside!r}) as client")
-        self.config: WizardConfig = inside.config
         self.events: EventStream = inside.events
         self.supervisor: Supervisor = inside.supervisor
         """The tree that the client runs in. Its actors are asked, and it is changed, under Trio: see `run`."""
@@ -111,6 +113,27 @@ class ResilientClient:
     def builder(cls) -> ClientBuilder[AbstractAsyncContextManager[Self]]:
         """Return a builder, for configurations made in code: `ResilientClient.builder().with_model(...).build()`."""
         return ClientBuilder(open=cls.open)
+
+    @property
+    def config(self) -> WizardConfig:
+        """The configuration in force."""
+        return self._inside.config
+
+    async def reload(self, config: Settings) -> Reloaded:
+        """Go by `config`, or the TOML file at that path, from now on: models, routes, limits and all else that requests
+        read are added, changed, disabled and removed, and no request is dropped.
+
+        A request ends in the configuration in which it was made, a stream and a turn of a session too. Whoever waits
+        for a limit or a slot goes on waiting, by the new settings. What has been learned of a model stays (an open
+        circuit, pauses, debts, statistics), unless it is asked elsewhere or otherwise: with another provider, address,
+        key, proxy or name upstream it begins anew. Providers and strategies given in code stay in force for their
+        names. Returns what was changed; settings that take effect only after a restart are named, and `config` does not
+        show them. Several reloads are done one after the other.
+
+        Raises `ConfigError` for a configuration that cannot be used, and `ActorStoppedError` once the client closes:
+        then all is as it was. Cancelled, it has either done all or nothing.
+        """
+        return await self._host.run(partial(self._inside.reload, config))
 
     # -- asking
 
@@ -296,30 +319,36 @@ class ResilientClient:
         return self._inside.cache
 
 
-class ClientBlock(AbstractAsyncContextManager[C], Generic[C]):
-    """Opens a client where its program lives, and closes it; for one `async with`."""
+class ClientBlock(AbstractAsyncContextManager[C], Generic[R, C]):
+    """Opens a client where its program lives, and closes it; for one `async with`. `make` makes it of what `opening`
+    opens under Trio; `name` is what it is called, `plain` what is said to a program without an event loop.
+    """
 
     def __init__(
         self,
-        make: Callable[[TrioClient, Host], C],
-        opening: Callable[[], AbstractAsyncContextManager[TrioClient]],
+        make: Callable[[R, Host], C],
+        opening: Callable[[], AbstractAsyncContextManager[R]],
         where: Place,
+        *,
+        name: str = "ResilientClient",
+        plain: str = PLAIN,
     ) -> None:
+        self._name, self._use, self._plain = name, USE.format(name), plain
         self._make = make
         self._opening = opening
         self._where = where
         self._entered = False
-        self._native: AbstractAsyncContextManager[TrioClient] | None = None
-        self._hosted: AsyncioHost[TrioClient] | None = None
+        self._native: AbstractAsyncContextManager[R] | None = None
+        self._hosted: AsyncioHost[R] | None = None
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"a client is opened by its block, and then has {name!r}: {USE}")
+        raise AttributeError(f"a client is opened by its block, and then has {name!r}: {self._use}")
 
     def __await__(self) -> NoReturn:
-        raise TypeError(f"a client is opened by its block, not awaited: {USE}")
+        raise TypeError(f"a client is opened by its block, not awaited: {self._use}")
 
     def __enter__(self) -> NoReturn:
-        raise TypeError(f"a ResilientClient's block is asynchronous: {USE}; without an event loop use a BlockingClient")
+        raise TypeError(f"a {self._name}'s block is asynchronous: {self._use}; {self._plain}")
 
     def __exit__(self, *error: object) -> None:
         """Never: it is not entered."""
@@ -335,7 +364,7 @@ class ClientBlock(AbstractAsyncContextManager[C], Generic[C]):
             return self._make(await self._native.__aenter__(), Here(self._native))
         if not under_asyncio():
             raise UnsupportedError(
-                "a ResilientClient runs under Trio or asyncio; in a program without either, use a BlockingClient",
+                f"a {self._name} runs under Trio or asyncio; {self._plain}",
                 feature="event loop",
             )
         from wizard_actors.embed.asyncio_host import AsyncioHost  # who gets here has imported asyncio; nobody else pays

@@ -15,6 +15,7 @@ from wizard_actors.failure import Attempt, WizardError
 from wizard_actors.verdict import Row
 
 __all__ = [
+    "AccessDeniedError",
     "ActorCrashedError",
     "ActorError",
     "ActorStoppedError",
@@ -201,6 +202,17 @@ class DeadlineExceededError(WizardError):
     code = "deadline_exceeded"
 
     deadline: float | None = None
+
+
+@define(slots=False, eq=False, repr=False, kw_only=True)
+class AccessDeniedError(WizardError):
+    """Raised when a server refuses a key, or what a key asks for; nothing was begun. `key` is the key's name, None
+    where none is known.
+    """
+
+    code = "access_denied"
+
+    key: str | None = None
 
 
 # -- what a provider did -----------------------------------------------------------------------------

@@ -21,7 +21,7 @@ def gauges_of(shared: Shared, tree: Supervisor, events: EventStream, now: float)
     sessions = tree.ref("sessions", SessionStoreState).published or SessionStoreState()
     return Gauges(
         budget=shared.budget.balance(now),
-        in_flight=shared.in_flight,
+        in_flight=shared.in_flight.count,
         models={name: _model(port, now) for name, port in shared.ports.items()},
         lanes={
             node.path: LaneGauges(node.lanes.asks, node.lanes.asks_bound)

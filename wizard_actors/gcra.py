@@ -23,6 +23,7 @@ from attrs import evolve, frozen
 from wizard_actors.config import RateLimitConfig
 from wizard_actors.meter import LimiterState, Meter, MeterState, Plan
 from wizard_actors.pace import REQUESTS, TOKENS, Pace
+from wizard_actors.token_window import MINUTE
 from wizard_actors.types import LimitHeaders
 from wizard_actors.waiting import Rejected, Ticked, Waiting, WaitingRoom
 
@@ -63,16 +64,19 @@ class GcraCore(Generic[K]):
     has to be rejected, is handed out by `tick`; `wake_at` says when that is. `config.burst` None is what the configured
     rate allows in one second, at least 1. A request of more tokens than a minute allows is granted alone, in an empty
     minute: whether it is too large is the provider's to say.
+
+    With `window`, the amounts of a minute are for so many seconds, and nothing spreads them: after such a time of rest
+    all of them may go at once, unless `burst` says otherwise.
     """
 
-    def __init__(self, config: RateLimitConfig, carry: LimiterState | None = None) -> None:
-        rate, cap = config.requests_per_minute, _whole(config.tokens_per_minute)
+    def __init__(
+        self, config: RateLimitConfig, carry: LimiterState | None = None, *, window: float | None = None
+    ) -> None:
+        self._budget = window
         requests, tokens = _first_states(config) if carry is None else (carry.requests, carry.tokens)
-        base, at_once = 60.0 / rate if rate else 0.0, config.burst or max(1, int((rate or 0.0) // 60))
-        self._requests = Meter(REQUESTS, evolve(requests, base=base, burst=at_once))
-        base, ten_seconds = (60.0 / cap, cap / 60.0 * TOKEN_BURST) if cap else (0.0, 0.0)
-        self._tokens = Meter(TOKENS, evolve(tokens, base=base, burst=ten_seconds, limit=cap))
-        self._most_expected = sys.maxsize if cap is None else math.ceil(cap * MOST_EXPECTED)
+        self._requests = Meter(REQUESTS, _requests(config, requests, window))
+        self._tokens = Meter(TOKENS, _tokens(config, tokens, window))
+        self._most_expected = _most_expected(config)
         self._paused_until = self._slowed_at = self._taught_by = self._now = -math.inf
         self._room: WaitingRoom[K] = WaitingRoom(config.queue)
         self._amounts: dict[K, int] = {}
@@ -85,11 +89,11 @@ class GcraCore(Generic[K]):
         self._reserved = self._granted_tokens = self._settled = 0
 
     @classmethod
-    def restore(cls, config: RateLimitConfig, carry: LimiterState, now: float) -> Self:
+    def restore(cls, config: RateLimitConfig, carry: LimiterState, now: float, *, window: float | None = None) -> Self:
         """Make the next incarnation after a crash: its buckets are empty; a running pause, a slow-down, debts and the
         minute's tokens go on.
         """
-        core = cls(config, carry)
+        core = cls(config, carry, window=window)
         core._paused_until, core._slowed_at = carry.paused_until, carry.slowed_at
         core._advance(now)
         core._requests.bucket.drain(now)
@@ -98,6 +102,22 @@ class GcraCore(Generic[K]):
         core._refunded, core._settled = carry.refunded, carry.tokens_settled
         core._reserved = core._granted_tokens = carry.tokens_reserved
         return core
+
+    def reconfigure(self, config: RateLimitConfig, now: float) -> None:
+        """Go by `config` from `now` on. Nobody who waits, and no pause, debt or grant, is lost; who waits is due sooner
+        or later than before, and `tick` says at once who is too late for it. Where more wait than may now, all of them
+        do, and nobody else until enough have left.
+        """
+        self._advance(now)
+        for meter, given in (
+            (self._requests, _requests(config, self._requests.state, self._budget)),
+            (self._tokens, _tokens(config, self._tokens.state, self._budget)),
+        ):
+            meter.reconfigure(given, adaptive=config.adaptive, now=now, paused_until=self._paused_until)
+        self._most_expected = _most_expected(config)
+        self._room.resize(config.queue)
+        self._exact = False
+        self._delayed(now)
 
     # -- requests
 
@@ -345,6 +365,28 @@ class GcraCore(Generic[K]):
 
 def _whole(per_minute: float | None) -> int | None:
     return None if per_minute is None else max(1, int(per_minute))
+
+
+def _requests(config: RateLimitConfig, state: MeterState, window: float | None) -> MeterState:
+    """Return `state` with the limit of requests that `config` sets."""
+    rate, seconds = config.requests_per_minute or 0.0, window or MINUTE
+    at_once = config.burst or max(1, int(rate // 60 if window is None else rate))
+    return evolve(state, base=seconds / rate if rate else 0.0, burst=at_once, window=seconds)
+
+
+def _tokens(config: RateLimitConfig, state: MeterState, window: float | None) -> MeterState:
+    """Return `state` with the limit of tokens that `config` sets."""
+    cap, seconds = _whole(config.tokens_per_minute), window or MINUTE
+    if cap is None:
+        return evolve(state, base=0.0, burst=0.0, limit=None, window=seconds)
+    if window is not None:  # the window alone is the bound: nothing spreads what is in it
+        return evolve(state, base=0.0, burst=0.0, limit=cap, window=seconds)
+    return evolve(state, base=seconds / cap, burst=cap / seconds * TOKEN_BURST, limit=cap, window=seconds)
+
+
+def _most_expected(config: RateLimitConfig) -> int:
+    cap = _whole(config.tokens_per_minute)
+    return sys.maxsize if cap is None else math.ceil(cap * MOST_EXPECTED)
 
 
 def _first_states(config: RateLimitConfig) -> tuple[MeterState, MeterState]:

@@ -20,7 +20,7 @@ from wizard_actors.session_question import Question
 from wizard_actors.session_record import TurnRecord
 from wizard_actors.types.tool_round import check_tool_rounds
 
-__all__ = ["HeldSession", "Unsaved"]
+__all__ = ["NOT_LOST", "HeldSession", "Unsaved"]
 
 NOT_LOST: Final = "the answer is not stored, and not lost"
 TRIES: Final = 5

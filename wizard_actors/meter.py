@@ -10,12 +10,11 @@ from typing import Final
 from attrs import evolve, frozen
 
 from wizard_actors.pace import REQUESTS, STEP_EVERY, TOKENS, Gcra, Pace, Scale
-from wizard_actors.token_window import Spent, TokenWindow
+from wizard_actors.token_window import MINUTE, Spent, TokenWindow
 from wizard_actors.types import LimitWindow
 
 __all__ = ["LimiterState", "Meter", "MeterState", "Plan"]
 
-MINUTE: Final = 60.0
 NO_LIMIT: Final = Pace()
 
 
@@ -26,7 +25,8 @@ class MeterState:
     `base` is the seconds from one unit to the next as configured, 0.0 where nothing is; `burst` what may go at once
     then, `limit` the most of a minute, None: no cap. `empty_at` is the instant at which the bucket was or will be
     empty, `spent` the minute's units by slots. `left` is what headers said to be left, less what has been granted
-    since, and the instant until which that says anything.
+    since, and the instant until which that says anything. `window` is how many seconds a minute has: 60, unless the
+    amounts are meant for another time.
     """
 
     pace: Pace = NO_LIMIT
@@ -36,17 +36,19 @@ class MeterState:
     empty_at: float = -math.inf
     spent: Spent = (0, ())
     left: tuple[float, float] | None = None
+    window: float = MINUTE
 
 
 class Meter:
     """One limit: of requests, or of tokens. It begins as `state` says."""
 
-    __slots__ = ("_base", "_bucket", "_burst", "_held", "_left", "_scale", "_window", "pace")
+    __slots__ = ("_base", "_bucket", "_burst", "_held", "_left", "_minute", "_scale", "_window", "pace")
 
     def __init__(self, scale: Scale, state: MeterState) -> None:
         self._scale = scale
         self._base, self._burst, self.pace = state.base, state.burst, state.pace
-        self._window = None if state.limit is None else TokenWindow(state.limit, state.spent)
+        self._minute = state.window
+        self._window = None if state.limit is None else TokenWindow(state.limit, state.spent, window=state.window)
         self._held = -math.inf
         self._left = state.left
         self._bucket = Gcra(self.pace.interval(self._base), self._at_once(self.pace), state.empty_at)
@@ -55,6 +57,7 @@ class Meter:
         """Return a meter that goes its own way from here, but for the window, unless it gets its own."""
         other: Meter = Meter.__new__(Meter)
         other._scale, other._base, other._burst, other.pace = self._scale, self._base, self._burst, self.pace
+        other._minute = self._minute
         other._bucket, other._held, other._left = self._bucket.copy(), self._held, None
         other._window = self._window.copy() if own_window and self._window is not None else self._window
         return other
@@ -71,7 +74,25 @@ class Meter:
             self._bucket.empty_at,
             (0, ()) if window is None else window.spent,
             self._left,
+            self._minute,
         )
+
+    def reconfigure(self, given: MeterState, *, adaptive: bool, now: float, paused_until: float) -> None:
+        """Go by `base`, `burst` and `limit` of `given` from `now` on. What was saved up, or is owed, keeps its worth in
+        units, what the minute has spent counts on, and so does what answers taught, unless they may not: `adaptive`.
+        """
+        before = self._base, self._burst, self.pace
+        self._base, self._burst = given.base, given.burst
+        if self._window is None or given.limit is None:
+            self._window = None if given.limit is None else TokenWindow(given.limit, window=self._minute)
+        else:
+            self._window.limit = given.limit
+        limited = bool(given.base)
+        pace = self.pace.reconfigured(self._scale, was_limited=bool(before[0]), limited=limited, adaptive=adaptive)
+        if (self._base, self._burst, pace) != before:
+            self.set_pace(pace, now, paused_until)
+        if self._window is not None:  # the same debt may be longer now: see `_charge`
+            self._bucket.forgive(now + self._minute / pace.share)
 
     @property
     def base(self) -> float:
@@ -142,7 +163,7 @@ class Meter:
         """
         owed_until = self._bucket.empty_at
         self._bucket.charge(amount, now)
-        self._bucket.forgive(max(owed_until, now + MINUTE / self.pace.share))
+        self._bucket.forgive(max(owed_until, now + self._minute / self.pace.share))
 
     def settle(self, taken: int, used: int, taken_at: float, now: float) -> None:
         """Account for `used` where `taken` was taken at the instant `taken_at`: the rest comes back, or is owed.
@@ -205,9 +226,11 @@ class Meter:
     def observe(self, window: LimitWindow | None, unseen: float, now: float, paused_until: float) -> bool:
         """Learn from an answer's headers; return whether anybody may be later for it."""
         if window is not None and window.remaining is not None and 0.0 <= window.remaining < math.inf:
-            reset = window.reset if window.reset is not None and 0.0 < window.reset < math.inf else MINUTE
+            reset = window.reset if window.reset is not None and 0.0 < window.reset < math.inf else self._minute
             self._left = (window.remaining - unseen, now + reset)
-        pace = self.pace if window is None else self.pace.taught(window, unseen, now, self._scale)
+        pace = self.pace
+        if window is not None:
+            pace = pace.taught(window, unseen, now, self._scale, minute=self._minute)
         if pace is self.pace:
             return False
         before = self._bucket.interval, self._bucket.empty_at

@@ -218,10 +218,11 @@ class Pace:
         """Return the pace after an answer that said nothing of limits: it ends a slow start."""
         return self._learned(0.0, math.inf, math.inf) if self.starting else self
 
-    def taught(self, window: LimitWindow, unseen: float, now: float, scale: Scale) -> Pace:
+    def taught(self, window: LimitWindow, unseen: float, now: float, scale: Scale, *, minute: float = MINUTE) -> Pace:
         """Return the pace after an answer that described its limit so; see the module's docstring.
 
-        `unseen` is what was granted after the call that was answered, which the answer may not know of.
+        `unseen` is what was granted after the call that was answered, which the answer may not know of. `minute` is in
+        how many seconds the limit refills, where it is none a minute.
         """
         if window.remaining is None or window.reset is None:
             return self
@@ -231,7 +232,7 @@ class Pace:
         limit = window.limit if window.limit and 1.0 <= window.limit < math.inf else 0.0
         left = max(0.0, window.remaining - unseen)
         used = limit - window.remaining
-        refill = min(MINUTE / limit, reset / used if used > 0.0 else math.inf) if limit else 0.0
+        refill = min(minute / limit, reset / used if used > 0.0 else math.inf) if limit else 0.0
         if refill < scale.shortest:
             refill = 0.0
         half = limit / 2
@@ -244,6 +245,20 @@ class Pace:
             return self._learned(0.0, math.inf, math.inf)
         after = (refill, max(half, 1.0)) if refill else (0.0, math.inf)
         return self._learned(interval, scale.at_least, now + reset, after)
+
+    def reconfigured(self, scale: Scale, *, was_limited: bool, limited: bool, adaptive: bool) -> Pace:
+        """Return the pace once other settings hold: `limited`, a rate is configured; `adaptive`, answers may teach.
+
+        What answers taught of the account goes on, and so does a share that recovers. A configured rate ends a slow
+        start; where one goes away, and nothing has been learned, one begins, as at first.
+        """
+        if not adaptive:
+            return Pace()
+        if limited:
+            return self.answered()
+        if not was_limited:
+            return self
+        return evolve(self, share=1.0, step_at=math.inf) if self.learned else Pace.start(scale)
 
     def _learned(
         self, interval: float, at_once: float, until: float, after: tuple[float, float] = (0.0, math.inf)

@@ -15,7 +15,7 @@ It is barred for a minute; then one request probes it while the others go on wit
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from random import Random
 from types import MappingProxyType
@@ -345,6 +345,18 @@ class Bars:
             return
         self._since[model] = now
         self._probes.pop(model, None)
+
+    def keep(self, models: Collection[str]) -> None:
+        """Forget all about the models that are none of `models`."""
+        for known in (self._bars, self._since, self._probes):
+            for gone in known.keys() - set(models):
+                del known[gone]
+
+    def drop(self, model: str, now: float) -> None:
+        """Free a model that is another one now: what an attempt says that began before `now` is of the former one."""
+        self._bars.pop(model, None)
+        self._probes.pop(model, None)
+        self._since[model] = now
 
     def claim(self, model: str, now: float) -> Probe | None:
         """Ask for leave to try a model that was planned as a probe; None where it is barred, or another request is at

@@ -15,14 +15,14 @@ from typing import Final
 import trio
 from attrs import frozen
 
-from wizard_actors.actor import Actor, Ask, Ledger, Notice, Reply, Return, Waiter, handles, takes_back
+from wizard_actors.actor import Actor, Ask, Ledger, Notice, Reply, Return, Waiter, handles, hears, takes_back
 from wizard_actors.config import RateLimitConfig, RetryConfig
 from wizard_actors.errors import RateLimitError
 from wizard_actors.gcra import GcraCore, Grant, LimiterState
 from wizard_actors.types import LimitHeaders, LimitWindow
 from wizard_actors.waiting import Rejected, Waiting
 
-__all__ = ["Acquire", "HeadersSeen", "RateLimiter", "Settle", "check_seconds", "check_tokens"]
+__all__ = ["Acquire", "HeadersSeen", "RateLimiter", "Reconfigure", "Settle", "check_seconds", "check_tokens"]
 
 
 LONGEST_PAUSE: Final = 86_400.0
@@ -102,22 +102,44 @@ class Settle(Return[Grant]):
             check_tokens("tokens", self.tokens)
 
 
+@frozen
+class Reconfigure:
+    """Told: other limits hold from now on, and other delays after a refusal that names none (`retry` None: the same).
+
+    Nothing is lost: who waits goes on waiting, by the new pace; a running pause, debts and the minute's tokens go on.
+    Told, not asked: a limiter whose waiting room is full takes no asks.
+    """
+
+    limits: RateLimitConfig
+    retry: RetryConfig | None = None
+
+
 class RateLimiter(Actor):
     """Requests and tokens a minute, for one model, for several that share an account, or for anything else that has a
     limit. After a crash its buckets are empty; a running pause, debts and the minute's tokens go on.
 
-    `name` is what errors call it. `started` is the instant at which the incarnation begins.
+    `name` is what errors call it. `started` is the instant at which the incarnation begins. `window`: see `factory`.
     """
 
     def __init__(
-        self, name: str, limits: RateLimitConfig, retry: RetryConfig, rng: Random, carry: object, started: float
+        self,
+        name: str,
+        limits: RateLimitConfig,
+        retry: RetryConfig,
+        rng: Random,
+        carry: object,
+        started: float,
+        *,
+        window: float | None = None,
     ) -> None:
         self._name = name
         self._limits = limits
         self._retry = retry
         self._rng = rng
         self._core: GcraCore[Waiter] = (
-            GcraCore.restore(limits, carry, started) if isinstance(carry, LimiterState) else GcraCore(limits)
+            GcraCore.restore(limits, carry, started, window=window)
+            if isinstance(carry, LimiterState)
+            else GcraCore(limits, window=window)
         )
         self._kept: dict[Waiter, tuple[Reply[Grant], Acquire]] = {}
         self._limited_in_a_row = 0
@@ -125,15 +147,28 @@ class RateLimiter(Actor):
 
     @classmethod
     def factory(
-        cls, name: str, limits: RateLimitConfig, *, retry: RetryConfig | None = None, rng: Random | None = None
+        cls,
+        name: str,
+        limits: RateLimitConfig,
+        *,
+        retry: RetryConfig | None = None,
+        rng: Random | None = None,
+        window: float | None = None,
     ) -> Callable[[Ledger, object], RateLimiter]:
         """Return what a `ChildSpec` makes each incarnation with.
 
         `retry` (None: its defaults) holds the delays by which a refusal that names no time is answered, `rng` their
-        jitter (None: from the system).
+        jitter (None: from the system). With `window`, in seconds, `requests_per_minute` and `tokens_per_minute` are for
+        so long a time, such as a day's budget, and are not spread over it: where nothing was spent in the last window,
+        all of it may go at once. No more tokens than that go in any window; of requests, which come back one by one
+        like those of a minute, up to twice as many do.
+
+        Raises `ValueError` for a `window` that is no time.
         """
+        if window is not None and not 0.0 < window < math.inf:
+            raise ValueError(f"window is a number of seconds above 0, not {window}")
         policy, random = retry or RetryConfig(), rng or Random()
-        return lambda _ledger, carry: cls(name, limits, policy, random, carry, trio.current_time())
+        return lambda _ledger, carry: cls(name, limits, policy, random, carry, trio.current_time(), window=window)
 
     def accepting(self) -> bool:
         """Whether there is room to wait in."""
@@ -179,6 +214,15 @@ class RateLimiter(Actor):
             self._core.answered(now, grant)
             if grant.at > self._limited_at:
                 self._limited_in_a_row = 0
+
+    @hears(Reconfigure)
+    def reconfigure(self, message: Reconfigure, now: float) -> None:
+        """Go by other limits."""
+        self._limits = message.limits
+        self._retry = message.retry or self._retry
+        self._core.reconfigure(message.limits, now)
+        if self._core.wake_at() <= now:
+            self.tick(now)
 
     def forget(self, waiter: Waiter, now: float) -> None:
         """Let those behind a caller that has gone move up."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Final
 
 import trio
@@ -28,19 +28,26 @@ FINE: Final = frozenset({None, "cancelled"})
 def reported(books: Books) -> Iterator[None]:
     """Count the request for as long as the block lasts, and report its end, once: its response or its error's code.
 
+    The configuration in which it was made stays in use until then.
+
     Raises `MailboxFullError` where `server.max_in_flight` requests are in flight already, and `SupervisorError` in
     place of whatever the request met because its tree could not go on.
     """
+    with books.request.hold or nullcontext():
+        yield from _reported(books)
+
+
+def _reported(books: Books) -> Iterator[None]:
     shared, request, code = books.shared, books.request, "cancelled"
     bound = shared.config.server.max_in_flight
-    if shared.in_flight >= bound:
+    if shared.in_flight.count >= bound:
         books.publish(Shed(books.began, request.request_id, route=request.route.name))
         _log(books, MailboxFullError.code, 0.0)
         raise MailboxFullError(
             f"{bound} calls are in flight already, as many as server.max_in_flight allows", actor="wizard"
         )
     books.publish(RequestBegan(books.began, request.request_id, request.route.name, request.route.strategy))
-    shared.in_flight += 1
+    shared.in_flight.count += 1
     try:
         _check_open(shared)
         yield
@@ -57,7 +64,7 @@ def reported(books: Books) -> Iterator[None]:
         code = "bug"
         raise
     finally:
-        shared.in_flight -= 1
+        shared.in_flight.count -= 1
         _report(books, code)
 
 

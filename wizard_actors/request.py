@@ -6,9 +6,10 @@ import math
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
 from wizard_actors.config import RouteConfig
+from wizard_actors.generation import Hold
 from wizard_actors.types import Prompt
 
 __all__ = ["CacheUse", "Delivery", "Request"]
@@ -29,7 +30,8 @@ class Delivery(StrEnum):
 class Request:
     """One request. `deadline` is an instant, `given` what the caller named, in seconds.
 
-    `tenant` parts callers who must not see each other's cached answers. `raw`: what comes over the wire is kept.
+    `tenant` parts callers who must not see each other's cached answers. `raw`: what comes over the wire is kept. `hold`
+    keeps the configuration in use in which the request was made.
     """
 
     prompt: Prompt
@@ -41,3 +43,4 @@ class Request:
     cache: CacheUse = "use"
     tenant: str = ""
     raw: bool = False
+    hold: Hold | None = field(default=None, eq=False, repr=False)

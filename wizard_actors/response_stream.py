@@ -125,6 +125,8 @@ class AnswerSource:
         """Stop the call, if it is not over, and give everything back."""
         self._watch.busy(self)
         events, self._events = self._events, None
+        if self._request.hold is not None:
+            self._request.hold.release()  # a stream that was never read releases it nowhere else
         if events is not None:
             await events.aclose()
 

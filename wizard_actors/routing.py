@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from random import Random
@@ -18,7 +19,7 @@ from wizard_actors.needs import Needs
 from wizard_actors.plan import Bar, Bars, ModelFacts, Plan, Probe, Tactics, plan
 from wizard_actors.strategies import Planning, RoutingStrategy, checked_order
 
-__all__ = ["ClaimProbe", "MakePlan", "Observed", "ProbeOver", "Router", "RouterState"]
+__all__ = ["ClaimProbe", "MakePlan", "Observed", "ProbeOver", "Reconfigure", "Router", "RouterState"]
 
 log = logging.getLogger("wizard_actors.routing")
 
@@ -28,7 +29,9 @@ class MakePlan(Ask[Plan]):
     """Ask which models of `chain` to try, and in which order; `down` are those whose actors are DOWN.
 
     `strategy`, `hedge_delay` in seconds and `hedge_quantile` are the route's: see `Tactics`; `input_tokens` is an
-    estimate, for strategies. Fails with what makes all models unsuitable, `TokenLimitError` or `UnsupportedError`.
+    estimate, for strategies. `models` is what the request's configuration says of them, which need not be the newest
+    one; None: what the router was told last. Fails with what makes all models unsuitable, `TokenLimitError` or
+    `UnsupportedError`.
     """
 
     chain: tuple[str, ...]
@@ -38,6 +41,7 @@ class MakePlan(Ask[Plan]):
     hedge_delay: float = 0.0
     hedge_quantile: float | None = None
     input_tokens: int = 0
+    models: Mapping[str, ModelConfig] | None = None
 
 
 @frozen
@@ -58,7 +62,8 @@ class Observed:
 
     `first_token` is how long after `started` the first token came, in seconds; None where none did, or the answer came
     in one piece. `cost` is in US dollars, None where unknown. `cancelled`: nobody waited for its end any more, because
-    another model answered first or the caller left.
+    another model answered first or the caller left. `asked` tells apart what the model was before it was configured to
+    be asked elsewhere, or otherwise, from what it is now: see `Reconfigure`.
     """
 
     model: str
@@ -67,6 +72,21 @@ class Observed:
     first_token: float | None = None
     cost: Decimal | None = None
     cancelled: bool = False
+    asked: str = ""
+
+
+@frozen
+class Reconfigure(Ask[None]):
+    """Ask to route among `models` from now on, by `strategies`. Of the models that stay, what was learned stays.
+
+    `asked` names what each model is, for those of which it is known: where that is another than before, the model's bar
+    is dropped, and what attempts at the former one say counts no more. Asked, not told: attempts tell the router so
+    much at once that a told message might be dropped.
+    """
+
+    models: Mapping[str, ModelConfig]
+    strategies: Mapping[str, RoutingStrategy] = field(factory=dict)
+    asked: Mapping[str, str] = field(factory=dict)
 
 
 @frozen
@@ -74,12 +94,13 @@ class RouterState:
     """Which models are barred, until when, and why; and the statistics of every model, by its name.
 
     `strategy_failures` counts, for each strategy that is not ours, how often the chain's order had to be taken because
-    it raised, or returned what is no order; those that never did are not in it.
+    it raised, or returned what is no order; those that never did are not in it. `asked`: see `Reconfigure`.
     """
 
     bars: Mapping[str, Bar] = field(factory=dict)
     models: Mapping[str, ModelStats] = field(factory=dict)
     strategy_failures: Mapping[str, int] = field(factory=dict)
+    asked: Mapping[str, str] = field(factory=dict)
 
 
 class _Guarded:
@@ -126,22 +147,39 @@ class Router(Actor):
         ledger: Ledger,
         carry: object,
         strategies: Mapping[str, RoutingStrategy] | None = None,
+        asked: Mapping[str, str] | None = None,
     ) -> None:
         ledger.clear()
-        known = carry if isinstance(carry, RouterState) else RouterState()
-        self._models = models
         self._rng = rng
-        self._bars = Bars({name: bar for name, bar in known.bars.items() if name in models})
-        self._stats = {name: known.models.get(name, ModelStats()) for name in models}
-        own = strategies or {}
+        self._published = carry if isinstance(carry, RouterState) else RouterState()
+        self._bars = Bars(self._published.bars)
+        self._settle(Reconfigure(models, strategies or {}, asked or {}), -math.inf)
+
+    def _settle(self, given: Reconfigure, now: float) -> None:
+        """Go by what is given, and keep what the last published state knows of it."""
+        known = self._published
+        self._bars.keep(given.models)
+        for name in given.models:
+            if known.asked.get(name) != given.asked.get(name):
+                self._bars.drop(name, now)
+        self._models, self._asked = given.models, given.asked
+        self._stats = {name: known.models.get(name, ModelStats()) for name in given.models}
+        own = given.strategies
         self._failures = {name: count for name, count in known.strategy_failures.items() if name in own}
         self._strategies = {name: _Guarded(name, strategy, self._failures) for name, strategy in own.items()}
         self._publish()
 
+    @handles(Reconfigure)
+    def reconfigure(self, message: Reconfigure, reply: Reply[None], now: float) -> None:
+        """Route among other models, or by other settings."""
+        self._settle(message, now)
+        reply.send(None)
+
     @handles(MakePlan)
     def make_plan(self, message: MakePlan, reply: Reply[Plan], now: float) -> None:
         """Plan one request."""
-        facts = {name: self._facts(name, down=name in message.down) for name in message.chain}
+        models = self._models if message.models is None else message.models
+        facts = {name: self._facts(models[name], down=name in message.down) for name in message.chain}
         own = self._strategies.get(message.strategy)
         tactics = Tactics(message.strategy, message.hedge_delay, message.hedge_quantile, own)
         failures = self._failures.get(message.strategy)
@@ -182,10 +220,10 @@ class Router(Actor):
     def observed(self, message: Observed, now: float) -> None:
         """Learn from the end of an attempt; bar or free the model. A cancelled attempt does neither.
 
-        A model that the configuration no longer has is none of ours.
+        A model that the configuration no longer has, or that is another one now, is none of ours.
         """
         name, known = message.model, self._stats.get(message.model)
-        if known is None:
+        if known is None or (message.asked and message.asked != self._asked.get(name)):
             return
         self._stats[name] = known.observed(
             message.error,
@@ -203,8 +241,8 @@ class Router(Actor):
         """Return the bars and the statistics."""
         return self._published
 
-    def _facts(self, name: str, *, down: bool) -> ModelFacts:
-        config = self._models[name]
+    def _facts(self, config: ModelConfig, *, down: bool) -> ModelFacts:
+        name = config.name
         return ModelFacts(
             enabled=config.enabled,
             down=down,
@@ -212,10 +250,13 @@ class Router(Actor):
             supports=config.supports,
             price=config.price,
             bar=self._published.bars.get(name),
-            stats=self._stats[name],
+            stats=self._stats.get(name) or ModelStats(),
         )
 
     def _publish(self) -> None:
         self._published = RouterState(
-            self._bars.snapshot(), MappingProxyType(dict(self._stats)), MappingProxyType(dict(self._failures))
+            self._bars.snapshot(),
+            MappingProxyType(dict(self._stats)),
+            MappingProxyType(dict(self._failures)),
+            self._asked,
         )

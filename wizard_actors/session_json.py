@@ -22,8 +22,14 @@ from typing import Any, Final, TypeAlias, TypeVar, get_args
 import attrs
 import msgspec
 from cattrs import Converter
-from cattrs.cols import is_mapping, list_structure_factory
-from cattrs.errors import BaseValidationError, ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
+from cattrs.cols import is_mapping
+from cattrs.errors import (
+    BaseValidationError,
+    ClassValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+    IterableValidationNote,
+)
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
 from wizard_actors.errors import SerializationError, WizardError
@@ -31,10 +37,13 @@ from wizard_actors.frozen_json import LARGEST_INTEGER, NotJsonError, frozen_json
 from wizard_actors.session_record import SessionRecord, SessionState
 from wizard_actors.types import Content, FinishReason, Image, Role, Text
 
-__all__ = ["SCHEMA", "decode_json", "decode_session", "encode_session", "structured"]
+__all__ = ["SCHEMA", "decode_json", "decode_session", "encode_session", "structured", "unstructured"]
 
 SCHEMA: Final = 1
 """The version of the JSON form that is written."""
+
+SHOWN_KEYS: Final = 5
+"""Of those that are unknown, in an error's message."""
 
 Hook: TypeAlias = Callable[[Any, Any], Any]
 
@@ -97,15 +106,28 @@ def decode_json(data: bytes) -> object:
     return plain
 
 
-def structured(plain: object, kind: type[T]) -> T:
-    """Return a part of a record, a `Message` say, from its JSON values.
+def structured(plain: object, kind: type[T], whole: str = "", *, newer: bool = False) -> T:
+    """Return a part of a record, a `Message` say, from its JSON values; or anything else that is made of such parts.
 
-    Raises `SerializationError`: the first thing that is wrong, with its place in the part.
+    `newer`: a newer version may have written it, and keys that are not known here are passed over.
+
+    Raises `SerializationError`: the first thing that is wrong, with its place in `whole`.
     """
     try:
-        return CONVERTER.structure(plain, kind)
+        return (NEWER if newer else CONVERTER).structure(plain, kind)
     except BaseValidationError as error:
-        raise SerializationError(next(_problems(error, ""))) from error
+        raise SerializationError(next(_problems(error, whole))) from error
+    except _BadValueError as error:
+        raise SerializationError(f"`{whole}` {error}") from error
+
+
+def unstructured(value: object) -> dict[str, object]:
+    """Return a value as `structured` takes it. Raises `SerializationError` for what would not come back as it is."""
+    try:
+        plain: dict[str, object] = CONVERTER.unstructure(value, type(value))
+    except _BadValueError as error:
+        raise SerializationError(f"a value of the {type(value).__name__} {error}") from error
+    return plain
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -135,7 +157,7 @@ def _problems(error: Exception, path: str) -> Iterator[str]:
             for cause, item in error.group_exceptions()[0]:
                 yield from _problems(cause, f"{path}[{item.index}]")
         case ForbiddenExtraKeysError():
-            yield f"`{path or 'the session'}` has unknown keys: {', '.join(sorted(map(repr, error.extra_fields)))}"
+            yield f"`{path or 'the session'}` has unknown keys: {_shown_keys(error.extra_fields)}"
         case KeyError():
             yield f"`{path}` is missing"
         case _BadValueError():
@@ -144,6 +166,11 @@ def _problems(error: Exception, path: str) -> Iterator[str]:
             yield f"`{path}`: {error}" if path else str(error)
         case _:
             yield f"`{path}` is not what it should be: {type(error).__name__}"
+
+
+def _shown_keys(keys: set[str]) -> str:
+    shown = [repr(key if len(key) <= 60 else f"{key[:60]}...") for key in sorted(keys)[:SHOWN_KEYS]]
+    return ", ".join([*shown, *(["..."] if len(keys) > SHOWN_KEYS else [])])
 
 
 # -- the hooks ---------------------------------------------------------------------------------------
@@ -205,13 +232,16 @@ def _shown_bytes(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _part(value: object, _type: object) -> Text | Image:
-    plain = _mapping(value)
-    kind = PARTS.get(_text(plain.get("type")))
-    if kind is None:
-        raise _BadValueError(f"must have one of the types {', '.join(PARTS)}")
-    part: Text | Image = CONVERTER.structure({key: item for key, item in plain.items() if key != "type"}, kind)
-    return part
+def _part(converter: Converter) -> Hook:
+    def to_part(value: object, _type: object) -> Text | Image:
+        plain = _mapping(value)
+        kind = PARTS.get(_text(plain.get("type")))
+        if kind is None:
+            raise _BadValueError(f"must have one of the types {', '.join(PARTS)}")
+        part: Text | Image = converter.structure({key: item for key, item in plain.items() if key != "type"}, kind)
+        return part
+
+    return to_part
 
 
 def _shown_part(part: Text | Image) -> dict[str, object]:
@@ -219,11 +249,14 @@ def _shown_part(part: Text | Image) -> dict[str, object]:
     return {"type": name, **CONVERTER.unstructure(part, kind)}
 
 
-def _content(value: object, _type: object) -> Content:
-    if not isinstance(value, list):
-        return _text(value)
-    parts: tuple[Text | Image, ...] = CONVERTER.structure(value, tuple[Text | Image, ...])
-    return parts
+def _content(converter: Converter) -> Hook:
+    def to_content(value: object, _type: object) -> Content:
+        if not isinstance(value, list):
+            return _text(value)
+        parts: tuple[Text | Image, ...] = converter.structure(value, tuple[Text | Image, ...])
+        return parts
+
+    return to_content
 
 
 def _shown_content(content: Content) -> object:
@@ -248,19 +281,27 @@ def _is_tuple(kind: object) -> bool:
 
 
 def _tuple(kind: Any, converter: Converter) -> Hook:  # noqa: ANN401 - a type form, which typing cannot name yet
-    items: Any = types.GenericAlias(list, get_args(kind)[:1])
-    collect: Hook = list_structure_factory(items, converter)
+    item_kind: Any = get_args(kind)[0]
+    take: Hook = converter.get_structure_hook(item_kind)
 
     def to_tuple(value: object, _type: object) -> object:
         if not isinstance(value, list):
             raise _BadValueError(f"must be a list, and is of type {type(value).__name__}")
-        return tuple(collect(value, items))
+        taken: list[object] = []
+        try:
+            for item in value:
+                taken.append(take(item, item_kind))  # noqa: PERF401 - their number says which one was wrong
+        except Exception as error:  # noqa: BLE001 - goes on, with its place
+            # The first is told: to collect what is wrong with each of many takes seconds in which nothing else runs.
+            error.__notes__ = [IterableValidationNote("", len(taken), item_kind)]
+            raise IterableValidationError("", [error], kind) from None
+        return tuple(taken)
 
     return to_tuple
 
 
 def _object(kind: Any, converter: Converter) -> Hook:  # noqa: ANN401 - as above
-    fill: Hook = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+    fill: Hook = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=converter.forbid_extra_keys)
     return lambda value, _type: fill(_mapping(value), kind)  # cattrs alone would take "" for an object of defaults
 
 
@@ -275,9 +316,9 @@ def _shown_object(kind: Any, converter: Converter) -> Callable[[object], object]
     return shown
 
 
-def _strict_converter() -> Converter:
+def _strict_converter(*, newer: bool = False) -> Converter:
     """Return a converter that takes nothing for something else, in either direction."""
-    converter = Converter(detailed_validation=True, forbid_extra_keys=True, omit_if_default=True)
+    converter = Converter(detailed_validation=True, forbid_extra_keys=not newer, omit_if_default=True)
     converter.register_structure_hook(str, _text)
     for choice in (Role, FinishReason, SessionState):  # each by its class: they are texts too
         converter.register_structure_hook(choice, _choice)
@@ -289,8 +330,8 @@ def _strict_converter() -> Converter:
     converter.register_structure_hook_factory(is_mapping, lambda _kind: _mapping)
     converter.register_structure_hook_factory(_is_tuple, _tuple)
     converter.register_structure_hook_factory(attrs.has, _object)
-    converter.register_structure_hook_func(lambda kind: bool(kind == PART), _part)
-    converter.register_structure_hook_func(lambda kind: bool(kind == CONTENT), _content)
+    converter.register_structure_hook_func(lambda kind: bool(kind == PART), _part(converter))
+    converter.register_structure_hook_func(lambda kind: bool(kind == CONTENT), _content(converter))
 
     converter.register_unstructure_hook(str, _text)
     converter.register_unstructure_hook(int, _whole)
@@ -309,3 +350,4 @@ PARTS: Final[Mapping[str, type[Text | Image]]] = types.MappingProxyType({"text":
 PART: Final = Text | Image
 CONTENT: Final = str | tuple[Text | Image, ...]
 CONVERTER: Final = _strict_converter()
+NEWER: Final = _strict_converter(newer=True)

@@ -34,8 +34,10 @@ UNKNOWN: Final = "?"
 class Asker(Protocol):
     """Who gets answers: the client."""
 
-    def request(self, prompt: str | Prompt, delivery: Delivery, options: AskOptions) -> Request:
-        """Return the request, or raise what is wrong with it."""
+    def request(
+        self, prompt: str | Prompt, delivery: Delivery, options: AskOptions, *, like: Request | None = None
+    ) -> Request:
+        """Return the request, or raise what is wrong with it. It is made in the configuration in which `like` was."""
 
     async def answer(self, request: Request) -> WizardResponse:
         """Return the whole answer."""
@@ -128,6 +130,8 @@ class Turn:
         if isinstance(error, InvalidPromptError) and not isinstance(error, TokenLimitError):
             self._forget()  # no model would take it: there is nothing to ask again
         self._ended = True
+        if self._draft.hold is not None:
+            self._draft.hold.release()
         lease, self._lease = self._lease, None
         if lease is not None:
             self._keeping.give_back(lease)
@@ -169,10 +173,11 @@ class Turn:
         _check_tools(record, question)
         if options.get("route") is None and options.get("model") is None:
             options = {**options, "route": record.route, "model": record.model}
-        route = self._route(options)
-        window = fit(record.system, record.turns, question.messages, self._budget(route))
+        asked = self._asked(options)
+        window = fit(record.system, record.turns, question.messages, self._budget(asked.route))
         self._left_out = window.left_out
-        return evolve(self._draft, prompt=question.prompt(window.messages, record.system), route=route)
+        prompt = question.prompt(window.messages, record.system)
+        return evolve(self._draft, prompt=prompt, route=asked.route, hold=asked.hold)
 
     def _budget(self, route: RouteConfig) -> int | None:
         """Return how many tokens the system prompt, the history and the question may take; None: nobody knows."""
@@ -182,9 +187,15 @@ class Turn:
         beside = 0 if like is None else estimate_input(like) - estimate_input(Prompt(like.messages))
         return max(0, min(limits) - beside) if limits else None
 
-    def _route(self, options: AskOptions) -> RouteConfig:
+    def _asked(self, options: AskOptions) -> Request:
+        """Return a request with these options: as the configuration was when the turn was asked for, which a reload may
+        have changed since; else, for what the session was told meanwhile, as it is now.
+        """
         try:
-            return self._asker.request(UNKNOWN, self._draft.delivery, options).route
+            try:
+                return self._asker.request(UNKNOWN, self._draft.delivery, options, like=self._draft)
+            except ConfigError:
+                return self._asker.request(UNKNOWN, self._draft.delivery, options)
         except ConfigError as error:
             name = self._held.name
             raise ConfigError(

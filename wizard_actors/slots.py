@@ -99,7 +99,7 @@ class Health:
 
 @frozen
 class WorkerState:
-    """What others see of a worker. `in_use` may be above `slots` for a while after a restart with fewer slots."""
+    """What others see of a worker. `in_use` may be above `slots` for a while after the slots have become fewer."""
 
     slots: int
     in_use: int = 0
@@ -135,6 +135,14 @@ class SlotCore(Generic[K]):
         if carry is not None:
             core._granted, core._rejected, core._health = carry.granted, carry.rejected, carry.health
         return core
+
+    def reconfigure(self, slots: int, now: float) -> None:
+        """Have so many slots from now on. Who has one keeps it, and who waits keeps waiting: of more slots the next
+        tick hands out the new ones; of fewer, nobody gets one until enough came back.
+        """
+        self._slots = slots
+        if self._free and self._room:
+            self._freed_at = min(self._freed_at, now)
 
     # -- slots
 

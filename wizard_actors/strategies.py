@@ -198,16 +198,19 @@ def _shown(value: object) -> str:
 
 
 def own_strategies(
-    config: WizardConfig, given: Mapping[str, RoutingStrategy] | None = None
+    config: WizardConfig,
+    given: Mapping[str, RoutingStrategy] | None = None,
+    loaded: Mapping[str, RoutingStrategy] | None = None,
 ) -> dict[str, RoutingStrategy]:
     """Return the strategies that are not ours, by the names that routes and requests call them: all that code has
     `given`, as `custom:NAME`, and those that routes of `config` name and installed packages offer. An entry point is a
-    class, or another callable without arguments, and is called once for each client.
+    class, or another callable without arguments, and is called once for each client: `loaded` are those that the client
+    has already, which are among what is returned.
 
     Raises `ConfigError` where a route names one that nobody gave, or one cannot be loaded, or is no strategy.
     """
     problems = [problem for name, strategy in (given or {}).items() for problem in _given_problems(name, strategy)]
-    own = {CUSTOM_STRATEGY + str(name): strategy for name, strategy in (given or {}).items()}
+    own = {CUSTOM_STRATEGY + str(name): strategy for name, strategy in (given or {}).items()} | dict(loaded or {})
     for key, name, route in _named(config):
         if name in OURS or name in own:
             continue

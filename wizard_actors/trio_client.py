@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sized
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from inspect import iscoroutinefunction
 from random import Random
@@ -18,7 +18,7 @@ from wizard_actors.answering import Answering
 from wizard_actors.ask_options import AskOptions, check_options
 from wizard_actors.background import background
 from wizard_actors.batch import Patient, check_batch, gather, run_batch
-from wizard_actors.builder import Clients, make_keeping, make_shared, make_tree
+from wizard_actors.builder import Builder, make_keeping
 from wizard_actors.cache import CacheState
 from wizard_actors.cache_messages import Invalidate, cacheable
 from wizard_actors.config import RouteConfig, WizardConfig
@@ -32,13 +32,14 @@ from wizard_actors.lag import watching
 from wizard_actors.metrics import Metrics, MetricsSnapshot
 from wizard_actors.patience import failure_behind
 from wizard_actors.providers.base import Provider
+from wizard_actors.reloading import Reloaded, Reloading
 from wizard_actors.request import CacheUse, Delivery, Request
 from wizard_actors.response_stream import AnswerSource, IdleWatch
 from wizard_actors.schema import Form, Found, form_of
 from wizard_actors.sessions import TrioSessions
 from wizard_actors.shared import Shared
 from wizard_actors.storage.opening import Opener
-from wizard_actors.strategies import RoutingStrategy, known_strategies
+from wizard_actors.strategies import RoutingStrategy
 from wizard_actors.structured import Asking, Structured, prompt_for
 from wizard_actors.supervisor import Supervisor
 from wizard_actors.types import Prompt, WizardResponse
@@ -74,24 +75,31 @@ class TrioClient:
 
     def __init__(
         self,
-        shared: Shared,
+        reloading: Reloading,
         tree: Supervisor,
         events: EventStream,
         metrics: Metrics,
         watch: IdleWatch,
-        strategies: tuple[str, ...],
         keeping: Keeping,
     ) -> None:
-        self.sessions = TrioSessions(keeping, self, shared.config.sessions)
-        self.shared = shared
-        self.config = shared.config
+        self.keeping = keeping
+        self.sessions = TrioSessions(keeping, self, reloading.shared.config.sessions)
         self.supervisor = tree
         self.events = events
+        self._reloading = reloading
         self._metrics = metrics
         self._watch = watch
-        self._strategies = strategies
         self._clock = trio.lowlevel.current_clock()
-        self._routes: dict[tuple[str, str | None, str | None], RouteConfig] = {}
+
+    @property
+    def shared(self) -> Shared:
+        """What the requests share that are made now; in any thread."""
+        return self._reloading.shared
+
+    @property
+    def config(self) -> WizardConfig:
+        """The configuration in force; in any thread."""
+        return self._reloading.shared.config
 
     @classmethod
     @asynccontextmanager
@@ -106,43 +114,60 @@ class TrioClient:
         storage: Opener | None = None,
     ) -> AsyncIterator[Self]:
         """Start the supervision tree of `config`, and stop it when the block is left; see `ResilientClient.open`."""
-        if not isinstance(config, WizardConfig | str | os.PathLike):
-            raise ConfigError([ConfigProblem("config", f"must be a WizardConfig or a path, not {config!r}")])
-        settings = config if isinstance(config, WizardConfig) else WizardConfig.load(config)
-        randomness, stream, clients = rng or Random(), EventStream(), Clients()
+        settings, randomness, stream = _loaded(config), rng or Random(), EventStream()
+        builder = Builder(settings, rng=randomness, events=stream, providers=providers, strategies=strategies)
         metrics, watch = Metrics(trio.current_time()), IdleWatch(settings.stream.consumer_idle)
         stream.listen(metrics.apply)
         if events is not None:
             stream.listen(events.publish)
         try:
             with watching() as lag:
-                tree = make_tree(settings, rng=randomness, events=stream, strategies=strategies)
-                shared = make_shared(
-                    settings, tree, clients, rng=randomness, events=stream, lag=lag, providers=providers
-                )
+                layout = builder.layout(settings)
+                tree = builder.tree(layout)
+                reloading = Reloading(builder, layout, tree, lag)
                 keeping, storing, purging = make_keeping(settings, tree, storage, events=stream)
                 # The tree stops first: it waits for the turns in progress, which have yet to be stored.
-                async with storing.running(), tree, watch.running(), background(lambda _nursery: purging.run()):
-                    known = known_strategies(settings, strategies)
-                    yield cls(shared, tree, events or stream, metrics, watch, known, keeping)
+                async with (
+                    storing.running(),
+                    tree,
+                    watch.running(),
+                    background(lambda _nursery: purging.run()),
+                    background(lambda _nursery: reloading.run()),
+                ):
+                    yield cls(reloading, tree, events or stream, metrics, watch, keeping)
         finally:
             with trio.CancelScope(shield=True):  # closing sockets waits for nobody
-                await clients.aclose()
+                await builder.clients.aclose()
+
+    async def reload(self, config: Settings) -> Reloaded:
+        """Go by another configuration from now on; see `ResilientClient.reload`."""
+        return await self._reloading.reload(_loaded(config))
 
     # -- asking
 
-    def request(self, prompt: str | Prompt, delivery: Delivery, options: AskOptions) -> Request:
-        """Return the request; its deadline counts from now. Raises `InvalidPromptError` and `ConfigError`."""
+    def request(
+        self, prompt: str | Prompt, delivery: Delivery, options: AskOptions, *, like: Request | None = None
+    ) -> Request:
+        """Return the request; its deadline counts from now. It ends in the configuration in which it is made: the one
+        in force, or that of `like`, which has not ended. Raises `InvalidPromptError` and `ConfigError`.
+        """
         if not isinstance(prompt, (str, Prompt)):
             raise InvalidPromptError(
                 f"a prompt is a str or a Prompt, not {type(prompt).__name__}: messages go into a Prompt"
             )
-        check_options(options, strategies=self._strategies)
+        if like is None or like.hold is None:
+            shared, hold = self._reloading.hold()
+        else:
+            shared, hold = self._reloading.held(like.hold), like.hold
+        check_options(options, strategies=shared.strategies)
         deadline, route = options.get("deadline"), options.get("route")
         return Request(
             prompt=prompt if isinstance(prompt, Prompt) else Prompt(prompt),
-            route=self._route(
-                self.config.fallback.name if route is None else route, options.get("model"), options.get("strategy")
+            route=_route(
+                shared,
+                shared.config.fallback.name if route is None else route,
+                options.get("model"),
+                options.get("strategy"),
             ),
             request_id=self._new_id(),
             delivery=delivery,
@@ -151,6 +176,7 @@ class TrioClient:
             cache=options.get("cache", "use"),
             tenant=options.get("tenant", ""),
             raw=options.get("raw", False),
+            hold=hold,
         )
 
     def request_as(self, prompt: str | Prompt, kind: object, options: AskOptions) -> tuple[Request, Form[object]]:
@@ -166,14 +192,14 @@ class TrioClient:
 
     async def answer(self, request: Request) -> WizardResponse:
         """Return the whole answer to `request`."""
-        return await Answering(self.shared, request).whole()
+        return await Answering(self._reloading.held(request.hold), request).whole()
 
     async def answer_as(self, request: Request, form: Form[T], home: Home) -> Structured[T]:
         """Return the answer to `request` as a value. It is read at home: that runs code of the caller's class."""
 
         async def ask(prompt: Prompt, cache: CacheUse) -> tuple[WizardResponse, bool]:
             asked = evolve(request, prompt=prompt, cache=cache, request_id=self._new_id())
-            answering = Answering(self.shared, asked)
+            answering = Answering(self._reloading.held(request.hold), asked)
             return await answering.whole(), answering.hit
 
         async def read(text: str) -> Found[T] | tuple[Problem, ...]:
@@ -181,15 +207,17 @@ class TrioClient:
             await home.told(lambda: found.append(form.read(text)))()
             return found[0]
 
-        return await Asking(ask, read, cache=request.cache).result(request.prompt)
+        with request.hold or nullcontext():
+            return await Asking(ask, read, cache=request.cache).result(request.prompt)
 
     def source(self, request: Request, *, on_lost: Callable[[], None] | None = None) -> AnswerSource:
         """Return the events of the answer to `request`; `on_lost` is called where nobody has read them for too long."""
-        return AnswerSource(self.shared, request, self._watch, on_lost)
+        return AnswerSource(self._reloading.held(request.hold), request, self._watch, on_lost)
 
     def room(self, route: RouteConfig) -> int | None:
         """Return the context window of the first model of `route` that has a known one, in tokens."""
-        windows = (self.shared.ports[name].config.context_window for name in route.chain if name in self.shared.ports)
+        ports = self._reloading.ports()
+        windows = (ports[name].config.context_window for name in route.chain if name in ports)
         return next((window for window in windows if window is not None), None)
 
     # -- batches
@@ -204,7 +232,7 @@ class TrioClient:
         **options: Unpack[AskOptions],
     ) -> list[WizardResponse | WizardError]:
         """Return one outcome for each prompt, in their order; see `ResilientClient.generate_batch`."""
-        at_once = self._checked(prompts, max_concurrency, options)
+        at_once, draft = self._checked(prompts, max_concurrency, options)
         total = len(prompts) if isinstance(prompts, Sized) else None
         tell = _told(on_progress, home)
 
@@ -212,8 +240,9 @@ class TrioClient:
             if tell is not None:
                 await tell(done, total)
 
-        ask = self._patient(options)
-        return await gather(ask, home.items(prompts), max_concurrency=at_once, on_progress=progress)
+        ask = self._patient(draft, options)
+        with draft.hold or nullcontext():
+            return await gather(ask, home.items(prompts), max_concurrency=at_once, on_progress=progress)
 
     async def warm(
         self,
@@ -227,7 +256,7 @@ class TrioClient:
         """Ask what is not in the cache yet, so that it is; see `ResilientClient.warm`."""
         if self.shared.cache is None or options.get("cache") == "bypass":
             raise ConfigError([ConfigProblem("cache", "is off", "set cache.max_entries")])
-        at_once = self._checked(prompts, max_concurrency, options)
+        at_once, draft = self._checked(prompts, max_concurrency, options)
         total = len(prompts) if isinstance(prompts, Sized) else None
         tell = _told(on_progress, home)
         ended = stored = already = 0
@@ -245,22 +274,31 @@ class TrioClient:
             if tell is not None:
                 await tell(ended, total)
 
-        await run_batch(self._patient(options), home.items(prompts), max_concurrency=at_once, done=done)
+        with draft.hold or nullcontext():
+            await run_batch(self._patient(draft, options), home.items(prompts), max_concurrency=at_once, done=done)
         return Warmed(stored=stored, already=already, failed=tuple(sorted(failed.items())))
 
-    async def _generate(self, prompt: str | Prompt, **options: Unpack[AskOptions]) -> WizardResponse:
-        return await self.answer(self.request(prompt, Delivery.WHOLE, options))
+    async def _generate(self, draft: Request, prompt: str | Prompt, **options: Unpack[AskOptions]) -> WizardResponse:
+        """Return the answer to a prompt of a batch: in the configuration in force, or, where a reload has taken away
+        what the batch asks for, in that of `draft`, in which the batch began.
+        """
+        try:
+            request = self.request(prompt, Delivery.WHOLE, options)
+        except ConfigError:
+            request = self.request(prompt, Delivery.WHOLE, options, like=draft)
+        return await self.answer(request)
 
-    def _patient(self, options: AskOptions) -> Patient[str | Prompt]:
+    def _patient(self, draft: Request, options: AskOptions) -> Patient[str | Prompt]:
         deadline = options.get("deadline")
-        return Patient(partial(self._generate, **options), rng=self.shared.rng, deadline=deadline)
+        return Patient(partial(self._generate, draft, **options), rng=self.shared.rng, deadline=deadline)
 
-    def _checked(self, prompts: Prompts, max_concurrency: int | None, options: AskOptions) -> int:
-        """Return how many prompts are asked at once; raise what is wrong with the batch, whatever its prompts."""
+    def _checked(self, prompts: Prompts, max_concurrency: int | None, options: AskOptions) -> tuple[int, Request]:
+        """Return how many prompts are asked at once, and what a request of the batch is like; raise what is wrong with
+        the batch, whatever its prompts.
+        """
         at_once = self.config.batch.max_concurrency if max_concurrency is None else max_concurrency
         check_batch(prompts, at_once)
-        self.request("?", Delivery.WHOLE, options)
-        return at_once
+        return at_once, self.request("?", Delivery.WHOLE, options)
 
     # -- the cache
 
@@ -286,19 +324,24 @@ class TrioClient:
         now = self._clock.current_time()
         return self._metrics.snapshot(now, gauges_of(self.shared, self.supervisor, self.events, now))
 
-    # -- routes
 
-    def _route(self, name: str, model: str | None, strategy: str | None) -> RouteConfig:
-        """Return the route with what the caller changed; made once, for a configuration is checked when it is made."""
-        key = (name, model, strategy)
-        if key not in self._routes:
-            route = self.config.route(name)
-            if model is not None:
-                if not self.config.model(model).enabled:
-                    raise ConfigError([ConfigProblem(f"models.{model}", "is disabled")])
-                route = evolve(route, chain=(model,))
-            self._routes[key] = route if strategy is None else evolve(route, strategy=strategy)
-        return self._routes[key]
+def _loaded(config: Settings) -> WizardConfig:
+    if not isinstance(config, WizardConfig | str | os.PathLike):
+        raise ConfigError([ConfigProblem("config", f"must be a WizardConfig or a path, not {config!r}")])
+    return config if isinstance(config, WizardConfig) else WizardConfig.load(config)
+
+
+def _route(shared: Shared, name: str, model: str | None, strategy: str | None) -> RouteConfig:
+    """Return the route with what the caller changed; made once, for a configuration is checked when it is made."""
+    key = (name, model, strategy)
+    if key not in shared.routes:
+        route = shared.config.route(name)
+        if model is not None:
+            if not shared.config.model(model).enabled:
+                raise ConfigError([ConfigProblem(f"models.{model}", "is disabled")])
+            route = evolve(route, chain=(model,))
+        shared.routes[key] = route if strategy is None else evolve(route, strategy=strategy)
+    return shared.routes[key]
 
 
 def _told(on_progress: Progress | None, home: Home) -> Callable[[int, int | None], Awaitable[None]] | None:

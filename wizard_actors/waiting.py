@@ -69,6 +69,10 @@ class WaitingRoom(Generic[K]):
         """Whether nobody else may enter."""
         return len(self._waiters) >= self._bound
 
+    def resize(self, bound: int) -> None:
+        """Hold up to `bound` waiters from now on. Whoever waits stays: with more, it is full until enough have left."""
+        self._bound = bound
+
     def enter(self, key: K, give_up_at: float) -> None:
         """Add a waiter at the end.
 

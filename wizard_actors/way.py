@@ -83,7 +83,7 @@ class Way:
         try:
             down = frozenset(port.name for port in ports if port.down)
             how = (route.strategy, route.hedge_delay, route.hedge_quantile, self._tokens)
-            plan = await ask_router(self._books, MakePlan(route.chain, down, needs, *how))
+            plan = await ask_router(self._books, MakePlan(route.chain, down, needs, *how, models=shared.models))
         except ActorCrashedError:  # nothing is known of the models but what is configured
             facts = {
                 port.name: ModelFacts(

@@ -6,14 +6,14 @@ import math
 
 from attrs import frozen
 
-from wizard_actors.actor import Actor, Ask, Ledger, Notice, Reply, Return, Waiter, handles, takes_back
+from wizard_actors.actor import Actor, Ask, Ledger, Notice, Reply, Return, Waiter, handles, hears, takes_back
 from wizard_actors.config import ModelConfig
 from wizard_actors.errors import MailboxFullError
 from wizard_actors.slots import Slot, SlotCore, WorkerState
 from wizard_actors.verdict import Outcome
 from wizard_actors.waiting import Rejected, Waiting
 
-__all__ = ["FirstToken", "ModelWorker", "Release", "TakeSlot"]
+__all__ = ["FirstToken", "ModelWorker", "Reconfigure", "Release", "TakeSlot"]
 
 
 @frozen
@@ -40,6 +40,13 @@ class Release(Return[Slot]):
 
     outcome: Outcome | None = None
     output_tokens: int | None = None
+
+
+@frozen
+class Reconfigure:
+    """Told: `max_concurrency` slots from now on. Told, not asked: a worker whose waiting room is full takes no asks."""
+
+    max_concurrency: int
 
 
 class ModelWorker(Actor):
@@ -78,6 +85,12 @@ class ModelWorker(Actor):
         self._core.release(grant, now)
         if message.outcome is not None:
             self._core.ended(message.outcome, now, message.output_tokens)
+        self.tick(now)
+
+    @hears(Reconfigure)
+    def reconfigure(self, message: Reconfigure, now: float) -> None:
+        """Have more slots, or fewer; who waits gets what became free."""
+        self._core.reconfigure(message.max_concurrency, now)
         self.tick(now)
 
     def forget(self, waiter: Waiter, now: float) -> None:

@@ -139,7 +139,7 @@ def test_prompts_that_block_are_interrupted() -> None:
 
 def test_opening_is_interrupted_and_leaves_nothing() -> None:
     """Half-way through a slow start."""
-    with patch("wizard_actors.builder.ModelWorker", SlowWorker), ctrl_c(0.05):
+    with patch("wizard_actors.worker.ModelWorker", SlowWorker), ctrl_c(0.05):
         BlockingClient.open(WizardConfig(models=[model()]), providers={"a": Scripted()})
     assert our_threads() == []
 

@@ -91,7 +91,7 @@ async def test_opening_that_is_cancelled_half_way_leaves_nothing(canceller: Host
             await canceller.sleep(0.3)
             waited = True
 
-    with patch("wizard_actors.builder.ModelWorker", SlowWorker):
+    with patch("wizard_actors.worker.ModelWorker", SlowWorker):
         async with canceller.beside(opens) as task:
             if after is not None:
                 await canceller.sleep(after)

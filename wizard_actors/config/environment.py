@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 PREFIX: Final = "WIZARD_"
-RESERVED: Final = frozenset({"WIZARD_CONFIG"})
-"""Variables that are no settings: WIZARD_CONFIG is the path of the file."""
+RESERVED: Final = frozenset({"WIZARD_CONFIG", "WIZARD_API_KEYS"})
+"""Variables that are no settings: WIZARD_CONFIG is the path of the file, WIZARD_API_KEYS the text of a file of keys."""
 
 API_KEYS: Final = {
     "OPENAI_API_KEY": ("openai", "gpt-5-mini"),

@@ -229,6 +229,18 @@ class ServerSettings(TypedDict, total=False):
     max_in_flight: int
     queue_timeout: Duration
     drain_timeout: Duration
+    origins: Sequence[str]
+    tls_cert: str | Path | None
+    tls_key: str | Path | None
+    max_connections: int
+    max_message: int
+    max_header: int
+    max_json_depth: int
+    max_per_connection: int
+    max_per_key: int
+    handshake_timeout: Duration
+    idle_timeout: Duration
+    send_timeout: Duration
 
 
 class LoggingSettings(TypedDict, total=False):

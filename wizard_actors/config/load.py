@@ -38,7 +38,7 @@ from wizard_actors.config.strict import (
     shown_key,
     structure,
 )
-from wizard_actors.config.tables import RouteConfig, ServerConfig
+from wizard_actors.config.tables import RouteConfig
 from wizard_actors.config.values import BadValue, described
 from wizard_actors.errors import ConfigError, ConfigProblem, EnvVarError
 
@@ -92,7 +92,6 @@ class Loading(Generic[C]):
             self._add_new(conflicts(named, self._named_routes(), self._single_tables()))
         for index, model in self._tables_in("models"):
             self._check_model(index, model)
-        self._check_file(("server", "api_keys_file"), self._table("server"), ServerConfig, require_file)
         if made is None or self._problems:
             raise self._error()
         return made

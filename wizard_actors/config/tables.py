@@ -14,8 +14,8 @@ from wizard_actors.config.idle import idle
 from wizard_actors.config.storage import shown_storage, storage_url
 from wizard_actors.config.strategy import strategy_name
 from wizard_actors.config.strict import chosen, strict
-from wizard_actors.config.values import Seconds, above, address, at_least, between, not_empty, plain_name
-from wizard_actors.errors import ConfigError
+from wizard_actors.config.values import Seconds, above, address, at_least, between, not_empty, origins, plain_name
+from wizard_actors.errors import ConfigError, ConfigProblem
 
 __all__ = [
     "BatchConfig",
@@ -132,6 +132,13 @@ class ServerConfig:
 
     `max_in_flight` calls run at once, more are refused. A call waits at most `queue_timeout` seconds for room at a full
     model. Stopping waits `drain_timeout` seconds for calls in flight.
+
+    All else is for endpoints. `api_keys_file` holds who may use them; without keys they are open to this machine alone.
+    `origins` are the web pages' origins ("https://example.com") from which browsers may connect, `tls_cert` and
+    `tls_key` files in PEM form. At most `max_connections` are open, a message has at most `max_message` bytes, a
+    handshake at most `max_header`, JSON nests at most `max_json_depth` levels, and so many requests are in progress a
+    connection and a key. A handshake takes at most `handshake_timeout` seconds; a connection on which nothing happens
+    for `idle_timeout` is closed, and one that takes nothing of what is sent for `send_timeout`.
     """
 
     http: str | None = field(default=None, validator=address)
@@ -140,6 +147,23 @@ class ServerConfig:
     max_in_flight: int = field(default=1000, validator=at_least(1))
     queue_timeout: Seconds = field(default=30.0, validator=at_least(0))
     drain_timeout: Seconds = field(default=10.0, validator=at_least(0))
+    origins: tuple[str, ...] = field(default=(), converter=_as_names, validator=origins)
+    tls_cert: Path | None = field(default=None, converter=_as_path)
+    tls_key: Path | None = field(default=None, converter=_as_path)
+    max_connections: int = field(default=4096, validator=at_least(1))
+    max_message: int = field(default=4 * 1024 * 1024, validator=at_least(1024))
+    max_header: int = field(default=16 * 1024, validator=at_least(1024))
+    max_json_depth: int = field(default=64, validator=at_least(8))
+    max_per_connection: int = field(default=128, validator=at_least(1))
+    max_per_key: int = field(default=256, validator=at_least(1))
+    handshake_timeout: Seconds = field(default=10.0, validator=above(0))
+    idle_timeout: Seconds = field(default=600.0, validator=above(0))
+    send_timeout: Seconds = field(default=30.0, validator=above(0))
+
+    def __attrs_post_init__(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            given, missing = ("tls_cert", "tls_key") if self.tls_key is None else ("tls_key", "tls_cert")
+            raise ConfigError([ConfigProblem(missing, f"is needed where `{given}` is set", "TLS takes both files")])
 
 
 @frozen(kw_only=True, field_transformer=strict)

@@ -169,10 +169,22 @@ api_key_env = "OPENAI_API_KEY"      # the variable that holds the key; never the
 [server]
 #http = "127.0.0.1:8000"            # default: closed
 #websocket = "127.0.0.1:8001"       # default: closed
-#api_keys_file = "clients.keys"     # the keys that clients of the endpoints may use
+#api_keys_file = "keys.toml"        # who may use the endpoints (`wizard serve --new-key`); none: this machine alone
 #max_in_flight = 1000               # calls of the whole client at once; more are refused
 #queue_timeout = 30                 # the longest wait for room at a full model
 #drain_timeout = 10                 # how long a stop waits for calls in flight
+#origins = ["https://example.com"]  # web pages from which browsers may connect
+#tls_cert = "cert.pem"              # with tls_key: the endpoints speak TLS
+#tls_key = "key.pem"
+#max_connections = 4096             # more are refused
+#max_message = 4_194_304            # bytes
+#max_header = 16_384                # bytes
+#max_json_depth = 64
+#max_per_connection = 128           # requests in progress; more are refused
+#max_per_key = 256                  # requests in progress, for a key that sets no other bound
+#handshake_timeout = 10
+#idle_timeout = 600                 # a connection on which nothing happens for so long is closed
+#send_timeout = 30                  # a connection that takes nothing of what is sent for so long is closed
 
 [logging]
 #level = "INFO"                     # "DEBUG" | "INFO" | "WARNING" | "ERROR" | "CRITICAL"

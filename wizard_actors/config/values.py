@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
-from types import NoneType
+from types import MappingProxyType, NoneType
 from typing import Annotated, Any, Final, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
@@ -30,10 +30,12 @@ __all__ = [
     "http_url",
     "masked_url",
     "not_empty",
+    "origins",
     "parse_seconds",
     "plain_name",
     "proxy_url",
     "split_address",
+    "split_origin",
     "variable_name",
 ]
 
@@ -49,6 +51,7 @@ UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION_TEXT: Final = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,15})?) ?(?P<unit>ms|s|m|h|d)", re.ASCII)
 VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]*", re.ASCII)
 HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)  # RFC 9110's token
+PORTS: Final[Mapping[str, int]] = MappingProxyType({"http": 80, "https": 443})
 LONGEST_NAME: Final = 200
 SHOWN: Final[Sequence[tuple[type, str]]] = (
     (str, "a text"),
@@ -266,3 +269,29 @@ def split_address(text: str) -> tuple[str, int]:
     if int(port) > 65535:
         raise BadValue("must have a port of at most 65535")
     return bare, int(port)
+
+
+def split_origin(text: str) -> tuple[str, str, int] | None:
+    """Return the scheme, the host and the port of a web page's origin, in small letters; None for what is none: that
+    has a scheme, a host, perhaps a port, and nothing else.
+    """
+    if not text.isascii() or not text.isprintable() or " " in text:
+        return None
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return None
+    bare = f"[{host}]" if ":" in host else host
+    whole = f"{parts.scheme}://{bare}" + ("" if port is None else f":{port}")
+    if parts.scheme not in PORTS or not host or text.lower() != whole:  # what urlsplit overlooks counts too
+        return None
+    return parts.scheme, host, PORTS[parts.scheme] if port is None else port
+
+
+@_validator
+def origins(values: Sequence[str]) -> None:
+    """Check the origins of web pages."""
+    for value in values:
+        if split_origin(value) is None:
+            raise BadValue("must hold origins: a scheme and a host, perhaps a port", 'such as "https://example.com"')

@@ -1,0 +1,1 @@
+"""Tests of what offers a client to others."""

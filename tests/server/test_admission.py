@@ -1,0 +1,100 @@
+"""How many requests may be in progress, and what the one too many is told."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from wizard_actors.config import ServerConfig
+from wizard_actors.errors import MailboxFullError
+from wizard_actors.server.access import Caller
+from wizard_actors.server.admission import Admission
+
+BOUNDS = ServerConfig(max_per_connection=2, max_per_key=3, max_in_flight=4)
+ALICE, BOB = Caller("alice"), Caller("bob")
+
+
+@pytest.mark.parametrize(
+    ("in_progress", "caller", "connection", "setting"),
+    [
+        ([(ALICE, 1), (ALICE, 1)], ALICE, 1, "server.max_per_connection"),
+        ([(ALICE, 1), (ALICE, 1), (ALICE, 2)], ALICE, 3, "server.max_per_key"),
+        ([(ALICE, 1), (ALICE, 1), (BOB, 2), (BOB, 2)], BOB, 3, "server.max_in_flight"),
+        ([(Caller("eve", max_in_flight=1), 1)], Caller("eve", max_in_flight=1), 2, "max_in_flight of the key 'eve'"),
+    ],
+)
+def test_the_one_too_many_is_told_which_bound_it_met(
+    in_progress: list[tuple[Caller, int]], caller: Caller, connection: int, setting: str
+) -> None:
+    """At once, by the name of the setting; and nothing of it is counted."""
+    admission = Admission()
+    with ExitStack() as stack:
+        for who, where in in_progress:
+            stack.enter_context(admission.request(who, where, BOUNDS))
+
+        with pytest.raises(MailboxFullError, match=setting), admission.request(caller, connection, BOUNDS):
+            pass
+
+        assert admission.in_progress == len(in_progress)
+        assert admission.of_connection(3) == 0
+
+
+def test_what_ends_makes_room_however_it_ends() -> None:
+    """Also by an error; and no count goes below zero."""
+    admission, tight = Admission(), ServerConfig(max_per_connection=1)
+
+    for error in (None, KeyError(), None):
+        with suppress(KeyError), admission.request(ALICE, 1, tight):
+            assert (admission.in_progress, admission.of_key("alice"), admission.of_connection(1)) == (1, 1, 1)
+            if error is not None:
+                raise error
+
+    assert (admission.in_progress, admission.of_key("alice"), admission.of_connection(1)) == (0, 0, 0)
+
+
+def test_who_has_nothing_in_progress_leaves_no_trace() -> None:
+    """Millions of connections that have been leave nothing behind."""
+    admission = Admission()
+
+    for number in range(100):
+        with admission.request(Caller(f"key-{number}"), number, BOUNDS):
+            pass
+
+    assert not admission._keys
+    assert not admission._connections
+
+
+def test_bounds_that_a_reload_lowers_refuse_newcomers_alone() -> None:
+    """What is in progress ends as it would have."""
+    admission, lower = Admission(), ServerConfig(max_per_connection=1)
+    with admission.request(ALICE, 1, BOUNDS), admission.request(ALICE, 1, BOUNDS):
+        with pytest.raises(MailboxFullError), admission.request(ALICE, 1, lower):
+            pass
+
+        assert admission.in_progress == 2
+
+
+async def test_whoever_waits_for_the_end_is_woken_by_the_last_one(autojump_clock: MockClock) -> None:
+    """Not before, and at once where there is none."""
+    admission, idle_at = Admission(), []
+    await admission.idle()
+
+    async def wait() -> None:
+        await admission.idle()
+        idle_at.append(trio.current_time())
+
+    async def request(seconds: float) -> None:
+        with admission.request(ALICE, seconds, BOUNDS):
+            await trio.sleep(seconds)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(request, 1.0)
+        nursery.start_soon(request, 3.0)
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        nursery.start_soon(wait)
+
+    assert [at - began for at in idle_at] == [3.0]

@@ -1,0 +1,208 @@
+"""`wizard serve`: puts the configured models behind an endpoint, and makes the keys that its callers need."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+from cyclopts import CycloptsError
+
+from wizard_actors import logs
+from wizard_actors.cli_config import DEFAULT_FILE, Found, find_config, set_up_logs
+from wizard_actors.cli_output import Errors, ExitStatus, Output
+from wizard_actors.cli_signals import Signals
+from wizard_actors.config import WizardConfig
+from wizard_actors.errors import ConfigError, ConfigProblem, WizardError
+from wizard_actors.server import systemd
+from wizard_actors.server.key_settings import KeyConfig, KeysConfig
+from wizard_actors.server.keys_file import add_key, hash_of, load_keys, new_key
+from wizard_actors.server.serving import Server
+
+if sys.platform != "win32":
+    import resource
+
+__all__ = ["make_key", "run_server"]
+
+NOTHING_TO_SERVE: Final = (
+    "nothing to serve: name an address, as --websocket 127.0.0.1:8000 does, or `websocket` of `[server]`"
+)
+FILES: Final = 128
+"""Files beside the connections that a server has open: logs, storages, calls of providers, its listeners."""
+
+
+# -- serving ---------------------------------------------------------------------------------------------------------
+
+
+async def run_server(
+    path: str | None, websocket: str | None, errors: Errors, signals: Signals, *, verbose: bool
+) -> int:
+    """Serve until SIGTERM or SIGINT, read the files again at each SIGHUP, and return the exit status.
+
+    `path` is that of the configuration, None: as `find_config` finds it; `websocket` takes the place of the setting.
+    Raises what `Server.run` raises, and `CycloptsError` where no endpoint is named.
+    """
+    source = _Source(path, websocket, os.environ, errors, verbose=verbose)
+    server = Server(source.read, env=os.environ, reporter=_Told(errors, os.environ))
+    with signals.serving(stop=server.stop, reload=server.reload):
+        await server.run()
+    return ExitStatus.OK
+
+
+class _Source:
+    """Where a server's configuration comes from: at each reload from where it came at the start."""
+
+    def __init__(
+        self, path: str | None, websocket: str | None, env: Mapping[str, str], errors: Errors, *, verbose: bool
+    ) -> None:
+        self._path = path
+        self._websocket = websocket
+        self._env = env
+        self._errors = errors
+        self._verbose = verbose
+        self._found: Found | None = None
+
+    async def read(self) -> WizardConfig:
+        """Return the configuration as it is now."""
+        if self._found is None:
+            return await self._first()
+        if self._path is None:
+            self._errors.note("there is no configuration file, and so no setting to read again")
+            return self._found.config
+        return self._with_flags(await find_config(self._path, self._env))
+
+    async def _first(self) -> WizardConfig:
+        self._path = _named(self._path, self._env)
+        found = await find_config(self._path, self._env)
+        for note in found.notes:
+            self._errors.note(note)
+        config = self._with_flags(found)
+        if config.server.websocket is None:
+            raise CycloptsError(msg=NOTHING_TO_SERVE, command_chain=["serve"])
+        _print_logs(config, verbose=self._verbose)
+        _allow_open_files(config.server.max_connections + FILES, self._errors)
+        self._found = attrs.evolve(found, config=config)
+        return config
+
+    def _with_flags(self, found: Found) -> WizardConfig:
+        if self._websocket is None:
+            return found.config
+        return found.config.changed(server=_server_with(found.config, self._websocket))
+
+
+def _server_with(config: WizardConfig, websocket: str) -> object:
+    try:
+        return attrs.evolve(config.server, websocket=websocket)
+    except ConfigError as error:
+        flag = [attrs.evolve(problem, key="--websocket") for problem in error.problems]
+        raise ConfigError(flag) from error
+
+
+def _named(path: str | None, env: Mapping[str, str]) -> str | None:
+    """Return the file that `find_config` reads, None where it reads none: that is settled once."""
+    return path or env.get("WIZARD_CONFIG") or (DEFAULT_FILE if Path(DEFAULT_FILE).exists() else None)
+
+
+def _print_logs(config: WizardConfig, *, verbose: bool) -> None:
+    """Print what `[logging]` says, whether or not somebody has set it up; with `verbose` everything."""
+    logs.configure(attrs.evolve(config.logging, level="DEBUG") if verbose else config.logging)
+
+
+def _allow_open_files(wanted: int, errors: Errors) -> None:
+    """Have the system let this process open as many files as it may need, as far as it may ask for that itself."""
+    if sys.platform == "win32":
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < wanted:
+        errors.note(
+            f"this process may open {most} files, too few for `server.max_connections`: raise the system's limit "
+            "(LimitNOFILE of systemd, `ulimit -n`), or lower the setting"
+        )
+
+
+class _Told:
+    """What becomes of a server, as its operator is told: a line each on standard error, and a word to systemd."""
+
+    def __init__(self, errors: Errors, env: Mapping[str, str]) -> None:
+        self._errors = errors
+        self._env = env
+
+    def ready(self, endpoints: Sequence[str], config: WizardConfig, keys: KeysConfig | None) -> None:
+        """Say where, what, and for whom."""
+        models = _counted(sum(model.enabled for model in config.models), "model")
+        who = "no keys: everybody on this machine may use it" if keys is None else _counted(_in_force(keys), "key")
+        for endpoint in endpoints:
+            self._errors.note(f"serving {endpoint} ({models}, {who})")
+        systemd.ready(self._env)
+
+    def reloading(self) -> None:
+        """Tell systemd alone."""
+        systemd.reloading(self._env)
+
+    def reloaded(self, changes: Sequence[str]) -> None:
+        """Say what has changed."""
+        self._errors.note(f"reloaded: {'; '.join(changes) or 'nothing has changed'}")
+        systemd.ready(self._env)
+
+    def refused(self, error: Exception) -> None:
+        """Say what is wrong, a line for each problem."""
+        if isinstance(error, WizardError):
+            self._errors.failure(error)
+        else:
+            self._errors.bug(error)
+        self._errors.note("not reloaded: all stays as it was")
+        systemd.ready(self._env)
+
+    def stopping(self, in_progress: int) -> None:
+        """Say what it waits for."""
+        waiting = f": {_counted(in_progress, 'request')} in progress" if in_progress else ""
+        self._errors.note(f"stopping{waiting}")
+        systemd.stopping(self._env)
+
+
+def _in_force(keys: KeysConfig) -> int:
+    return sum(key.enabled for key in keys.keys)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+# -- keys ------------------------------------------------------------------------------------------------------------
+
+
+async def make_key(path: str | None, name: str, output: Output, errors: Errors, *, admin: bool) -> int:
+    """Make a key, print it, once, and keep its hash in the file that `server.api_keys_file` names; where it names none,
+    say what to write into one.
+
+    Raises `ConfigError` for a name that is taken or cannot be one; `StorageError` where the file cannot be written.
+    """
+    found = await find_config(path, os.environ)
+    set_up_logs(found.config, verbose=False)
+    key, file = new_key(), found.config.server.api_keys_file
+    if file is None:
+        entry = KeyConfig(name=name, hash=hash_of(key), admin=admin)
+        there = load_keys(found.config.server, os.environ)
+        if there is not None and any(other.name == name for other in there.keys):
+            raise ConfigError([ConfigProblem("keys", f"hold a key named {name!r} already", "take another name")])
+        await output.text(f"{key}\n")
+        errors.note("this is the key: it is kept nowhere. This goes into the file that `server.api_keys_file` names:")
+        errors.text(_table(entry))
+        return ExitStatus.OK
+    await trio.to_thread.run_sync(lambda: add_key(file, name, hash_of(key), admin=admin))
+    await output.text(f"{key}\n")
+    errors.note(f"this is the key: it is kept nowhere; {file} holds its hash. A running server takes it up with SIGHUP")
+    return ExitStatus.OK
+
+
+def _table(key: KeyConfig) -> str:
+    admin = "admin = true\n" if key.admin else ""
+    return f'\n[[keys]]\nname = "{key.name}"\nhash = "{key.hash}"\n{admin}'

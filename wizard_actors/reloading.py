@@ -1,0 +1,254 @@
+"""Reloads: another configuration for a running client, whose requests notice nothing.
+
+    prepare ─> start what is new ─> switch, in one step ─> remove, once nobody uses it
+
+What is new starts beside what there is; where that fails, or is cancelled, it is stopped again: nothing has changed.
+The switch is one step: the actors that stay are told of their new settings, and the next request is made in the new
+configuration. Each request ends in the one in which it was made. What only a former configuration has (actors, HTTP
+clients) is removed once the last of its requests has ended.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Final
+
+import attrs
+import trio
+from attrs import define, evolve, frozen
+
+from wizard_actors.bells import TrioBell
+from wizard_actors.builder import Builder, Layout
+from wizard_actors.config import WizardConfig
+from wizard_actors.errors import ActorError, ActorStoppedError
+from wizard_actors.generation import Generation, Hold
+from wizard_actors.lag import LagWatch
+from wizard_actors.port import Port
+from wizard_actors.seats import LimitSeat, ModelSeat
+from wizard_actors.shared import Shared
+from wizard_actors.supervisor import Supervisor
+
+__all__ = ["Reloaded", "Reloading"]
+
+log = logging.getLogger("wizard_actors.client")
+
+TABLES: Final = ("cache", "sessions", "supervision", "retry_budget")
+"""What is fixed when a client is opened: whole tables, and settings of others."""
+
+SETTINGS: Final = (
+    ("stream", "consumer_idle"),
+    ("server", "http"),
+    ("server", "websocket"),
+    ("server", "drain_timeout"),
+    ("logging", "level"),
+    ("logging", "format"),
+)
+
+
+@frozen
+class Reloaded:
+    """What a reload has changed: the names of models that were `added`, `changed` (also disabled or enabled, or given
+    another key) and `removed`.
+
+    `later` are the keys of settings that are different, but take effect only after a restart, such as "cache.ttl": the
+    configuration in force keeps their former values.
+    """
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
+
+
+@define(eq=False)
+class Epoch:
+    """One configuration of the client, from its reload on until nobody uses it."""
+
+    layout: Layout
+    shared: Shared
+
+    @property
+    def seats(self) -> Iterator[ModelSeat | LimitSeat]:
+        """Every seat that its requests use."""
+        yield from self.layout.models.values()
+        yield from self.layout.limits.values()
+
+
+class Reloading:
+    """The configurations of one client: the current one, and those before it that requests still use.
+
+    `run` removes what nobody uses: run it in a task of its own, for as long as the client is open.
+    """
+
+    def __init__(self, builder: Builder, layout: Layout, tree: Supervisor, lag: LagWatch) -> None:
+        self._builder = builder
+        self._tree = tree
+        self._lag = lag
+        self._current = Epoch(layout, builder.first(layout, tree, lag))
+        self._former: dict[Generation, Epoch] = {}
+        self._standing: list[ModelSeat | LimitSeat] = list(self._current.seats)
+        self._changing = trio.Lock()
+        self._emptied = TrioBell()
+
+    @property
+    def shared(self) -> Shared:
+        """What the requests of the current configuration share; in any thread."""
+        return self._current.shared
+
+    @property
+    def former(self) -> int:
+        """How many former configurations are still in use."""
+        return len(self._former)
+
+    def hold(self) -> tuple[Shared, Hold]:
+        """Return what the requests of the current configuration share, and what keeps that in use; in any thread."""
+        while True:
+            shared = self._current.shared
+            if (hold := shared.generation.hold()) is not None:
+                return shared, hold
+
+    def held(self, hold: Hold | None) -> Shared:
+        """Return what a request with this hold shares; in any thread."""
+        epoch = None if hold is None else self._former.get(hold.generation)
+        return self.shared if epoch is None else epoch.shared
+
+    def ports(self) -> Mapping[str, Port]:
+        """Return the ports of all configurations in use, the current one's first."""
+        return ChainMap(*(dict(epoch.shared.ports) for epoch in (self._current, *reversed(self._former.values()))))
+
+    # -- reloads
+
+    async def reload(self, config: WizardConfig) -> Reloaded:
+        """Make `config` the current configuration; see `ResilientClient.reload`."""
+        async with self._changing:
+            self._check_open()
+            before = self._current
+            config, later = in_force(config, before.layout.config)
+            layout = self._builder.layout(config, self._standing)
+            started: list[ModelSeat | LimitSeat] = []
+            try:
+                known = [(epoch.layout, epoch.shared) for epoch in (before, *reversed(self._former.values()))]
+                kept = self._builder.reused(layout, known)
+                providers = self._builder.providers(layout, kept)
+                await self._start(layout, started)
+                await trio.lowlevel.checkpoint_if_cancelled()
+                ports = self._builder.ports(layout, self._tree, self._lag, providers, kept)
+                after = Epoch(layout, self._builder.next(layout, before.shared, ports))
+            except BaseException:
+                with trio.CancelScope(shield=True):  # bounded by the actors' own timeouts
+                    await self._remove(started)  # noqa: ASYNC102, ASYNC120 - shielded
+                    await self._close_clients()  # noqa: ASYNC102, ASYNC120 - shielded
+                raise
+            with trio.CancelScope(shield=True):  # the router is told too, and never waits for anybody
+                await self._switch(before, after)
+            return _summary(before.layout, layout, later)
+
+    async def _start(self, layout: Layout, started: list[ModelSeat | LimitSeat]) -> None:
+        """Start the actors that do not stand yet, and note them."""
+        tree, specs = self._tree, self._builder.specs
+        for limit in layout.limits.values():
+            if limit not in self._standing:
+                if any(isinstance(seat, LimitSeat) for seat in self._standing):
+                    await tree.add(specs.limiter(limit), under="limits")
+                else:
+                    await tree.add(specs.group("limits", specs.limiter(limit)))
+                self._standing.append(limit)
+                started.append(limit)
+        for model in layout.models.values():
+            if model not in self._standing:
+                await tree.add(specs.model(model), under="models")
+                self._standing.append(model)
+                started.append(model)
+
+    async def _switch(self, before: Epoch, after: Epoch) -> None:
+        """Let the actors that stay go by their new settings, and the next request be made in the new configuration: in
+        one step, up to the first wait.
+        """
+        routing = self._builder.settle(after.layout, after.shared)
+        for name, seat in after.layout.models.items():
+            seat.settle(after.layout.config.model(name), self._tree)
+        for limit, now in after.layout.shared_limits():
+            limit.settle(*now, self._tree)
+        self._former[before.shared.generation] = before
+        self._current = after
+        before.shared.generation.retire(self._emptied.ring)
+        with suppress(ActorError):  # an incarnation after a crash finds out by itself
+            await after.shared.router.ask(routing)
+
+    def _check_open(self) -> None:
+        shared = self.shared
+        if (failure := shared.failure()) is not None:
+            raise failure.copy()
+        if shared.stopping.is_set():
+            raise ActorStoppedError("the client is closed, or about to be: it cannot be changed", actor="wizard")
+
+    # -- what nobody uses any more
+
+    async def run(self) -> None:
+        """Remove what only former configurations have, whenever one of them is in use no more. Runs until cancelled."""
+        while True:
+            await self._emptied.heard()
+            async with self._changing:
+                ended = [generation for generation in self._former if generation.end()]
+                for generation in ended:
+                    del self._former[generation]
+                if ended:
+                    used = {seat for epoch in self._epochs() for seat in epoch.seats}
+                    await self._remove([seat for seat in self._standing if seat not in used])
+                    await self._close_clients()
+
+    def _epochs(self) -> Iterator[Epoch]:
+        yield self._current
+        yield from self._former.values()
+
+    async def _remove(self, seats: list[ModelSeat | LimitSeat]) -> None:
+        """Stop these actors, the last started first, and take them out of the tree."""
+        for seat in reversed(seats):
+            with suppress(KeyError):  # somebody else has taken it out
+                await self._tree.remove(seat.path)
+            self._standing.remove(seat)
+            if isinstance(seat, LimitSeat) and not any(isinstance(other, LimitSeat) for other in self._standing):
+                with suppress(KeyError):
+                    await self._tree.remove("limits")
+
+    async def _close_clients(self) -> None:
+        used = {route for epoch in self._epochs() for route in self._builder.routes(epoch.layout)}
+        await self._builder.clients.keep(used)
+
+
+def in_force(config: WizardConfig, before: WizardConfig) -> tuple[WizardConfig, tuple[str, ...]]:
+    """Return `config` as a client that goes by `before` can go by it, and the keys of the settings that it keeps from
+    `before` because they are fixed.
+    """
+    fixed = [(table, field.name) for table in TABLES for field in attrs.fields(type(getattr(config, table)))]
+    later = [
+        (table, name)
+        for table, name in (*fixed, *SETTINGS)
+        if getattr(getattr(config, table), name) != getattr(getattr(before, table), name)
+    ]
+    if not later:
+        return config, ()
+    tables: dict[str, object] = {table: getattr(before, table) for table in TABLES}
+    for table in {table for table, _ in later} - set(TABLES):
+        kept = {name: getattr(getattr(before, table), name) for of, name in later if of == table}
+        tables[table] = evolve(getattr(config, table), **kept)
+    return config.changed(**tables), tuple(f"{table}.{name}" for table, name in later)
+
+
+def _summary(before: Layout, after: Layout, later: tuple[str, ...]) -> Reloaded:
+    was = {model.name: model for model in before.config.models}
+    now = {model.name: model for model in after.config.models}
+    changed = (
+        name
+        for name in now
+        if name in was and (was[name] != now[name] or before.models.get(name) is not after.models.get(name))
+    )
+    return Reloaded(
+        added=tuple(name for name in now if name not in was),
+        changed=tuple(changed),
+        removed=tuple(name for name in was if name not in now),
+        later=later,
+    )

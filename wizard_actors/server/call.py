@@ -1,0 +1,79 @@
+"""One request as a method sees it; and a stream of an answer, on its way to the wire."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from attrs import frozen
+
+from wizard_actors.config import WizardConfig
+from wizard_actors.errors import AccessDeniedError
+from wizard_actors.protocol.frames import notification_text
+from wizard_actors.protocol.values import event_to, response_to
+from wizard_actors.response_stream import Source
+from wizard_actors.server.access import Caller
+from wizard_actors.server.callers import CallersClient
+from wizard_actors.server.credit import FIRST_CREDIT, MOST_CREDIT
+from wizard_actors.server.params import Params
+from wizard_actors.server.running import Running
+from wizard_actors.server.service import Service
+from wizard_actors.types import End
+
+__all__ = ["Call", "streamed"]
+
+
+@frozen
+class Call:
+    """One request: for whom, with what, and how to send notifications meanwhile. `client` is what `caller` may use."""
+
+    service: Service
+    caller: Caller
+    client: CallersClient
+    params: Params
+    running: Running
+    say: Callable[[str], Awaitable[None]]
+
+    @property
+    def config(self) -> WizardConfig:
+        """The configuration in force."""
+        return self.service.client.config
+
+    def check_admin(self) -> None:
+        """Raise `AccessDeniedError` where the caller's key is not, or is no more, one that may look at the server."""
+        now = self.service.access.current(self.caller)
+        if not now.admin:
+            raise AccessDeniedError(f"the key {now.name!r} may not do that: it is no admin's", key=now.name)
+
+    def at_once(self) -> int:
+        """Return how many prompts of a batch are asked at once: as many as configured, or fewer."""
+        most = self.config.batch.max_concurrency
+        return min(most, self.params.whole("max_concurrency", most, least=1))
+
+    def may_notify(self) -> None:
+        """Read how many notifications the client takes; for methods that send some."""
+        self.running.opened(self.params.whole("credit", FIRST_CREDIT, least=0, most=MOST_CREDIT))
+
+    async def notify(self, method: str, facts: Mapping[str, object], *, patient: bool = False) -> None:
+        """Send a notification, once there is credit for it; return when it is being written.
+
+        Where there is none for `stream.consumer_idle` seconds the request is over, unless it is `patient`.
+        """
+        await self.running.afford(math.inf if patient else self.config.stream.consumer_idle)
+        await self.say(notification_text(method, {"id": self.running.id, **facts}))
+
+
+async def streamed(call: Call, source: Source) -> object:
+    """Send the events of an answer as they come; return the whole answer, for the response. Cancelled, or without
+    credit, its call upstream is stopped.
+    """
+    try:
+        async for event in source:
+            if isinstance(event, End):
+                return response_to(event.response, now=time.time())
+            await call.notify("event", {"event": event_to(event)})
+            call.running.sent(event)
+    finally:
+        await source.aclose()  # noqa: ASYNC102 - it stops what it holds, and shields that itself
+    raise RuntimeError("a stream has ended without its end")

@@ -1,0 +1,207 @@
+"""The life of a server: it opens, serves, reads its files again when it is told to, and stops in order."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, Protocol, TypeAlias
+
+import trio
+from attrs import frozen
+
+from wizard_actors.config import WizardConfig
+from wizard_actors.errors import ConfigError, ConfigProblem, WizardError
+from wizard_actors.server.access import Access
+from wizard_actors.server.callers import Limits
+from wizard_actors.server.changes import config_changes, key_changes
+from wizard_actors.server.key_settings import KeysConfig
+from wizard_actors.server.keys_file import load_keys
+from wizard_actors.server.listening import Intake, listening, load_tls, shown_address
+from wizard_actors.server.service import Service
+from wizard_actors.server.websocket import WebSocketEndpoint
+from wizard_actors.trio_client import TrioClient
+
+__all__ = ["Read", "Reporter", "Server"]
+
+log = logging.getLogger("wizard_actors.server")
+
+Read: TypeAlias = Callable[[], Awaitable[WizardConfig]]
+"""Reads the configuration, at the start and for each reload. Raises `ConfigError`."""
+
+SETTING: Final = "server.websocket"
+
+LAST_CALL: Final = 0.05
+"""Seconds in which a server that stops still takes what waits in its backlog, to refuse it politely."""
+
+GRACE: Final = 3.0
+"""Seconds that connections have to send what they end with."""
+
+LONGEST_READ: Final = 30.0
+"""Seconds after which files are given up that nobody delivers: pipes, or a file system that hangs."""
+
+
+class Reporter(Protocol):
+    """Is told what becomes of a server. Nothing of it waits or raises."""
+
+    def ready(self, endpoints: Sequence[str], config: WizardConfig, keys: KeysConfig | None) -> None:
+        """It takes connections at `endpoints`, URLs such as "ws://127.0.0.1:8000"."""
+
+    def reloading(self) -> None:
+        """It reads its files again."""
+
+    def reloaded(self, changes: Sequence[str]) -> None:
+        """What they say is in force from now on; `changes` says what is new in it, in words."""
+
+    def refused(self, error: Exception) -> None:
+        """What they say is not taken up, and all stays as it was."""
+
+    def stopping(self, in_progress: int) -> None:
+        """It takes no new requests, and waits for those in progress."""
+
+
+@frozen
+class _Loaded:
+    """All that a server reads from files; `tls` None: it speaks none."""
+
+    config: WizardConfig
+    keys: KeysConfig | None
+    tls: ssl.SSLContext | None
+
+
+class Server:
+    """A client, offered on the endpoints that its configuration names. `stop` and `reload` may be called at any time,
+    before `run` too, by whoever runs under the same Trio.
+    """
+
+    def __init__(self, read: Read, *, env: Mapping[str, str], reporter: Reporter) -> None:
+        self._read = read
+        self._env = env
+        self._report = reporter
+        self._whole = trio.CancelScope()
+        self._stop = trio.Event()
+        self._serving = False
+        self._ask, self._asked = trio.open_memory_channel[None](1)
+
+    def stop(self) -> None:
+        """Stop in order: no new requests, and those in progress end within `server.drain_timeout`. Before it serves, it
+        is given up at once.
+        """
+        self._stop.set()
+        if not self._serving:
+            self._whole.cancel()
+
+    def reload(self) -> None:
+        """Read the files again, after the reload in progress if there is one. One that waits already will do."""
+        try:
+            self._ask.send_nowait(None)
+        except trio.WouldBlock:
+            return  # what is written now, the one that waits will read
+
+    async def run(self) -> None:
+        """Serve until `stop`, and stop in order: within `server.drain_timeout` and some seconds.
+
+        Raises `ConfigError` where the configuration, the keys, the certificate or the address will not do, before
+        anything else is opened; `SupervisorError` where the tree cannot go on; `StorageError` where what sessions have
+        said cannot be stored at the end. Cancelling ends everything at once.
+        """
+        with self._whole:
+            loaded = await self._load()
+            address = loaded.config.server.websocket
+            if address is None:
+                hint = 'name an address to listen on, such as "127.0.0.1:8000"'
+                raise ConfigError([ConfigProblem(SETTING, "is not set: there is nothing to serve", hint)])
+            access = Access(loaded.keys)
+            access.check_bind(address)
+            async with listening(address, SETTING) as listeners:
+                bound = [shown_address(*listener.socket.getsockname()[:2]) for listener in listeners]
+                access.replace(loaded.keys, bound=bound)
+                async with TrioClient.open(loaded.config) as client:
+                    limits = Limits(client.supervisor)
+                    await limits.set(loaded.keys)
+                    await self._serve(Service(client, access, limits), listeners, bound, loaded.tls)
+
+    async def _serve(
+        self,
+        service: Service,
+        listeners: Sequence[trio.SocketListener],
+        bound: Sequence[str],
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        settings = service.settings
+        endpoint = WebSocketEndpoint(service)
+        intake = Intake(endpoint.handle, tls, settings.handshake_timeout, settings.max_connections)
+        open_ones = trio.CancelScope()
+        async with trio.open_nursery() as closing:
+            with open_ones:
+                async with trio.open_nursery() as connections, trio.open_nursery() as doors:
+                    for listener in listeners:
+                        doors.start_soon(intake.accept, listener, connections)
+                    doors.start_soon(self._reload_when_asked, service, intake, bound)
+                    self._serving = True
+                    self._report.ready(_endpoints(bound, tls), service.client.config, service.access.keys)
+                    await self._stop.wait()
+                    service.draining.set()
+                    self._report.stopping(service.admission.in_progress)
+                    doors.cancel_scope.deadline = trio.current_time() + LAST_CALL
+                    closing.start_soon(_cut_off, service, open_ones)
+            closing.cancel_scope.cancel()
+
+    # -- reading files
+
+    async def _load(self) -> _Loaded:
+        """Read everything. Raises `ConfigError`."""
+        with trio.move_on_after(LONGEST_READ):
+            config = await self._read()
+            return await trio.to_thread.run_sync(_loaded, config, self._env, abandon_on_cancel=True)
+        raise ConfigError([ConfigProblem("", f"could not be read within {LONGEST_READ:g} seconds")])
+
+    async def _reload_when_asked(self, service: Service, intake: Intake, bound: Sequence[str]) -> None:
+        async for _ in self._asked:
+            self._report.reloading()
+            try:
+                loaded = await self._load()
+                changes = await _take_up(loaded, service, intake, bound)
+            except WizardError as error:
+                self._report.refused(error)
+            except Exception as error:  # a bug here is no reason to end what is being served
+                log.exception("a bug has ended a reload")
+                self._report.refused(error)
+            else:
+                self._report.reloaded(changes)
+
+
+def _endpoints(bound: Sequence[str], tls: ssl.SSLContext | None) -> Sequence[str]:
+    return [f"{'ws' if tls is None else 'wss'}://{address}" for address in bound]
+
+
+async def _cut_off(service: Service, connections: trio.CancelScope) -> None:
+    """End what has not ended by itself when the time to drain is up: with an error, then without a word."""
+    await trio.sleep(service.settings.drain_timeout)
+    service.ending.set()
+    connections.deadline = trio.current_time() + GRACE
+
+
+def _loaded(config: WizardConfig, env: Mapping[str, str]) -> _Loaded:
+    server = config.server
+    tls = None
+    if server.tls_cert is not None and server.tls_key is not None:
+        tls = load_tls(server.tls_cert, server.tls_key)
+    return _Loaded(config, load_keys(server, env), tls)
+
+
+async def _take_up(loaded: _Loaded, service: Service, intake: Intake, bound: Sequence[str]) -> Sequence[str]:
+    """Put in force what was read, and return what has changed; raise before anything has where something will not do.
+
+    Models come before the keys that may name them, limits before the keys that they bound.
+    """
+    for address in bound:
+        Access(loaded.keys).check_bind(address)
+    was, keys = service.client.config, service.access.keys
+    reloaded = await service.client.reload(loaded.config)
+    await service.limits.set(loaded.keys)
+    service.access.replace(loaded.keys, bound=bound)
+    intake.tls = loaded.tls
+    intake.handshake_timeout = service.settings.handshake_timeout
+    intake.max_connections = service.settings.max_connections
+    return [*config_changes(was, service.client.config, reloaded), *key_changes(keys, loaded.keys)]
