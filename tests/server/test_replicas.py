@@ -110,21 +110,21 @@ async def test_replicas_that_are_restarted_in_turn_fail_no_request(tmp_path: Pat
     """
     (tmp_path / "wizard.toml").write_text(CONFIG)
     over = trio.Event()
-    async with AsyncExitStack() as stack:
-        stack.enter_context(trio.fail_after(60))
-        replicas = [await Replica.started(tmp_path, stack) for _ in range(2)]
-        async with balancing([replica.port for replica in replicas]) as balancer:
-            callers = [Caller(balancer, over) for _ in range(6)]
-            async with trio.open_nursery() as nursery:
-                for caller in callers:
-                    nursery.start_soon(caller.run)
-                await balancer.changes.until(lambda: len(balancer.taken) == 2)
-                for replica in replicas:
-                    assert await replica.stopped() == 0
-                    anew = await Replica.started(tmp_path, stack)
-                    balancer.ports[balancer.ports.index(replica.port)] = anew.port
-                await balancer.changes.until(lambda: len(balancer.taken) >= 3)
-                over.set()
+    with trio.fail_after(60):
+        async with AsyncExitStack() as stack:
+            replicas = [await Replica.started(tmp_path, stack) for _ in range(2)]
+            async with balancing([replica.port for replica in replicas]) as balancer:
+                callers = [Caller(balancer, over) for _ in range(6)]
+                async with trio.open_nursery() as nursery:
+                    for caller in callers:
+                        nursery.start_soon(caller.run)
+                    await balancer.changes.until(lambda: len(balancer.taken) == 2)
+                    for replica in replicas:
+                        assert await replica.stopped() == 0
+                        anew = await Replica.started(tmp_path, stack)
+                        balancer.ports[balancer.ports.index(replica.port)] = anew.port
+                    await balancer.changes.until(lambda: len(balancer.taken) >= 3)
+                    over.set()
     assert [caller.failures for caller in callers] == [[]] * len(callers)
     assert {answer for caller in callers for answer in caller.answers} == {"All is well."}
     assert min(len(caller.answers) for caller in callers) > 10
