@@ -260,3 +260,26 @@ def test_check_fills_in_what_the_list_says(wizard: Wizard) -> None:
     assert settings["models[1].context_window"] == (5000, "model")
     assert settings["models[1].price.input"] == ("1.5", "model")
     assert settings["models[2].price"] == (None, "default")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ('api_keys_file = "keys.toml"', "keys.toml: `keys` hold none that is enabled"),
+        ('api_keys_file = "none.toml"', "`server.api_keys_file`"),
+        ('api_keys_file = "other.toml"', "names no model: 'big'"),
+        (
+            'tls_cert = "none.pem"\ntls_key = "none.pem"',
+            "`server.tls_cert` names a file, none.pem, that cannot be read",
+        ),
+    ],
+)
+def test_what_the_server_would_refuse_is_told(wizard: Wizard, settings: str, said: str) -> None:
+    """Before it is started, with the status that `wizard serve` would end with."""
+    key = f'[[keys]]\nname = "alice"\nhash = "sha256:{"0" * 64}"\n'
+    wizard.config(f"{key}enabled = false\n", "keys.toml")
+    wizard.config(f'{key}models = ["big"]\n', "other.toml")
+    wizard.config(f"[server]\n{settings}\n{SIMULATED}")
+    ran = wizard("check")
+    assert (ran.status, ran.out) == (2, "")
+    assert said in ran.err

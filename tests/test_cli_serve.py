@@ -4,8 +4,11 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,12 +16,13 @@ import trio
 from trio_websocket import ConnectionClosed
 
 from tests.server.live import talking
-from tests.wizard_cli import SIMULATED, Wizard, start
-from wizard_actors import cli_serve
+from tests.wizard_cli import PROGRAM, SIMULATED, Wizard, clean_environment, start
+from wizard_actors import cli_serve, logs
 from wizard_actors.cli_output import Errors
 from wizard_actors.config import WizardConfig
 from wizard_actors.server import systemd
 from wizard_actors.server.keys_file import hash_of, load_keys
+from wizard_actors.server.listening import SPARE
 
 SERVED = f'[sessions]\nstorage = "memory:"\n[server]\nwebsocket = "127.0.0.1:0"\n{SIMULATED}'
 WITH_KEYS = SERVED.replace("[server]\n", '[server]\napi_keys_file = "keys.toml"\n')
@@ -130,7 +134,7 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 
 
 async def test_systemd_is_told_how_it_stands(tmp_path: Path) -> None:
-    """Ready, reloading and ready again, stopping: as `Type=notify` has it."""
+    """Ready, reloading and ready again, whether or not that was refused, stopping: as `Type=notify` has it."""
     (tmp_path / "wizard.toml").write_text(SERVED)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         told.bind(str(tmp_path / "notify"))
@@ -143,6 +147,10 @@ async def test_systemd_is_told_how_it_stands(tmp_path: Path) -> None:
             assert await next_word() == "READY=1"
             server.process.send_signal(signal.SIGHUP)
             assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=\d+", await next_word())
+            assert await next_word() == "READY=1"
+            (tmp_path / "wizard.toml").write_text("wrong")
+            server.process.send_signal(signal.SIGHUP)
+            assert (await next_word()).startswith("RELOADING=1")
             assert await next_word() == "READY=1"
             server.process.send_signal(signal.SIGTERM)
             assert await next_word() == "STOPPING=1"
@@ -214,7 +222,7 @@ def test_a_new_key_goes_into_the_file_as_a_hash_and_is_printed_once(wizard: Wiza
     assert re.fullmatch(r"wz_[\w-]{43}", key)
     assert key not in first.err
     assert key not in (wizard.path / "keys.toml").read_text()
-    assert "keys.toml holds its hash" in first.err
+    assert f"{wizard.path.resolve() / 'keys.toml'} holds its hash" in first.err
     assert "SIGHUP" in first.err
     keys = load_keys(WizardConfig.load(wizard.path / "wizard.toml", {}).server, {})
     assert keys is not None
@@ -251,6 +259,63 @@ def test_a_name_that_is_taken_is_refused(wizard: Wizard, monkeypatch: pytest.Mon
     assert "a key named 'alice' already" in ran.err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no such device")
+def test_a_key_that_cannot_be_printed_takes_no_name(tmp_path: Path) -> None:
+    """Nobody would have it, and nobody else could have that name."""
+    (tmp_path / "wizard.toml").write_text(WITH_KEYS)
+    with Path("/dev/full").open("wb") as full:
+        command = [*PROGRAM, "serve", "--new-key", "alice"]
+        failed = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, check=False, cwd=tmp_path, env=clean_environment()
+        )
+    assert failed.returncode == 1
+    assert b"standard output" in failed.stderr
+    assert not (tmp_path / "keys.toml").exists()
+
+
+def test_keys_in_two_places_are_told_when_one_is_made(wizard: Wizard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server would not start."""
+    wizard.config(WITH_KEYS)
+    monkeypatch.setenv("WIZARD_API_KEYS", "")
+    ran = wizard("serve", "--new-key", "alice")
+    assert ran.status == 0
+    assert "WIZARD_API_KEYS is set as well, and `wizard serve` refuses to choose" in ran.err
+
+
+# -- what a reload has this process do
+
+
+async def test_a_reload_changes_how_it_logs(tmp_path: Path) -> None:
+    """At night nobody restarts a server for that."""
+    config = tmp_path / "wizard.toml"
+    config.write_text(SERVED)
+    async with serving(tmp_path) as server:
+        ready = await server.says(r"wizard: serving (ws://\S+) ")
+        config.write_text(f'[logging]\nlevel = "DEBUG"\nformat = "json"\n{SERVED}')
+        server.process.send_signal(signal.SIGHUP)
+        await server.says("wizard: reloaded: table logging changed\n")
+        async with talking(ready[1]):
+            await server.says(r'"level": ?"debug"')
+
+
+async def test_a_signal_before_anything_is_loaded_ends_it_as_later(tmp_path: Path) -> None:
+    """Its handlers stand before the commands are imported, which takes most of the time: as the first process of a
+    container nothing would end it otherwise.
+    """
+    code = (
+        "import os, signal, sys\n"
+        "from wizard_actors.__main__ import main\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'wizard_actors.cli':\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "main()\n"
+    )
+    ran = await trio.run_process([sys.executable, "-c", code], check=False, cwd=tmp_path)
+    assert ran.returncode == 143
+
+
 # -- open files
 
 
@@ -268,3 +333,21 @@ def test_as_many_files_as_connections_may_need_are_asked_for(
         cli_serve._allow_open_files(4096 + cli_serve.FILES, Errors(stream))
     assert limits[-1] == (allowed, hard)
     assert ("too few for `server.max_connections`" in told.read_text()) == (allowed < 4224)
+
+
+def test_a_reload_that_raises_the_bound_of_connections_asks_for_more_files(
+    wizard: Wizard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the start does."""
+    wanted: list[int] = []
+    monkeypatch.setattr(cli_serve, "_allow_open_files", lambda files, _errors: wanted.append(files))
+    monkeypatch.setattr(logs, "configure", lambda _settings: None)
+    with (wizard.path / "told").open("w") as stream:
+        errors = Errors(stream)
+        told = cli_serve._Told(errors, {}, partial(cli_serve._adapt, errors, verbose=False))
+        told.reloaded([], WizardConfig.from_toml(SERVED, env={}))
+        told.reloaded(
+            [], WizardConfig.from_toml(SERVED.replace("[server]", "[server]\nmax_connections = 9000"), env={})
+        )
+    assert wanted[1] - wanted[0] == 9000 - 4096
+    assert wanted[0] > 4096 + SPARE

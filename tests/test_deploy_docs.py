@@ -10,7 +10,7 @@ import pytest
 from wizard_actors import cli
 from wizard_actors.cli_output import ExitStatus
 from wizard_actors.config import WizardConfig
-from wizard_actors.server.connection import PING_AFTER
+from wizard_actors.server.life import PING_AFTER
 from wizard_actors.server.serving import GRACE
 
 TEXT = (Path(__file__).resolve().parent.parent / "docs" / "deploy.md").read_text(encoding="utf-8")
@@ -56,10 +56,28 @@ def test_the_container_is_checked_at_the_port_that_it_serves() -> None:
 
 
 def test_nobody_is_killed_while_it_stops_in_order() -> None:
-    """The unit and the container have longer than the drain, the last words and the turns that are stored."""
+    """The unit and the container have, all alike, longer than the drain, the last words, the actors and the storage."""
     seconds = [float(unit("TimeoutStopSec")), *map(float, re.findall(r"(?:stop-timeout |: )(\d+)s?[`,]", TEXT))]
     assert len(seconds) == 4
-    assert min(seconds) > DRAIN + GRACE + 10
+    assert set(seconds) == {DRAIN + 20}
+    assert DRAIN + 20 > DRAIN + 2 * GRACE + 10
+
+
+def test_paths_do_not_depend_on_where_the_server_is_started() -> None:
+    """The unit, the container and whoever makes a key mean the same file, where the server may write."""
+    [keys] = re.findall(r'^api_keys_file = .* of a service, all of the path: "(.*?)"', CONFIG, re.MULTILINE)
+    folder = str(Path(keys).parent)
+    assert Path(keys).is_absolute()
+    assert folder == unit("WorkingDirectory") == f"/var/lib/{unit('StateDirectory')}"
+    assert f"WORKDIR {folder}\n" in DOCKERFILE
+
+
+def test_the_image_holds_nothing_of_the_folder_that_it_is_built_from() -> None:
+    """Its last stage copies what is installed, and the configuration, alone."""
+    stages = DOCKERFILE.split("FROM ")[1:]
+    assert len(stages) == 2
+    copied = re.findall(r"^(?:COPY|ADD) (.*)$", stages[-1], re.MULTILINE)
+    assert copied == ["--from=build /opt/wizard /opt/wizard", "wizard.toml /etc/wizard/wizard.toml"]
 
 
 def test_what_the_unit_says_of_the_program_is_so() -> None:

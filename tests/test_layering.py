@@ -19,12 +19,15 @@ EXTRAS = frozenset({"xllamacpp"})
 LATE = frozenset(
     {
         "wizard_actors.asyncio_bell",
+        "wizard_actors.cli",
         "wizard_actors.cli_serve",
         "wizard_actors.embed.asyncio_host",
         "wizard_actors.interactive",
     }
 )
-"""What else a function may import: what imports asyncio, which only programs that run it should pay for."""
+"""What else a function may import: what imports asyncio, which only programs that run it should pay for, and the
+commands, before which signals are handled.
+"""
 
 HEAVY = frozenset({"genai_prices", "jsonschema", "referencing"})
 """And what takes long to load, which only programs that use it should pay for."""

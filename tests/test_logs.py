@@ -196,7 +196,7 @@ async def test_a_request_without_an_answer_logs_none(autojump_clock: MockClock) 
     async with client_of(Scripted(fails(AuthError("no", model="a"))), logging=settings) as client:
         await Calls().generate(client, "Why?")
 
-    shown = json.loads(stream.getvalue())
+    shown = next(line for line in map(json.loads, stream.getvalue().splitlines()) if line["event"] == "request")
     assert (shown["prompt"], shown["answer"], shown["error"]) == (["Why?"], None, "auth")
 
 

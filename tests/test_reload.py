@@ -68,7 +68,7 @@ def groups(client: ResilientClient) -> list[str]:
 async def settled(client: ResilientClient) -> None:
     """Wait until what nobody uses has been removed."""
     await wait_all_tasks_blocked()
-    assert client._inside._reloading.former == 0
+    assert client._inside._reloading.former == []
 
 
 # -- what changes ------------------------------------------------------------------------------------------------------
@@ -493,6 +493,7 @@ def some_config(rng: Random, number: int) -> WizardConfig:
                 name,
                 answer=rng.choice(["", "another one"]),
                 enabled=name == "base" or rng.random() < 0.8,
+                headers={"x-version": rng.choice("12")},
                 max_concurrency=rng.choice([2, 8, 32]),
                 rate_limit=rates,
                 rate_limit_group=group,

@@ -231,9 +231,11 @@ class Answering:
         return cache_key(request.prompt, models, tenant=request.tenant)
 
     def _flight_key(self, key: Key) -> Key:
-        """Return under which key the call is shared: who asks the same in another way makes a call of its own."""
+        """Return under which key the call is shared: who asks the same in another way, or in another configuration of
+        the client, makes a call of its own.
+        """
         route = self._request.route
-        how = (route.strategy, route.spill, route.hedge_delay, route.hedge_quantile)
+        how = (self._shared.generation.number, route.strategy, route.spill, route.hedge_delay, route.hedge_quantile)
         return key + repr(how).encode()
 
     async def _ask(self, message: Ask[R]) -> R | None:

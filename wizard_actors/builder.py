@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from random import Random
 from types import MappingProxyType
 from typing import Final, TypeAlias
@@ -36,7 +37,7 @@ from wizard_actors.providers.simulated import SimulatedProvider
 from wizard_actors.purging import Purging
 from wizard_actors.retry import RetryBudget
 from wizard_actors.routing import Reconfigure, Router, RouterState
-from wizard_actors.seats import LimitSeat, ModelSeat, Specs, asked, patience, shared_limits
+from wizard_actors.seats import Account, LimitSeat, Member, ModelSeat, Specs, account_of, asked, patience, shared_limits
 from wizard_actors.session import Lifetime
 from wizard_actors.session_store import SessionStore, SessionStoreState
 from wizard_actors.shared import InFlight, Shared
@@ -112,6 +113,12 @@ class Layout:
         own = self.models[model.name].limit
         return self.limits[str(model.rate_limit_group)].path if own is None else own.path
 
+    def members(self, group: str) -> tuple[Member, ...]:
+        """Return the models that share the limiter of `group`, with their accounts."""
+        return tuple(
+            (name, seat.account) for name, seat in self.models.items() if seat.config.rate_limit_group == group
+        )
+
     def shared_limits(self) -> list[tuple[LimitSeat, tuple[RateLimitConfig, RetryConfig]]]:
         """Return the shared limiters' seats, each with what it is to go by."""
         enabled = [model for model in self.config.models if model.enabled]
@@ -148,35 +155,42 @@ class Builder:
         self._own: dict[str, RoutingStrategy] = {}
         self._routing = Reconfigure({})
 
-    def layout(self, config: WizardConfig, standing: Sequence[ModelSeat | LimitSeat] = ()) -> Layout:
+    def layout(
+        self, config: WizardConfig, standing: Sequence[ModelSeat | LimitSeat] = (), taken: Iterable[str] = ()
+    ) -> Layout:
         """Return where the models of `config` are to have their seats: those that stand already, where they are asked
-        as before, else new ones.
+        as before, else new ones: beside those that stand where the account is the same, else away from them and from
+        the paths that are `taken`.
 
         Raises `ConfigError` where a route's strategy was not given, or cannot be loaded: see `own_strategies`.
         """
         own = own_strategies(config, self._strategies, self._own)
         enabled = [model for model in config.models if model.enabled]
-        paths = {seat.path for seat in standing}
-        models: dict[str, ModelSeat] = {}
-        for model in enabled:
-            how = asked(model, given=model.name in self._given)
-            there = (seat for seat in standing if isinstance(seat, ModelSeat) and seat.name == model.name)
-            seat = next((seat for seat in there if seat.asked == how), None)
-            if seat is None:
-                path = _free(f"models/model:{model.name}", paths)
-                paths.add(path)
-                limit = None if model.rate_limit_group is not None else self._limit(f"{path}/limiter", model)
-                seat = ModelSeat(path, how, model, limit)
-            models[model.name] = seat
-        limits: dict[str, LimitSeat] = {}
+        paths = set(taken)
+        models = {model.name: self._seat(model, standing, paths) for model in enabled}
+        layout = Layout(config, known_models(config.models), own, models, {})
         for name, (rates, retry) in shared_limits(enabled).items():
-            known = next((seat for seat in standing if isinstance(seat, LimitSeat) and seat.name == name), None)
-            limits[name] = known or LimitSeat(f"limits/{name}", name, rates, retry)
-        return Layout(config, known_models(config.models), own, models, limits)
+            members = layout.members(name)
+            there = (seat for seat in standing if isinstance(seat, LimitSeat) and seat.name == name)
+            known = next((seat for seat in there if seat.shares_account(members)), None)
+            layout.limits[name] = known or LimitSeat(_free(f"limits/{name}", paths), name, rates, retry, members)
+        return layout
 
-    @staticmethod
-    def _limit(path: str, model: ModelConfig) -> LimitSeat:
-        return LimitSeat(path, model.name, model.rate_limit, patience([model]))
+    def _seat(self, model: ModelConfig, standing: Sequence[ModelSeat | LimitSeat], taken: set[str]) -> ModelSeat:
+        """Return the seat at which `model` is asked so, or where there is none, a new one."""
+        given = model.name in self._given
+        how, account = asked(model, given=given), account_of(model, given=given)
+        there = [seat for seat in standing if isinstance(seat, ModelSeat) and seat.name == model.name]
+        for seat in there:
+            if seat.asked == how:
+                return seat
+        for seat in there:
+            if seat.account == account and seat.config.rate_limit_group == model.rate_limit_group:
+                beside = (ModelSeat(seat.path, how, account, model, seat.limit, number) for number in count(1))
+                return next(new for new in beside if new.worker not in taken)
+        path = _free(f"models/model:{model.name}", taken)
+        limit = None if model.rate_limit_group is not None else _limit(f"{path}/limiter", model, account)
+        return ModelSeat(path, how, account, model, limit)
 
     def tree(self, layout: Layout) -> Supervisor:
         """Return the supervision tree of a client, not started yet.
@@ -265,7 +279,7 @@ class Builder:
             for name, seat in layout.models.items():
                 port = shared.ports.get(name)
                 if name not in ports and port is not None and before.models[name] is seat:
-                    was, now = before.config.model(name), layout.config.model(name)
+                    was, now = before.config.model(name), layout.config.model(name)  # a price of its own has no tiers
                     if was == now and port.config == layout.known[name].config:
                         ports[name] = port
         return ports
@@ -292,9 +306,9 @@ class Builder:
             ports[name] = kept.get(name) or Port(
                 config=model,
                 provider=providers[name] if name in providers else self._local(seat, model, tree),
-                worker=tree.ref(f"{seat.path}/worker", WorkerState),
+                worker=tree.ref(seat.worker, WorkerState),
                 limiter=tree.ref(layout.limiter(model), LimiterState),
-                breaker=tree.ref(f"{seat.path}/breaker", BreakerState),
+                breaker=tree.ref(seat.breaker, BreakerState),
                 lag=lag,
                 price=layout.known[name].price,
             )
@@ -309,7 +323,7 @@ class Builder:
         return model.provider == "local" and model.name not in self._given
 
     def _local(self, seat: ModelSeat, model: ModelConfig, tree: Supervisor) -> Provider:
-        return LocalProvider(model, tree.ref(f"{seat.path}/engine", EngineState), self.clients.get(model))
+        return LocalProvider(model, tree.ref(seat.engine, EngineState), self.clients.get(model))
 
     def _provider(self, model: ModelConfig) -> Provider:
         if model.name in self._given:
@@ -324,12 +338,17 @@ class Builder:
         return make_own(model, http) if make is None else make.from_config(model, http)
 
 
+def _limit(path: str, model: ModelConfig, account: Account) -> LimitSeat:
+    return LimitSeat(path, model.name, model.rate_limit, patience([model]), ((model.name, account),))
+
+
 def _free(path: str, taken: set[str]) -> str:
-    """Return `path`, or the first of it with a number that nobody has."""
+    """Take `path`, or the first of it with a number that nobody has."""
     number, free = 1, path
     while free in taken:
         number += 1
         free = f"{path}#{number}"
+    taken.add(free)
     return free
 
 

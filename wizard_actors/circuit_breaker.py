@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from typing import Protocol
 
 import trio
 from attrs import frozen
@@ -17,7 +18,7 @@ from wizard_actors.breaker_core import PROBES_OUT_FOR, BreakerCore, BreakerState
 from wizard_actors.config import BreakerConfig
 from wizard_actors.errors import CircuitOpenError
 from wizard_actors.event_stream import EventStream
-from wizard_actors.events import BreakerChanged
+from wizard_actors.events import BreakerChanged, Event
 from wizard_actors.verdict import Outcome
 
 __all__ = [
@@ -25,12 +26,20 @@ __all__ = [
     "CircuitBreaker",
     "Ended",
     "Heard",
+    "Publishes",
     "Reconfigure",
     "RecordFailure",
     "RecordSuccess",
     "circuit_open",
     "refusal",
 ]
+
+
+class Publishes(Protocol):
+    """Where a breaker tells of its transitions: an `EventStream`, or what stands before one."""
+
+    def publish(self, event: Event) -> None:
+        """Tell everybody of `event`."""
 
 
 @frozen
@@ -105,7 +114,7 @@ class CircuitBreaker(Actor):
         name: str,
         config: BreakerConfig,
         rng: Random,
-        events: EventStream,
+        events: Publishes,
         ledger: Ledger,
         carry: object,
         started: float,
@@ -123,13 +132,13 @@ class CircuitBreaker(Actor):
 
     @classmethod
     def factory(
-        cls, name: str, config: BreakerConfig, *, rng: Random | None = None, events: EventStream | None = None
+        cls, name: str, config: BreakerConfig, *, rng: Random | None = None, events: Publishes | None = None
     ) -> Callable[[Ledger, object], CircuitBreaker]:
         """Return what makes the incarnations of one breaker, for a `ChildSpec`.
 
         `rng` spreads the ends of open times; `events` gets a `BreakerChanged` for every transition.
         """
-        spread, stream = rng or Random(), events or EventStream()
+        spread, stream = rng or Random(), EventStream() if events is None else events
 
         def make(ledger: Ledger, carry: object) -> CircuitBreaker:
             return cls(name, config, spread, stream, ledger, carry, trio.current_time())

@@ -45,7 +45,7 @@ from wizard_actors.errors import ConfigError, ConfigProblem, InvalidPromptError,
 from wizard_actors.response_stream import ResponseStream
 from wizard_actors.types import FinishReason, Prompt, Reset, ServedBy, TextDelta, WizardResponse
 
-__all__ = ["app", "main", "run"]
+__all__ = ["app", "run"]
 
 LONGEST_INPUT: Final = 64 * 2**20
 """Bytes of a prompt from standard input, at most."""
@@ -346,11 +346,14 @@ async def check(
     verbose: Verbose = False,
 ) -> int:
     """Check the configuration, and show every setting in force and where it comes from."""
+    from wizard_actors.cli_serve import check_files
+
     output = Output(sys.stdout)
     errors = Errors(sys.stderr, as_json=json)
     found = await _configuration(config, errors, verbose=verbose)
     for note in (*keyless(found.config), *not_used(found.config)):
         errors.note(note)
+    await check_files(found.config)
     settings = in_force(found.config)
     if not json:
         await output.tables(settings_table(settings, found.source))
@@ -397,13 +400,6 @@ async def demo() -> int:
 
 
 # -- how it runs -----------------------------------------------------------------------------------------------------
-
-
-def main() -> int:
-    """Run the program with the process's arguments, and return its exit status. For a process's main thread."""
-    signals = Signals()
-    signals.install()
-    return run(sys.argv[1:], signals)
 
 
 def run(tokens: Sequence[str], signals: Signals) -> int:

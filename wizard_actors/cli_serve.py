@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,13 +21,14 @@ from wizard_actors.config import WizardConfig
 from wizard_actors.errors import ConfigError, ConfigProblem, WizardError
 from wizard_actors.server import systemd
 from wizard_actors.server.key_settings import KeyConfig, KeysConfig
-from wizard_actors.server.keys_file import add_key, hash_of, load_keys, new_key
-from wizard_actors.server.serving import Server
+from wizard_actors.server.keys_file import API_KEYS, add_key, hash_of, load_keys, new_key
+from wizard_actors.server.listening import SPARE
+from wizard_actors.server.serving import Server, load_files
 
 if sys.platform != "win32":
     import resource
 
-__all__ = ["make_key", "run_server"]
+__all__ = ["check_files", "make_key", "run_server"]
 
 NOTHING_TO_SERVE: Final = (
     "nothing to serve: name an address, as --websocket 127.0.0.1:8000 does, or `websocket` of `[server]`"
@@ -47,7 +49,9 @@ async def run_server(
     Raises what `Server.run` raises, and `CycloptsError` where no endpoint is named.
     """
     source = _Source(path, websocket, os.environ, errors, verbose=verbose)
-    server = Server(source.read, env=os.environ, reporter=_Told(errors, os.environ))
+    server = Server(
+        source.read, env=os.environ, reporter=_Told(errors, os.environ, partial(_adapt, errors, verbose=verbose))
+    )
     with signals.serving(stop=server.stop, reload=server.reload):
         await server.run()
     return ExitStatus.OK
@@ -83,8 +87,7 @@ class _Source:
         config = self._with_flags(found)
         if config.server.websocket is None:
             raise CycloptsError(msg=NOTHING_TO_SERVE, command_chain=["serve"])
-        _print_logs(config, verbose=self._verbose)
-        _allow_open_files(config.server.max_connections + FILES, self._errors)
+        _adapt(self._errors, config, verbose=self._verbose)
         self._found = attrs.evolve(found, config=config)
         return config
 
@@ -107,9 +110,12 @@ def _named(path: str | None, env: Mapping[str, str]) -> str | None:
     return path or env.get("WIZARD_CONFIG") or (DEFAULT_FILE if Path(DEFAULT_FILE).exists() else None)
 
 
-def _print_logs(config: WizardConfig, *, verbose: bool) -> None:
-    """Print what `[logging]` says, whether or not somebody has set it up; with `verbose` everything."""
+def _adapt(errors: Errors, config: WizardConfig, *, verbose: bool) -> None:
+    """Have this process log what `[logging]` says, whether or not somebody has set it up, with `verbose` everything;
+    and open as many files as `config` may need.
+    """
     logs.configure(attrs.evolve(config.logging, level="DEBUG") if verbose else config.logging)
+    _allow_open_files(config.server.max_connections + SPARE + FILES, errors)
 
 
 def _allow_open_files(wanted: int, errors: Errors) -> None:
@@ -131,9 +137,10 @@ def _allow_open_files(wanted: int, errors: Errors) -> None:
 class _Told:
     """What becomes of a server, as its operator is told: a line each on standard error, and a word to systemd."""
 
-    def __init__(self, errors: Errors, env: Mapping[str, str]) -> None:
+    def __init__(self, errors: Errors, env: Mapping[str, str], adapt: Callable[[WizardConfig], None]) -> None:
         self._errors = errors
         self._env = env
+        self._adapt = adapt
 
     def ready(self, endpoints: Sequence[str], config: WizardConfig, keys: KeysConfig | None) -> None:
         """Say where, what, and for whom."""
@@ -147,8 +154,9 @@ class _Told:
         """Tell systemd alone."""
         systemd.reloading(self._env)
 
-    def reloaded(self, changes: Sequence[str]) -> None:
-        """Say what has changed."""
+    def reloaded(self, changes: Sequence[str], config: WizardConfig) -> None:
+        """Say what has changed, and have what it needs of this process."""
+        self._adapt(config)
         self._errors.note(f"reloaded: {'; '.join(changes) or 'nothing has changed'}")
         systemd.ready(self._env)
 
@@ -176,6 +184,11 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
+async def check_files(config: WizardConfig) -> None:
+    """Read the keys and the certificate that `config` names, as `run_server` does, and raise as it does."""
+    await trio.to_thread.run_sync(load_files, config, os.environ)
+
+
 # -- keys ------------------------------------------------------------------------------------------------------------
 
 
@@ -183,7 +196,8 @@ async def make_key(path: str | None, name: str, output: Output, errors: Errors, 
     """Make a key, print it, once, and keep its hash in the file that `server.api_keys_file` names; where it names none,
     say what to write into one.
 
-    Raises `ConfigError` for a name that is taken or cannot be one; `StorageError` where the file cannot be written.
+    Raises `ConfigError` for a name that is taken or cannot be one; `StorageError` where the file cannot be written, or
+    the key not be printed: then it is not in the file.
     """
     found = await find_config(path, os.environ)
     set_up_logs(found.config, verbose=False)
@@ -197,9 +211,12 @@ async def make_key(path: str | None, name: str, output: Output, errors: Errors, 
         errors.note("this is the key: it is kept nowhere. This goes into the file that `server.api_keys_file` names:")
         errors.text(_table(entry))
         return ExitStatus.OK
-    await trio.to_thread.run_sync(lambda: add_key(file, name, hash_of(key), admin=admin))
-    await output.text(f"{key}\n")
-    errors.note(f"this is the key: it is kept nowhere; {file} holds its hash. A running server takes it up with SIGHUP")
+    tell = partial(output.write_now, f"{key}\n".encode())  # a key that nobody has seen takes no name
+    written = await trio.to_thread.run_sync(lambda: add_key(file, name, hash_of(key), admin=admin, tell=tell))
+    said = "this is the key: it is kept nowhere"
+    errors.note(f"{said}; {written} holds its hash. A running server takes it up with SIGHUP")
+    if API_KEYS in os.environ:
+        errors.note(f"{API_KEYS} is set as well, and `wizard serve` refuses to choose: unset it, or `api_keys_file`")
     return ExitStatus.OK
 
 

@@ -125,13 +125,15 @@ class ResilientClient:
 
         A request ends in the configuration in which it was made, a stream and a turn of a session too. Whoever waits
         for a limit or a slot goes on waiting, by the new settings. What has been learned of a model stays (an open
-        circuit, pauses, debts, statistics), unless it is asked elsewhere or otherwise: with another provider, address,
-        key, proxy or name upstream it begins anew. Providers and strategies given in code stay in force for their
-        names. Returns what was changed; settings that take effect only after a restart are named, and `config` does not
-        show them. Several reloads are done one after the other.
+        circuit, statistics), unless it is asked elsewhere or otherwise: with another provider, address, key, proxy or
+        name upstream its circuit begins anew. What its limiter knows (pauses, debts, the minute's tokens) is its
+        account's, and stays where provider, address and key do. Providers and strategies given in code stay in force
+        for their names. Returns what was changed; settings that take effect only after a restart are named, and
+        `config` does not show them. Several reloads are done one after the other.
 
         Raises `ConfigError` for a configuration that cannot be used, and `ActorStoppedError` once the client closes:
-        then all is as it was. Cancelled, it has either done all or nothing.
+        then all is as it was. Cancelled, it has either done all or nothing; an engine that is being started is waited
+        for, for `local.start_timeout` at most.
         """
         return await self._host.run(partial(self._inside.reload, config))
 

@@ -20,7 +20,7 @@ import msgspec
 
 from wizard_actors.types import Image, Message, Prompt
 
-__all__ = ["THE_ANSWER", "TYPICAL_OUTPUT", "estimate_input", "estimate_message", "estimate_output"]
+__all__ = ["THE_ANSWER", "TYPICAL_OUTPUT", "estimate_input", "estimate_message", "estimate_output", "estimate_text"]
 
 TYPICAL_OUTPUT: Final = 256
 """Tokens of an answer, before a model's own answers have shown what is typical of it."""
@@ -37,7 +37,7 @@ def estimate_input(prompt: Prompt) -> int:
     """Return about how many tokens `prompt` takes as input, at least 1. Takes about a microsecond a message."""
     tokens = THE_ANSWER + sum(map(estimate_message, prompt.conversation))
     for tool in prompt.tools:
-        tokens += A_SCHEMA + _text(tool.name) + _text(tool.description) + _json(tool.parameters)
+        tokens += A_SCHEMA + estimate_text(tool.name) + estimate_text(tool.description) + _json(tool.parameters)
     if prompt.response_schema is not None:
         tokens += A_SCHEMA + _json(prompt.response_schema)
     return max(1, math.ceil(tokens))
@@ -58,15 +58,16 @@ def estimate_message(message: Message) -> float:
 
     Its thoughts count nothing: providers drop those of earlier turns.
     """
-    tokens = A_MESSAGE + _text(message.text) + _text(message.name or "")
+    tokens = A_MESSAGE + estimate_text(message.text) + estimate_text(message.name or "")
     if not isinstance(message.content, str):
         tokens += AN_IMAGE * sum(isinstance(part, Image) for part in message.content)
     for call in message.tool_calls:
-        tokens += A_TOOL_CALL + _text(call.name) + _text(call.arguments)
+        tokens += A_TOOL_CALL + estimate_text(call.name) + estimate_text(call.arguments)
     return tokens
 
 
-def _text(text: str) -> float:
+def estimate_text(text: str) -> float:
+    """Return about how many tokens a text takes; those of its parts add up to those of the whole."""
     size = len(text) if text.isascii() else len(text.encode(errors="replace"))
     return len(text) / 8 + size / 7
 
@@ -76,4 +77,4 @@ def _json(schema: Mapping[str, object]) -> float:
     try:
         return len(msgspec.json.encode(schema)) * (1 / 8 + 1 / 7)
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
-        return _text(repr(schema))
+        return estimate_text(repr(schema))

@@ -40,7 +40,9 @@ __all__ = [
     "SessionTurn",
     "Shed",
     "TurnOutcome",
+    "event_types",
     "plain",
+    "type_of",
 ]
 
 log = logging.getLogger("wizard_actors.events")
@@ -95,8 +97,24 @@ class Event:
 
         An error is shown without the attempts and the partial answer that it carries.
         """
-        name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
-        return {"type": name} | {fact.name: plain(getattr(self, fact.name)) for fact in fields(type(self))}
+        return {"type": type_of(type(self))} | {
+            fact.name: plain(getattr(self, fact.name)) for fact in fields(type(self))
+        }
+
+
+def type_of(kind: type[Event]) -> str:
+    """Return what events of a class are called in JSON: its name in snake case."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+
+
+def event_types() -> frozenset[str]:
+    """Return what all events are called in JSON."""
+    kinds, found = [Event], set[str]()
+    while kinds:
+        below = kinds.pop().__subclasses__()
+        found.update(map(type_of, below))
+        kinds += below
+    return frozenset(found)
 
 
 # -- a request ---------------------------------------------------------------------------------------

@@ -7,10 +7,13 @@ which they were made, from then to their end, however late they begin. What is r
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 __all__ = ["Generation", "Hold"]
+
+NUMBERS: Final = count(1)
 
 
 class Generation:
@@ -18,9 +21,11 @@ class Generation:
 
     No lock: what is called when an object goes may come in the middle of anything, where a lock could wait for itself.
     Each step is one operation on a dict, and whoever takes a hold looks afterwards whether the generation has ended.
+    `number` tells it from every other one of the process.
     """
 
     def __init__(self) -> None:
+        self.number = next(NUMBERS)
         self._holds: dict[object, None] = {}
         self._retired: Callable[[], object] | None = None
         self._ended = False

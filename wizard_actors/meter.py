@@ -42,13 +42,14 @@ class MeterState:
 class Meter:
     """One limit: of requests, or of tokens. It begins as `state` says."""
 
-    __slots__ = ("_base", "_bucket", "_burst", "_held", "_left", "_minute", "_scale", "_window", "pace")
+    __slots__ = ("_base", "_bucket", "_burst", "_former", "_held", "_left", "_minute", "_scale", "_window", "pace")
 
     def __init__(self, scale: Scale, state: MeterState) -> None:
         self._scale = scale
         self._base, self._burst, self.pace = state.base, state.burst, state.pace
         self._minute = state.window
         self._window = None if state.limit is None else TokenWindow(state.limit, state.spent, window=state.window)
+        self._former: tuple[Gcra | None, Spent] = (None, (0, ()))  # of limits that were taken away meanwhile
         self._held = -math.inf
         self._left = state.left
         self._bucket = Gcra(self.pace.interval(self._base), self._at_once(self.pace), state.empty_at)
@@ -57,7 +58,7 @@ class Meter:
         """Return a meter that goes its own way from here, but for the window, unless it gets its own."""
         other: Meter = Meter.__new__(Meter)
         other._scale, other._base, other._burst, other.pace = self._scale, self._base, self._burst, self.pace
-        other._minute = self._minute
+        other._minute, other._former = self._minute, (None, (0, ()))
         other._bucket, other._held, other._left = self._bucket.copy(), self._held, None
         other._window = self._window.copy() if own_window and self._window is not None else self._window
         return other
@@ -80,16 +81,25 @@ class Meter:
     def reconfigure(self, given: MeterState, *, adaptive: bool, now: float, paused_until: float) -> None:
         """Go by `base`, `burst` and `limit` of `given` from `now` on. What was saved up, or is owed, keeps its worth in
         units, what the minute has spent counts on, and so does what answers taught, unless they may not: `adaptive`.
+        A limit that was taken away comes back with what had been taken of it by then.
         """
         before = self._base, self._burst, self.pace
+        bucket, spent = self._former
+        if self._base and not given.base:
+            bucket = self._bucket.copy()
+        if self._window is not None and given.limit is None:
+            spent = self._window.spent
+        self._former = bucket, spent
         self._base, self._burst = given.base, given.burst
         if self._window is None or given.limit is None:
-            self._window = None if given.limit is None else TokenWindow(given.limit, window=self._minute)
+            self._window = None if given.limit is None else TokenWindow(given.limit, spent, window=self._minute)
         else:
             self._window.limit = given.limit
         limited = bool(given.base)
         pace = self.pace.reconfigured(self._scale, was_limited=bool(before[0]), limited=limited, adaptive=adaptive)
         if (self._base, self._burst, pace) != before:
+            if bucket is not None and given.base and not before[0]:
+                self._bucket = bucket
             self.set_pace(pace, now, paused_until)
         if self._window is not None:  # the same debt may be longer now: see `_charge`
             self._bucket.forgive(now + self._minute / pace.share)

@@ -5,14 +5,13 @@
 What is new starts beside what there is; where that fails, or is cancelled, it is stopped again: nothing has changed.
 The switch is one step: the actors that stay are told of their new settings, and the next request is made in the new
 configuration. Each request ends in the one in which it was made. What only a former configuration has (actors, HTTP
-clients) is removed once the last of its requests has ended.
+clients) is removed once the last of its requests has ended; what its limiters knew of an account is remembered.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import ChainMap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -24,10 +23,11 @@ from wizard_actors.bells import TrioBell
 from wizard_actors.builder import Builder, Layout
 from wizard_actors.config import WizardConfig
 from wizard_actors.errors import ActorError, ActorStoppedError
+from wizard_actors.gcra import LimiterState
 from wizard_actors.generation import Generation, Hold
 from wizard_actors.lag import LagWatch
-from wizard_actors.port import Port
-from wizard_actors.seats import LimitSeat, ModelSeat
+from wizard_actors.limit_memory import LimitMemory
+from wizard_actors.seats import LimitSeat, ModelSeat, closed
 from wizard_actors.shared import Shared
 from wizard_actors.supervisor import Supervisor
 
@@ -43,8 +43,6 @@ SETTINGS: Final = (
     ("server", "http"),
     ("server", "websocket"),
     ("server", "drain_timeout"),
-    ("logging", "level"),
-    ("logging", "format"),
 )
 
 
@@ -72,7 +70,7 @@ class Epoch:
 
     @property
     def seats(self) -> Iterator[ModelSeat | LimitSeat]:
-        """Every seat that its requests use."""
+        """Every seat that its requests use, but for the limiters that stand in a model's own group."""
         yield from self.layout.models.values()
         yield from self.layout.limits.values()
 
@@ -90,8 +88,12 @@ class Reloading:
         self._current = Epoch(layout, builder.first(layout, tree, lag))
         self._former: dict[Generation, Epoch] = {}
         self._standing: list[ModelSeat | LimitSeat] = list(self._current.seats)
+        self._memory = LimitMemory()
         self._changing = trio.Lock()
         self._emptied = TrioBell()
+        self._token = trio.lowlevel.current_trio_token()
+        for seat in layout.models.values():
+            seat.in_force = True
 
     @property
     def shared(self) -> Shared:
@@ -99,9 +101,9 @@ class Reloading:
         return self._current.shared
 
     @property
-    def former(self) -> int:
-        """How many former configurations are still in use."""
-        return len(self._former)
+    def former(self) -> list[Shared]:
+        """What the requests of the former configurations share that are still in use, the latest first."""
+        return [epoch.shared for epoch in reversed(self._former.values())]
 
     def hold(self) -> tuple[Shared, Hold]:
         """Return what the requests of the current configuration share, and what keeps that in use; in any thread."""
@@ -115,10 +117,6 @@ class Reloading:
         epoch = None if hold is None else self._former.get(hold.generation)
         return self.shared if epoch is None else epoch.shared
 
-    def ports(self) -> Mapping[str, Port]:
-        """Return the ports of all configurations in use, the current one's first."""
-        return ChainMap(*(dict(epoch.shared.ports) for epoch in (self._current, *reversed(self._former.values()))))
-
     # -- reloads
 
     async def reload(self, config: WizardConfig) -> Reloaded:
@@ -127,7 +125,7 @@ class Reloading:
             self._check_open()
             before = self._current
             config, later = in_force(config, before.layout.config)
-            layout = self._builder.layout(config, self._standing)
+            layout = self._layout(config)
             started: list[ModelSeat | LimitSeat] = []
             try:
                 known = [(epoch.layout, epoch.shared) for epoch in (before, *reversed(self._former.values()))]
@@ -135,6 +133,7 @@ class Reloading:
                 providers = self._builder.providers(layout, kept)
                 await self._start(layout, started)
                 await trio.lowlevel.checkpoint_if_cancelled()
+                self._check_open()  # a client that closes meanwhile ends as it was
                 ports = self._builder.ports(layout, self._tree, self._lag, providers, kept)
                 after = Epoch(layout, self._builder.next(layout, before.shared, ports))
             except BaseException:
@@ -146,22 +145,51 @@ class Reloading:
                 await self._switch(before, after)
             return _summary(before.layout, layout, later)
 
+    def _layout(self, config: WizardConfig) -> Layout:
+        """Return where the models of `config` are to have their seats. What somebody else has taken out of the tree
+        stands no more, and what else there is in it stays where it is.
+        """
+        there = self._paths()
+        standing = [seat for seat in self._standing if _paths_of(seat) <= there]
+        taken = there.union(*map(_paths_of, self._standing))
+        return self._builder.layout(config, standing, taken)
+
+    def _paths(self) -> set[str]:
+        root = self._tree.tree()
+        return {node.path.removeprefix(f"{root.path}/") for node in root.walk()}
+
     async def _start(self, layout: Layout, started: list[ModelSeat | LimitSeat]) -> None:
         """Start the actors that do not stand yet, and note them."""
+        seats: list[ModelSeat | LimitSeat] = [*layout.limits.values(), *layout.models.values()]
+        for seat in [seat for seat in seats if seat not in self._standing]:
+            limit = seat if isinstance(seat, LimitSeat) else seat.limit
+            if limit is not None and limit.path not in self._paths():
+                self._memory.successor(limit, self._limiters(), trio.current_time())
+            self._standing.append(seat)
+            started.append(seat)  # before: also where only some of its actors have started
+            await (self._start_limit(seat) if isinstance(seat, LimitSeat) else self._start_model(seat))
+
+    async def _start_limit(self, seat: LimitSeat) -> None:
         tree, specs = self._tree, self._builder.specs
-        for limit in layout.limits.values():
-            if limit not in self._standing:
-                if any(isinstance(seat, LimitSeat) for seat in self._standing):
-                    await tree.add(specs.limiter(limit), under="limits")
-                else:
-                    await tree.add(specs.group("limits", specs.limiter(limit)))
-                self._standing.append(limit)
-                started.append(limit)
-        for model in layout.models.values():
-            if model not in self._standing:
-                await tree.add(specs.model(model), under="models")
-                self._standing.append(model)
-                started.append(model)
+        if "limits" in self._paths():
+            await tree.add(specs.limiter(seat), under="limits")
+        else:
+            await tree.add(specs.group("limits", specs.limiter(seat)))
+
+    async def _start_model(self, seat: ModelSeat) -> None:
+        tree, specs = self._tree, self._builder.specs
+        if seat.path not in self._paths():
+            await tree.add(specs.model(seat), under="models")
+            return
+        for actor in specs.actors(seat):
+            await tree.add(actor, under=seat.path)
+
+    def _limiters(self) -> list[tuple[LimitSeat, LimiterState]]:
+        """Return the limiters that stand, and how."""
+        seats = (seat if isinstance(seat, LimitSeat) else seat.limit for seat in self._standing)
+        there = self._paths()
+        known = [(seat, self._tree.ref(seat.path, LimiterState)) for seat in seats if seat and seat.path in there]
+        return [(seat, ref.published) for seat, ref in known if ref.published is not None]
 
     async def _switch(self, before: Epoch, after: Epoch) -> None:
         """Let the actors that stay go by their new settings, and the next request be made in the new configuration: in
@@ -172,11 +200,27 @@ class Reloading:
             seat.settle(after.layout.config.model(name), self._tree)
         for limit, now in after.layout.shared_limits():
             limit.settle(*now, self._tree)
+            limit.members = after.layout.members(limit.name)
         self._former[before.shared.generation] = before
         self._current = after
-        before.shared.generation.retire(self._emptied.ring)
+        self._tell_circuits(before.layout, after.layout)
+        before.shared.generation.retire(self._ring)
         with suppress(ActorError):  # an incarnation after a crash finds out by itself
             await after.shared.router.ask(routing)
+
+    def _tell_circuits(self, before: Layout, after: Layout) -> None:
+        """Let the breakers that are asked from now on be heard, and no others; and tell of each model whose circuit is
+        another one for it.
+        """
+        now = trio.current_time()
+        for seat in before.models.values():
+            seat.in_force = False
+        for seat in after.models.values():
+            seat.in_force = True
+        for name, was in before.models.items():
+            circuit = after.models[name].circuit(now) if name in after.models else closed(name, now)
+            if circuit.circuit != was.circuit(now).circuit:
+                self._current.shared.events.publish(circuit)
 
     def _check_open(self) -> None:
         shared = self.shared
@@ -204,19 +248,47 @@ class Reloading:
         yield self._current
         yield from self._former.values()
 
+    def _ring(self) -> None:
+        """Wake `run`, from wherever: an object that goes may call this in the middle of anything."""
+        with suppress(trio.RunFinishedError, OSError):  # OSError: Trio itself broke down
+            self._token.run_sync_soon(self._emptied.ring)
+
     async def _remove(self, seats: list[ModelSeat | LimitSeat]) -> None:
         """Stop these actors, the last started first, and take them out of the tree."""
         for seat in reversed(seats):
-            with suppress(KeyError):  # somebody else has taken it out
-                await self._tree.remove(seat.path)
             self._standing.remove(seat)
-            if isinstance(seat, LimitSeat) and not any(isinstance(other, LimitSeat) for other in self._standing):
-                with suppress(KeyError):
-                    await self._tree.remove("limits")
+            others = [other for other in self._standing if isinstance(other, type(seat))]
+            if isinstance(seat, LimitSeat):
+                await self._remove_limiter(seat, seat.path if others else "limits")
+            elif any(other.path == seat.path for other in others):
+                for path in reversed(seat.actors):
+                    await self._take_out(path)
+            else:
+                await self._remove_limiter(seat.limit, seat.path)
+
+    async def _remove_limiter(self, limit: LimitSeat | None, path: str) -> None:
+        """Take out what stands at `path`, with this limiter in it, and remember how that stood."""
+        state = None
+        if limit is not None and limit.path in self._paths():
+            state = self._tree.ref(limit.path, LimiterState)
+        await self._take_out(path)
+        if limit is not None and state is not None and state.published is not None:
+            self._memory.keep(limit, state.published, trio.current_time())
+
+    async def _take_out(self, path: str) -> None:
+        with suppress(KeyError):  # somebody else has taken it out
+            await self._tree.remove(path)
 
     async def _close_clients(self) -> None:
         used = {route for epoch in self._epochs() for route in self._builder.routes(epoch.layout)}
         await self._builder.clients.keep(used)
+
+
+def _paths_of(seat: ModelSeat | LimitSeat) -> set[str]:
+    """Return what has to be in the tree for `seat` to stand."""
+    if isinstance(seat, LimitSeat):
+        return {seat.path}
+    return {seat.path, *seat.actors, *([] if seat.limit is None else [seat.limit.path])}
 
 
 def in_force(config: WizardConfig, before: WizardConfig) -> tuple[WizardConfig, tuple[str, ...]]:

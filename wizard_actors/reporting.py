@@ -112,6 +112,8 @@ def _log(books: Books, code: str | None, seconds: float) -> None:
         "ms": round(seconds * 1000, 1),
         "cost": None if cost is None else str(cost),
     }
+    if request.tenant:
+        fields["tenant"] = request.tenant
     if books.shared.config.logging.log_content:
         fields["prompt"] = [message.text for message in request.prompt.conversation]
         fields["answer"] = None if response is None else response.text

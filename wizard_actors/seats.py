@@ -1,23 +1,26 @@
 """Seats: where the models of a client stand in its tree, and what their actors go by at present.
 
 A seat outlives reloads: its actors are told of other settings, and an incarnation after a crash finds them here. A
-model that is asked elsewhere, or otherwise, is another one to its actors, and takes a new seat.
+model that is asked elsewhere, or otherwise, is another one to its breaker and its worker, and takes a new seat. Limits
+are those of an account: where that is the same, the new seat is beside the old one, and they share its limiter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from random import Random
 from typing import Final, TypeAlias
 
-from attrs import define
+from attrs import define, evolve, frozen
 
 from wizard_actors import circuit_breaker, rate_limit, worker
 from wizard_actors.actor import Actor, Ledger
-from wizard_actors.breaker_core import BreakerState
+from wizard_actors.breaker_core import BreakerState, Circuit
 from wizard_actors.config import ModelConfig, RateLimitConfig, RetryConfig, Secret, SupervisionConfig
 from wizard_actors.errors import ConfigError
 from wizard_actors.event_stream import EventStream
+from wizard_actors.events import BreakerChanged, Event
 from wizard_actors.gcra import LimiterState
 from wizard_actors.providers.engine import Engine
 from wizard_actors.restarts import RestartPolicy
@@ -25,7 +28,19 @@ from wizard_actors.slots import WorkerState
 from wizard_actors.specs import ChildSpec, Factory, GroupSpec
 from wizard_actors.supervisor import Supervisor
 
-__all__ = ["Asked", "LimitSeat", "ModelSeat", "Specs", "asked", "patience", "shared_limits"]
+__all__ = [
+    "Account",
+    "Asked",
+    "LimitSeat",
+    "Member",
+    "ModelSeat",
+    "Specs",
+    "account_of",
+    "asked",
+    "closed",
+    "patience",
+    "shared_limits",
+]
 
 ELSEWHERE: Final = (
     "provider",
@@ -43,8 +58,23 @@ ELSEWHERE: Final = (
 )
 """The settings that decide whom a model's calls reach, and how: with another value it is another model."""
 
+ACCOUNT: Final = ("provider", "base_url", "simulated", "local")
+"""The settings that decide, with the key, whose limits a model's calls are subject to."""
+
 Asked: TypeAlias = tuple[object, ...]
 """How a model is asked, the key's present value included: seats are told apart by it."""
+
+
+Account: TypeAlias = tuple[object, ...]
+"""Whose limits a model's calls are subject to, the key's present value included."""
+
+Member: TypeAlias = tuple[str, Account]
+"""A model, and its account."""
+
+
+def account_of(model: ModelConfig, *, given: bool) -> Account:
+    """Return whose limits `model` is subject to now; `given`: as for `asked`."""
+    return (*(getattr(model, name) for name in ACCOUNT), None if given else _key(model))
 
 
 def asked(model: ModelConfig, *, given: bool) -> Asked:
@@ -61,12 +91,24 @@ def _key(model: ModelConfig) -> Secret | None:
 
 @define(eq=False)
 class LimitSeat:
-    """A limiter at `path`, and what it goes by; `name` is what its errors call it."""
+    """A limiter at `path`, what it goes by, and whose calls it grants: of its `members`. `name` is what its errors call
+    it; `first` is what it starts from the first time, None: from nothing.
+    """
 
     path: str
     name: str
     limits: RateLimitConfig
     retry: RetryConfig
+    members: tuple[Member, ...]
+    first: LimiterState | None = None
+
+    def shares_account(self, members: Sequence[Member]) -> bool:
+        """Whether it grants the calls of one of these accounts."""
+        return any(account == own for _, account in members for _, own in self.members)
+
+    def inherit(self, other: LimitSeat, state: LimiterState) -> None:
+        """Start from how the limiter of `other` stands, and from its limits: `settle` then makes them its own."""
+        self.limits, self.retry, self.first = other.limits, other.retry, state
 
     def settle(self, limits: RateLimitConfig, retry: RetryConfig, tree: Supervisor) -> None:
         """Go by other limits from now on: this incarnation, and those after a crash."""
@@ -77,27 +119,82 @@ class LimitSeat:
 
 @define(eq=False)
 class ModelSeat:
-    """A model's group of actors at `path`, how it is `asked`, what they go by; `limit` None: it shares a limiter."""
+    """A model's actors in the group at `path`, how it is `asked`, what they go by; `limit` None: it shares a limiter
+    with other models. Seats in one group, each with a `number`, share all but their breakers, workers and engines.
+
+    `in_force`: the current configuration asks it; `told` is what its breaker has told last.
+    """
 
     path: str
     asked: Asked
+    account: Account
     config: ModelConfig
     limit: LimitSeat | None
+    number: int = 1
+    in_force: bool = False
+    told: BreakerChanged | None = None
 
     @property
     def name(self) -> str:
         """The model's name."""
         return self.config.name
 
+    @property
+    def worker(self) -> str:
+        """The path of its worker."""
+        return self._at("worker")
+
+    @property
+    def breaker(self) -> str:
+        """The path of its breaker."""
+        return self._at("breaker")
+
+    @property
+    def engine(self) -> str:
+        """The path of its engine, where it has one."""
+        return self._at("engine")
+
+    @property
+    def actors(self) -> list[str]:
+        """The paths of the actors that are its own, in the order in which they start."""
+        return [self.breaker, self.worker, *([] if self.config.local is None else [self.engine])]
+
+    def _at(self, actor: str) -> str:
+        return f"{self.path}/{actor}" if self.number == 1 else f"{self.path}/{actor}#{self.number}"
+
+    def circuit(self, now: float) -> BreakerChanged:
+        """Return how its circuit stands, as an event of this instant."""
+        return closed(self.name, now) if self.told is None else evolve(self.told, at=now)
+
     def settle(self, config: ModelConfig, tree: Supervisor) -> None:
         """Go by `config` from now on: these incarnations, and those after a crash."""
         before, self.config = self.config, config
         if config.max_concurrency != before.max_concurrency:
-            tree.ref(f"{self.path}/worker", WorkerState).tell(worker.Reconfigure(config.max_concurrency))
+            tree.ref(self.worker, WorkerState).tell(worker.Reconfigure(config.max_concurrency))
         if config.circuit_breaker != before.circuit_breaker:
-            tree.ref(f"{self.path}/breaker", BreakerState).tell(circuit_breaker.Reconfigure(config.circuit_breaker))
+            tree.ref(self.breaker, BreakerState).tell(circuit_breaker.Reconfigure(config.circuit_breaker))
         if self.limit is not None:
             self.limit.settle(config.rate_limit, patience([config]), tree)
+
+
+def closed(model: str, now: float) -> BreakerChanged:
+    """Return the event of a circuit that is closed from now on."""
+    return BreakerChanged(now, model, Circuit.CLOSED, -inf)
+
+
+@frozen
+class _Voice:
+    """What the breaker of `seat` publishes to: `events`, while the seat is in force."""
+
+    seat: ModelSeat
+    events: EventStream
+
+    def publish(self, event: Event) -> None:
+        """Note what is told, and pass it on."""
+        if isinstance(event, BreakerChanged):
+            self.seat.told = event
+        if self.seat.in_force:
+            self.events.publish(event)
 
 
 def patience(models: Sequence[ModelConfig]) -> RetryConfig:
@@ -141,30 +238,34 @@ class Specs:
         rng = self._rng
 
         def make(ledger: Ledger, carry: object) -> Actor:
-            return rate_limit.RateLimiter.factory(seat.name, seat.limits, retry=seat.retry, rng=rng)(ledger, carry)
+            known = seat.first if carry is None else carry
+            return rate_limit.RateLimiter.factory(seat.name, seat.limits, retry=seat.retry, rng=rng)(ledger, known)
 
         return self.child(_last(seat.path), make)
 
     def model(self, seat: ModelSeat) -> GroupSpec:
-        """Return the spec of the actors at `seat`."""
-        queue, rng, events = self._bounds.mailbox, self._rng, self._events
+        """Return the spec of the group at `seat`, with its first actors."""
+        limiters = [] if seat.limit is None else [self.limiter(seat.limit)]
+        return self.group(_last(seat.path), *limiters, *self.actors(seat))
+
+    def actors(self, seat: ModelSeat) -> list[ChildSpec]:
+        """Return the specs of the actors that are the seat's own."""
+        queue, rng, voice = self._bounds.mailbox, self._rng, _Voice(seat, self._events)
 
         def make_breaker(ledger: Ledger, carry: object) -> Actor:
             policy = seat.config.circuit_breaker
-            return circuit_breaker.CircuitBreaker.factory(seat.name, policy, rng=rng, events=events)(ledger, carry)
+            return circuit_breaker.CircuitBreaker.factory(seat.name, policy, rng=rng, events=voice)(ledger, carry)
 
         children = [
-            self.child("breaker", make_breaker),
-            self.child("worker", lambda ledger, carry: worker.ModelWorker(seat.config, queue, ledger, carry)),
+            self.child(_last(seat.breaker), make_breaker),
+            self.child(_last(seat.worker), lambda ledger, carry: worker.ModelWorker(seat.config, queue, ledger, carry)),
         ]
-        if seat.limit is not None:
-            children.insert(0, self.limiter(seat.limit))
         if seat.config.local is not None:
             local = seat.config.local
             children.append(
-                self.child("engine", lambda _ledger, _carry: Engine(local), start_timeout=local.start_timeout)
+                self.child(_last(seat.engine), lambda _ledger, _carry: Engine(local), start_timeout=local.start_timeout)
             )
-        return self.group(_last(seat.path), *children)
+        return children
 
 
 def _last(path: str) -> str:

@@ -9,7 +9,6 @@ import trio
 from attrs import evolve
 
 from wizard_actors.ask_options import AskOptions
-from wizard_actors.config import RouteConfig
 from wizard_actors.context_window import budget_of, fit
 from wizard_actors.errors import ConfigError, ConfigProblem, InvalidPromptError, TokenLimitError
 from wizard_actors.estimate import estimate_input
@@ -45,8 +44,10 @@ class Asker(Protocol):
     def source(self, request: Request, *, on_lost: Callable[[], None] | None = None) -> Source:
         """Return the events of the answer; `on_lost` is called where nobody has read them for too long."""
 
-    def room(self, route: RouteConfig) -> int | None:
-        """Return the context window of the first model of the route that has a known one, in tokens."""
+    def room(self, request: Request) -> int | None:
+        """Return the context window of the first model that has a known one, in tokens: of the request's route, in the
+        configuration in which it was made.
+        """
 
 
 class Turn:
@@ -174,15 +175,15 @@ class Turn:
         if options.get("route") is None and options.get("model") is None:
             options = {**options, "route": record.route, "model": record.model}
         asked = self._asked(options)
-        window = fit(record.system, record.turns, question.messages, self._budget(asked.route))
+        window = fit(record.system, record.turns, question.messages, self._budget(asked))
         self._left_out = window.left_out
         prompt = question.prompt(window.messages, record.system)
         return evolve(self._draft, prompt=prompt, route=asked.route, hold=asked.hold)
 
-    def _budget(self, route: RouteConfig) -> int | None:
+    def _budget(self, asked: Request) -> int | None:
         """Return how many tokens the system prompt, the history and the question may take; None: nobody knows."""
         like = self._question.like
-        room = budget_of(self._asker.room(route), answer=None if like is None else like.max_tokens)
+        room = budget_of(self._asker.room(asked), answer=None if like is None else like.max_tokens)
         limits = [limit for limit in (room, self._context_tokens) if limit is not None]
         beside = 0 if like is None else estimate_input(like) - estimate_input(Prompt(like.messages))
         return max(0, min(limits) - beside) if limits else None

@@ -85,7 +85,8 @@ class Supervisor:
         self.failure: SupervisorError | None = None
         self.stopping = trio.Event()
         """Set as soon as the tree begins to stop, for those who wait for something else beside it."""
-        self._drain_timeout = drain_timeout
+        self.drain_timeout = drain_timeout
+        """Seconds in which live grants may still come back when this is left; may be changed until then."""
         self._events = events
         self._home = Home()
         self._root = Group(spec, None, self, spec.policy)
@@ -150,7 +151,7 @@ class Supervisor:
             raise KeyError(f"{self._root.path} has no child at {path!r}")
         node.close()
         try:
-            await self._drained(node, self._drain_timeout if drain_timeout is None else drain_timeout)
+            await self._drained(node, self.drain_timeout if drain_timeout is None else drain_timeout)
         finally:
             with trio.CancelScope(shield=True):
                 await group.uproot(node)  # noqa: ASYNC102 - bounded by the children's own timeouts
@@ -200,7 +201,7 @@ class Supervisor:
             with trio.CancelScope(shield=True):
                 self.stopping.set()
                 self._root.close()
-                await self._drained(self._root, self._drain_timeout)
+                await self._drained(self._root, self.drain_timeout)
                 await self._root.halt()
                 self._root.retire()
         finally:

@@ -26,6 +26,7 @@ from wizard_actors.embed.errands import Home
 from wizard_actors.errors import ConfigError, ConfigProblem, InvalidPromptError, WizardError
 from wizard_actors.event_stream import EventStream
 from wizard_actors.gauges import gauges_of
+from wizard_actors.health_log import HealthLog
 from wizard_actors.json_values import Problem
 from wizard_actors.keeping import Keeping
 from wizard_actors.lag import watching
@@ -118,6 +119,7 @@ class TrioClient:
         builder = Builder(settings, rng=randomness, events=stream, providers=providers, strategies=strategies)
         metrics, watch = Metrics(trio.current_time()), IdleWatch(settings.stream.consumer_idle)
         stream.listen(metrics.apply)
+        stream.listen(HealthLog().hear)
         if events is not None:
             stream.listen(events.publish)
         try:
@@ -214,10 +216,12 @@ class TrioClient:
         """Return the events of the answer to `request`; `on_lost` is called where nobody has read them for too long."""
         return AnswerSource(self._reloading.held(request.hold), request, self._watch, on_lost)
 
-    def room(self, route: RouteConfig) -> int | None:
-        """Return the context window of the first model of `route` that has a known one, in tokens."""
-        ports = self._reloading.ports()
-        windows = (ports[name].config.context_window for name in route.chain if name in ports)
+    def room(self, request: Request) -> int | None:
+        """Return the context window of the first model that has a known one, in tokens: of the request's route, in the
+        configuration in which it was made.
+        """
+        ports = self._reloading.held(request.hold).ports
+        windows = (ports[name].config.context_window for name in request.route.chain if name in ports)
         return next((window for window in windows if window is not None), None)
 
     # -- batches
@@ -322,7 +326,9 @@ class TrioClient:
     def metrics(self) -> MetricsSnapshot:
         """Return what has been counted since the client was opened, and how everything stands now."""
         now = self._clock.current_time()
-        return self._metrics.snapshot(now, gauges_of(self.shared, self.supervisor, self.events, now))
+        return self._metrics.snapshot(
+            now, gauges_of(self.shared, self.supervisor, self.events, now, former=self._reloading.former)
+        )
 
 
 def _loaded(config: Settings) -> WizardConfig:

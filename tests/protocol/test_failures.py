@@ -180,7 +180,7 @@ def test_half_a_surrogate_pair_in_a_message_is_replaced() -> None:
     """An operating system's text may hold one; a frame may not."""
     found = arrived(InvalidPromptError("file \udcff"))
 
-    assert str(found) == "file ?"
+    assert str(found) == "file \N{REPLACEMENT CHARACTER}"
 
 
 def test_what_is_sent_is_json_for_any_client() -> None:

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from wizard_actors.errors import SerializationError
 from wizard_actors.protocol.frames import (
     Code,
     Fault,
@@ -25,7 +26,7 @@ LARGEST = 4 * 2**20
 """The default of `server.max_message`."""
 
 PATIENCE = 0.5
-"""Seconds that reading may take on a busy machine, in which nobody else is served; it takes a tenth of that."""
+"""Seconds of the processor that reading may take, in which nobody else is served; it takes a tenth of that."""
 
 
 def refused(text: str | bytes, depth: int = DEPTH) -> Fault:
@@ -172,12 +173,12 @@ def test_no_message_takes_long_to_be_read(text: str) -> None:
 
 def seconds_to_read(text: str) -> float:
     """Return how long it takes to read a frame, or to refuse it."""
-    began = time.perf_counter()
+    began = time.thread_time()
     try:
         read_request(text, max_depth=DEPTH)
     except Fault as fault:
         assert len(fault.message) < 300, "nobody wants to read that"  # noqa: PT017 - of whatever is raised
-    return time.perf_counter() - began
+    return time.thread_time() - began
 
 
 # -- what a server says ------------------------------------------------------------------------------
@@ -203,6 +204,45 @@ def test_a_notification_of_a_server_comes_back() -> None:
     text = notification_text("draining", {"seconds": 10})
 
     assert read_answer(text) == Incoming("draining", {"seconds": 10}, None, len(text))
+
+
+@pytest.mark.parametrize("said", ["[]", "{}", "[[1]]", '{"a":""}', '""', '",]"'])
+def test_an_answer_of_millions_of_values_is_a_fault_before_it_is_read(said: str) -> None:
+    """What a server sends may take neither the program's time nor its memory; ten times a request's values may come."""
+    many = ",".join([said] * 3_000_000)
+    began = time.thread_time()
+    with pytest.raises(Fault, match="more than 1,000,000 values"):
+        read_answer(f'{{"jsonrpc":"2.0","id":"a","result":[{many}]}}')
+
+    assert time.thread_time() - began < PATIENCE
+    assert isinstance(read_answer(result_text("a", [{"a": "[,]"}] * 400_000)), Response)
+
+
+def test_an_answers_texts_may_hold_any_number_of_signs() -> None:
+    """Wherever one of its pieces ends: a quoted quote is no end of a text."""
+    text = result_text("a", ["[,{" * 900_000, *['\\",[' * 10, ',\\\\"'] * 50_000])
+
+    assert isinstance(read_answer(text), Response)
+
+
+def test_a_request_that_is_not_valid_unicode_names_the_place() -> None:
+    """It would be another one with anything else in its place."""
+    for params, place in (
+        ({"session": "na\ud800me"}, "`session`"),
+        ({"prompt": {"messages": [{"content": "x"}, {"content": "\udfff"}]}}, r"`prompt\.messages\[1\]\.content`"),
+        ({"context": {"\ud800": 1}}, "a name in it"),
+        ({"prompts": ["x", "\ud83d\ude00"]}, r"`prompts\[1\]`"),
+    ):
+        with pytest.raises(SerializationError, match=f"^{place} is not valid Unicode"):
+            request_text("generate", params, 1)
+
+
+def test_what_is_told_of_something_done_is_sent_all_the_same() -> None:
+    """Half a surrogate pair in an answer, which is paid for and stored, is replaced as sessions replace it."""
+    assert read_answer(result_text(1, {"text": "half \ud83d"})) == Response(
+        1, {"text": "half \N{REPLACEMENT CHARACTER}"}
+    )
+    assert '"half \N{REPLACEMENT CHARACTER}"' in notification_text("event", {"text": "half \ud83d"})
 
 
 @pytest.mark.parametrize(

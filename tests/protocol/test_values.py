@@ -42,8 +42,10 @@ from wizard_actors.types import (
     WizardResponse,
 )
 
-PATIENCE = 1.0
-"""Seconds that reading a prompt may take on a busy machine, in which nobody else is served."""
+PATIENCE = 5.0
+"""Seconds of the processor that reading a prompt may take, in which nobody else is served: with coverage, and on a slow
+machine. It takes a twentieth of that; whatever looks at each value for each other one takes minutes.
+"""
 
 MANY = 99_000
 """Values, of the 100,000 that a message may hold."""
@@ -193,10 +195,10 @@ WRONG: Mapping[str, object] = {
 @pytest.mark.parametrize("value", WRONG.values(), ids=WRONG)
 def test_no_wrong_prompt_takes_long_to_be_refused(value: object) -> None:
     """A hundred thousand wrong values are not each looked at: the first is told, in a line."""
-    began = time.perf_counter()
+    began = time.thread_time()  # nobody else's
     with pytest.raises(InvalidPromptError) as caught:
         prompt_from(value)
-    took = time.perf_counter() - began
+    took = time.thread_time() - began
 
     assert took < PATIENCE
     assert len(str(caught.value)) < 600

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import trio
 from attrs import define, field
-from trio.testing import memory_stream_pair
+from trio.testing import MemorySendStream, memory_stream_pair
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
 from wsproto.utilities import LocalProtocolError
 
@@ -21,7 +21,7 @@ from wizard_actors.remote import RemoteClient
 from wizard_actors.remote.address import Address
 from wizard_actors.remote.trio_remote import TrioRemote
 
-__all__ = ["ANSWER", "FakeServer", "Peer", "answering", "client_of"]
+__all__ = ["ANSWER", "FakeServer", "Peer", "Plain", "answering", "client_of"]
 
 Plain: TypeAlias = dict[str, Any]
 
@@ -95,12 +95,26 @@ class FakeServer:
     peers: list[Peer] = field(factory=list)
     dials: int = 0
     open: int = 0
+    sends: list[MemorySendStream] = field(factory=list)
+
+    def slow_down(self, wait: Callable[[], Awaitable[object]]) -> None:
+        """Take each piece of what the client sends over its latest connection only after `wait`."""
+        stream = self.sends[-1]
+        take = stream.send_all_hook
+        assert take is not None
+
+        async def hook() -> None:
+            await wait()
+            await take()
+
+        stream.send_all_hook = hook
 
     async def connect(self) -> trio.abc.Stream:
         """Return a client's end of a new connection."""
         await trio.lowlevel.checkpoint()
         self.dials += 1
         ours, theirs = memory_stream_pair()
+        self.sends.append(ours.send_stream)
         self.nursery.start_soon(self._serve, self.dials, theirs)
         return ours
 

@@ -26,6 +26,7 @@ from wizard_actors import (
     Prompt,
     ResilientClient,
     RetryError,
+    SessionConflictError,
     SessionNotInitializedError,
     SessionState,
     StreamInterruptedError,
@@ -276,6 +277,19 @@ async def test_sessions_are_listed_page_by_page_and_removed(autojump_clock: Mock
         assert {each.id for each in (*first, *second)} == {"a1", "a2"}
         assert removed == [True, False]
         assert await client.sessions.load("a1") is None
+
+
+async def test_a_session_that_somebody_else_deleted_does_not_begin_anew_by_itself(autojump_clock: MockClock) -> None:
+    """Its system prompt and its history would be gone, without a word; `refresh` says that one may."""
+    async with remote(says("x")) as (client, _), client.session("alice", system="Be brief") as session:
+        await session.send("Why?")
+        await client.sessions.delete("alice")
+        with pytest.raises(SessionConflictError):
+            await session.send("And?")
+        await session.refresh()
+        await session.send("Why?")
+
+        assert len(session.history) == 2
 
 
 async def test_a_deleted_session_begins_anew(autojump_clock: MockClock) -> None:

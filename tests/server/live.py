@@ -129,7 +129,7 @@ class Live:
     def reloading(self) -> None:
         self.told.append("reloading")
 
-    def reloaded(self, changes: Sequence[str]) -> None:
+    def reloaded(self, changes: Sequence[str], config: WizardConfig) -> None:
         self.told.append("; ".join(changes))
         self.reloads += 1
         self.changes.ring()

@@ -7,8 +7,9 @@ from contextlib import suppress
 
 import pytest
 
+from wizard_actors.config import ModelConfig, RouteConfig, ServerConfig, WizardConfig
 from wizard_actors.errors import AccessDeniedError, ConfigError
-from wizard_actors.server.access import Access, Caller, check_origin
+from wizard_actors.server.access import Access, Caller, check_names, check_origin
 from wizard_actors.server.key_settings import KeyConfig, KeysConfig
 from wizard_actors.server.keys_file import hash_of
 
@@ -86,7 +87,7 @@ def test_without_keys_everybody_is_an_admin_without_a_name() -> None:
     """What is presented is ignored; sessions and cached answers are those of the machine."""
     open_access = Access(None)
 
-    assert open_access.caller(None) == open_access.caller("whatever") == Caller(name="", admin=True)
+    assert open_access.caller(None) == open_access.caller("whatever") == Caller(name="", admin=True, extra=True)
     assert (open_access.caller(None).tenant, open_access.caller(None).session_prefix) == ("", "")
 
 
@@ -243,3 +244,54 @@ def test_without_origins_no_web_page_may_connect() -> None:
     """Not even one of this machine."""
     with pytest.raises(AccessDeniedError):
         check_origin("http://localhost:3000", ())
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+CONFIG = WizardConfig(
+    models=[
+        ModelConfig(name="primary", provider="simulated"),
+        ModelConfig(name="backup", provider="simulated", enabled=False),
+    ],
+    routes=[RouteConfig(name="cheap", chain=("primary",))],
+    server=ServerConfig(api_keys_file="keys.toml"),
+)
+
+
+def test_names_in_keys_that_there_are_are_fine() -> None:
+    """Of the default route and of a disabled model, too; a key may name none, and a server have no keys."""
+    given = KeyConfig(name="a", hash=ALICE.hash, routes=["wizard", "cheap"], models=["primary", "backup"])
+
+    check_names(KeysConfig(keys=[given, BOB]), CONFIG)
+    check_names(None, CONFIG)
+
+
+def test_a_name_in_a_key_that_there_is_not_is_told_with_what_there_is() -> None:
+    """All of them at once, by the file and the place in it: a typo would else shut the key out, or let it in."""
+    wrong = KeyConfig(name="a", hash=ALICE.hash, routes=["cheap", "chaep"], models=["xyz"])
+
+    with pytest.raises(ConfigError) as caught:
+        check_names(KeysConfig(keys=[BOB, wrong]), CONFIG)
+
+    assert str(caught.value.file) == "keys.toml"
+    assert [problem.key for problem in caught.value.problems] == ["keys[1].routes[1]", "keys[1].models[0]"]
+    said = str(caught.value)
+    assert "of the key 'a' names no route: 'chaep'" in said
+    assert "did you mean 'cheap'?" in said
+    assert "of the key 'a' names no model: 'xyz'" in said
+    assert "there are 'primary', 'backup'" in said
+
+
+def test_whoever_waits_for_other_keys_is_woken_when_they_are_in_force() -> None:
+    """Each time; not where they are refused."""
+    server = access(ALICE)
+    first = server.changed
+    with pytest.raises(ConfigError):
+        server.replace(None, bound=["0.0.0.0:1"])
+    assert not first.is_set()
+
+    server.replace(KeysConfig(keys=[BOB]), bound=[])
+
+    assert first.is_set()
+    assert not server.changed.is_set()

@@ -42,6 +42,45 @@ def test_the_one_too_many_is_told_which_bound_it_met(
         assert admission.of_connection(3) == 0
 
 
+def test_a_request_of_weight_takes_as_many_places_of_its_key_and_of_the_server() -> None:
+    """One of its connection; and where there are not so many it takes none."""
+    admission = Admission()
+    with admission.request(ALICE, 1, BOUNDS, weight=2):
+        assert (admission.in_progress, admission.of_key("alice"), admission.of_connection(1)) == (2, 2, 1)
+        with pytest.raises(MailboxFullError, match="max_per_key"), admission.request(ALICE, 2, BOUNDS, weight=2):
+            pass
+        with pytest.raises(MailboxFullError, match="max_in_flight"), admission.request(BOB, 2, BOUNDS, weight=3):
+            pass
+        assert (admission.in_progress, admission.of_connection(2)) == (2, 0)
+
+    assert (admission.in_progress, admission.of_key("alice"), admission.of_connection(1)) == (0, 0, 0)
+
+
+def test_the_room_is_that_of_the_key_and_of_the_server() -> None:
+    """Whichever is less; none is no room, also where a reload has lowered a bound."""
+    admission = Admission()
+    with admission.request(ALICE, 1, BOUNDS), admission.request(BOB, 2, BOUNDS):
+        assert (admission.room(ALICE, BOUNDS), admission.room(Caller("eve", max_in_flight=1), BOUNDS)) == (2, 1)
+        assert admission.room(ALICE, ServerConfig(max_in_flight=1)) == 0
+        with admission.request(BOB, 2, BOUNDS):
+            assert admission.room(ALICE, BOUNDS) == 1
+
+
+@pytest.mark.parametrize(("most", "others", "count"), [(1, 0, 1), (2, 0, 2), (9, 0, 3), (9, 2, 2), (9, 3, 1)])
+def test_who_asks_several_things_at_once_takes_the_room_that_there_is(most: int, others: int, count: int) -> None:
+    """Its own place among them; what it takes nobody else has, until it ends."""
+    admission = Admission()
+    with ExitStack() as stack:
+        stack.enter_context(admission.request(ALICE, 1, BOUNDS))
+        for number in range(others):
+            stack.enter_context(admission.request(BOB, 2 + number, BOUNDS))
+
+        with admission.several(ALICE, BOUNDS, most) as at_once:
+            assert at_once == count
+            assert (admission.of_key("alice"), admission.in_progress) == (count, count + others)
+        assert (admission.of_key("alice"), admission.in_progress) == (1, 1 + others)
+
+
 def test_what_ends_makes_room_however_it_ends() -> None:
     """Also by an error; and no count goes below zero."""
     admission, tight = Admission(), ServerConfig(max_per_connection=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from pathlib import Path
 
@@ -306,6 +307,81 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
 
     assert path.read_bytes() == before
     assert sorted(file.name for file in tmp_path.iterdir()) == [".keys.toml.lock", "keys.toml"]
+
+
+def test_the_file_keeps_its_permissions(tmp_path: Path) -> None:
+    """Its lock has them, too: whoever may write the one may take the other."""
+    path = tmp_path / "keys.toml"
+    path.write_text(table())
+    path.chmod(0o640)
+
+    add_key(path, "bob", OTHER)
+
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / ".keys.toml.lock").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_file_and_its_lock_belong_to_whom_they_belonged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, there: bool
+) -> None:
+    """Or to the owner of the folder, whoever adds the key: root may."""
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr("os.fchown", lambda _handle, owner, group: given.append((owner, group)))
+    path = tmp_path / "keys.toml"
+    if there:
+        path.write_text(table())
+    like = (path if there else tmp_path).stat()
+
+    add_key(path, "bob", OTHER)
+
+    assert given == [(like.st_uid, like.st_gid)] * 2
+
+
+def test_a_group_that_is_not_ours_to_give_leaves_its_permissions_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be those of another group."""
+    path = tmp_path / "keys.toml"
+    path.write_text(table())
+    path.chmod(0o640)
+    stat = os.fstat
+
+    def refused(_handle: int, _owner: int, _group: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    def elsewhere(handle: int) -> os.stat_result:
+        found = list(stat(handle))
+        found[5] += 1
+        return os.stat_result(found)
+
+    monkeypatch.setattr("os.fchown", refused)
+    monkeypatch.setattr("os.fstat", elsewhere)
+    add_key(path, "bob", OTHER)
+
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_lock_that_cannot_be_taken_is_named(tmp_path: Path) -> None:
+    """It is not the file of the keys that is at fault."""
+    (tmp_path / ".keys.toml.lock").mkdir()
+
+    with pytest.raises(StorageError, match=r"\.keys\.toml\.lock cannot be written"):
+        add_key(tmp_path / "keys.toml", "alice", HASH)
+
+
+def test_whoever_cannot_be_told_gets_no_key(tmp_path: Path) -> None:
+    """The name is free as before, and there is no unfinished file."""
+    path = tmp_path / "keys.toml"
+
+    def nobody_listens() -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        add_key(path, "alice", HASH, tell=nobody_listens)
+
+    assert [file.name for file in tmp_path.iterdir()] == [".keys.toml.lock"]
+    assert add_key(path, "alice", HASH) == path.resolve()
 
 
 def test_a_link_stays_one(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import errno
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import trio.testing
 import trustme
 
 from wizard_actors.errors import ConfigError
-from wizard_actors.server.listening import SPARE, Intake, listening, load_tls, shown_address
+from wizard_actors.server import listening as server_listening
+from wizard_actors.server.listening import SPARE, Handler, Intake, listening, load_tls, shown_address
 
 AUTHORITY = trustme.CA()
 CERTIFICATE = AUTHORITY.issue_cert("localhost")
@@ -26,14 +27,15 @@ def port_of(listener: trio.SocketListener) -> int:
     return port
 
 
-async def echo(stream: trio.abc.Stream) -> None:
+async def echo(stream: trio.abc.Stream, let_in: Callable[[], object]) -> None:
     """Send one piece back."""
+    let_in()
     await stream.send_all(await stream.receive_some(100))
 
 
 @asynccontextmanager
 async def taking(
-    handle: Callable[[trio.abc.Stream], Awaitable[object]],
+    handle: Handler,
     *,
     tls: ssl.SSLContext | None = None,
     handshake_timeout: float = 5,
@@ -186,10 +188,10 @@ async def test_a_bug_in_one_connection_ends_it_alone(caplog: pytest.LogCaptureFi
     """It is logged, its socket is closed, and the next connection is served."""
     failures = [RuntimeError("the answer is 41")]
 
-    async def handle(stream: trio.abc.Stream) -> None:
+    async def handle(stream: trio.abc.Stream, let_in: Callable[[], object]) -> None:
         if failures:
             raise failures.pop()
-        await echo(stream)
+        await echo(stream, let_in)
 
     async with taking(handle) as (port, intake):
         stream = await trio.open_tcp_stream("127.0.0.1", port)
@@ -238,6 +240,40 @@ async def test_far_too_many_connections_are_closed_unheard() -> None:
         assert await asked_or_closed(port) == b""
         intake.open = 0
         assert await asked_or_closed(port) == b"hello"
+
+
+async def test_sockets_that_say_nothing_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where too many are in their handshake the oldest is closed; whoever has been let in stays, however old."""
+    monkeypatch.setattr(server_listening, "HANDSHAKES", 3)
+    ended: list[str] = []
+
+    async def handle(stream: trio.abc.Stream, let_in: Callable[[], object]) -> None:
+        said = bytes(await stream.receive_some(100))
+        let_in()
+        ended.append(said.decode())
+        await stream.send_all(said)
+        await stream.receive_some(1)
+
+    async with taking(handle) as (port, intake):
+        async with await trio.open_tcp_stream("127.0.0.1", port) as known:
+            await known.send_all(b"hello")
+            assert await known.receive_some(100) == b"hello"
+            silent = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(5)]
+            with trio.fail_after(5):
+                for closed in silent[:2]:
+                    assert await closed.receive_some(1) == b""
+            assert await asked(port) == b"hello"  # which takes the place of the third
+            assert intake.open >= 3
+            with trio.fail_after(5):
+                assert await silent[2].receive_some(1) == b""
+            for stream in silent[3:]:
+                await stream.send_all(b"late")
+                assert await stream.receive_some(100) == b"late"
+            await known.send_all(b".")
+            assert await known.receive_some(1) == b""
+        for stream in silent:
+            await stream.aclose()
+    assert ended == ["hello", "hello", "late", "late"]
 
 
 async def asked_or_closed(port: int) -> bytes:

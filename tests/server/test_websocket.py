@@ -277,22 +277,60 @@ async def test_a_keys_bound_is_one_for_all_its_connections(autojump_clock: MockC
     "change",
     [lambda keys: [key("alice", enabled=False)], lambda keys: [key("bob")], lambda keys: [key("alice", "new")]],
 )
-async def test_a_key_that_is_in_force_no_more_is_refused_and_its_connection_closed(
+async def test_a_key_that_is_in_force_no_more_ends_what_it_has_in_progress_and_its_connections(
     autojump_clock: MockClock, change: Callable[[object], list[Any]]
 ) -> None:
-    """Each request goes by the keys of that moment; what is in progress ends, and then the connection does."""
-    async with served(Scripted(says(5.0, "Hello")), keys=[key("alice")]) as server:
-        wire = await server.connect(bearer="wz_alice")
-        running = await wire.ask("generate", prompt="Why?")
+    """At once, also where nothing is asked: removed, disabled or replaced. Other keys go on."""
+    model, others = Scripted(says(5.0, "Hello")), key("other", admin=True)
+    async with served(model, keys=[key("alice", admin=True), others]) as server:
+        wire, quiet = [await server.connect(bearer="wz_alice") for _ in range(2)]
+        other = await server.connect(bearer="wz_other")
+        asked = [await wire.ask("generate", prompt="Why?"), await wire.ask("batch", prompts=["a", "b"])]
+        subscription, going_on = await wire.ask("subscribe"), await other.ask("generate", prompt="Why?")
         await trio.testing.wait_all_tasks_blocked()
-        server.service.access.replace(KeysConfig(keys=change(None)), bound=[])
+
+        server.service.access.replace(KeysConfig(keys=[*change(None), others]), bound=[])
+        with trio.fail_after(1):
+            codes = {(await each.closed())[0] for each in (wire, quiet)}
+            errors = [(await wire.response(each))["error"]["data"] for each in (*asked, subscription)]
+
+        assert codes == {1008}
+        assert {(error["code"], error["key"]) for error in errors} == {("access_denied", "alice")}
+        assert (await other.response(going_on))["result"]["text"] == "Hello"
+        await assert_nothing_held(server.client, model)
+
+
+async def test_a_key_that_stays_keeps_its_connections(autojump_clock: MockClock) -> None:
+    """Keys are replaced, again and again, and this one is among them; then it is not."""
+    async with served(Scripted(), keys=[key("alice")]) as server:
+        wire = await server.connect(bearer="wz_alice")
+        for number in range(3):
+            server.service.access.replace(KeysConfig(keys=[key("alice"), key(f"k{number}")]), bound=[])
+            await trio.testing.wait_all_tasks_blocked()
+            assert await wire.call("models")
+
+        server.service.access.replace(KeysConfig(keys=[key("bob")]), bound=[])
+
+        with trio.fail_after(1):
+            assert (await wire.closed())[0] == 1008
+
+
+async def test_a_connection_that_is_closed_for_its_key_takes_no_requests(autojump_clock: MockClock) -> None:
+    """Though the key is in force again before it is closed: what was begun now would be cut off."""
+    model = Scripted(Turn((1000.0,), closing=3.0))
+    async with served(model, keys=[key("alice")]) as server:
+        wire = await server.connect(bearer="wz_alice")
+        await wire.ask("generate", prompt="Why?")
+        await trio.sleep(1)
+        server.service.access.replace(KeysConfig(keys=[key("bob")]), bound=[])
+        await trio.testing.wait_all_tasks_blocked()
+        server.service.access.replace(KeysConfig(keys=[key("alice")]), bound=[])
 
         error = await wire.failure("generate", prompt="Why?")
         code, _reason = await wire.closed()
 
-        assert error["data"]["code"] == "access_denied"
-        assert code == 1008
-        assert (await wire.response(running))["result"]["text"] == "Hello"
+        assert (error["data"]["code"], code) == ("access_denied", 1008)
+        assert len(model.calls) == 1
 
 
 @pytest.mark.parametrize("method", ["tree", "stats", "cache.invalidate", "cache.warm", "subscribe"])
@@ -301,7 +339,8 @@ async def test_only_admins_look_at_the_server(autojump_clock: MockClock, method:
     async with served(Scripted(), keys=[key("alice"), key("root", admin=True)]) as server:
         wire = await server.connect(bearer="wz_alice")
 
-        error = await wire.failure(method)
+        with trio.fail_after(10):
+            error = await wire.failure(method)
 
         assert (error["code"], error["data"]["code"]) == (-32602, "access_denied")
         assert await wire.call("models")

@@ -55,6 +55,61 @@ async def test_a_key_is_presented_in_the_header_or_as_a_subprotocol(
         assert (await wire.call("generate", prompt="Why?"))["text"] == "Hello"
 
 
+async def test_what_a_proxy_has_in_the_header_hides_no_key(autojump_clock: MockClock) -> None:
+    """Another scheme than Bearer is not ours: the key of the subprotocol counts."""
+    async with served(Scripted(), keys=[key("alice")]) as server:
+        stream = server.raw()
+        proxied = HEAD.replace(b"wizard.v1", b"wizard.v1, wizard.key.wz_alice") + b"Authorization: Basic eDp5\r\n\r\n"
+
+        await stream.send_all(proxied)
+
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 101")
+
+
+async def test_a_client_is_told_how_long_a_message_may_be(autojump_clock: MockClock) -> None:
+    """In bytes; and that holds for as long as the connection does."""
+    async with served(Scripted(), server=ServerConfig(max_message=5000)) as server:
+        wire = await server.connect()
+
+        assert dict(wire.socket.handshake_headers)[b"wizard-max-message"] == b"5000"
+
+
+async def test_refused_handshakes_do_not_fill_the_log(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line in 10 s, which counts those before it that have none."""
+    async with served(Scripted(), keys=[key("alice")]) as server:
+        with caplog.at_level("INFO", "wizard_actors.server"):
+            for number in range(22):
+                await answered(server, HEAD + b"\r\n")
+                if number % 20 == 0:
+                    await trio.sleep(11)
+
+        said = [record.getMessage() for record in caplog.records if "handshake" in record.getMessage()]
+        assert [line.partition(", and ")[2] for line in said] == ["", "", "19 others before, not logged"]
+
+
+async def test_a_key_has_so_many_connections(autojump_clock: MockClock) -> None:
+    """More are refused, and those of other keys are not; where one ends there is room again."""
+    keys, bound = [key("alice"), key("bob")], ServerConfig(max_connections_per_key=2)
+    async with served(Scripted(), keys=keys, server=bound) as server:
+        first, _second = [await server.connect(bearer="wz_alice") for _ in range(2)]
+
+        refused = await rejection(server, bearer="wz_alice")
+        assert refused.status_code == 503
+        assert "max_connections_per_key" in json.loads(refused.body or b"")["error"]["message"]
+        assert await (await server.connect(bearer="wz_bob")).call("models")
+
+        await first.socket.aclose()
+        assert await (await server.connect(bearer="wz_alice")).call("models")
+
+
+async def test_without_keys_that_bound_is_none(autojump_clock: MockClock) -> None:
+    """Nobody has a key: `max_connections` bounds them."""
+    async with served(Scripted(), server=ServerConfig(max_connections_per_key=1)) as server:
+        assert [await (await server.connect()).call("models") for _ in range(3)]
+
+
 @pytest.mark.parametrize("bearer", [None, "wz_bob", "wz_off"])
 async def test_without_a_good_key_there_is_no_connection(autojump_clock: MockClock, bearer: str | None) -> None:
     """None, a wrong one, one that is disabled: all the same."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 import ssl
+from contextlib import suppress
 
 import pytest
 import trio
 import trustme
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed, open_websocket
 
 from tests.models import SILENT, Scripted, assert_nothing_held, says
-from tests.server.wire import Served, Wire, served
-from wizard_actors.config import ServerConfig
+from tests.server.peer import CLOSE, CONTINUATION, PING, TEXT, Gone, Peer, frame
+from tests.server.wire import Served, Stuck, Wire, served
+from wizard_actors.config import ServerConfig, StreamConfig
 
 
 async def test_an_idle_connection_is_closed(autojump_clock: MockClock) -> None:
@@ -25,8 +28,52 @@ async def test_an_idle_connection_is_closed(autojump_clock: MockClock) -> None:
 
         code, reason = await wire.closed()
 
-        assert (code, "100 s" in reason) == (1000, True)
+        assert (code, "100 s" in reason) == (1001, True)
         assert 160 <= trio.current_time() < 161
+        assert wire.notifications("draining") == [{"seconds": 0.0}]
+
+
+async def test_a_request_that_crosses_with_the_idle_close_was_not_begun(autojump_clock: MockClock) -> None:
+    """It has no response, and the close code says the same of that as where the server drains."""
+    model = Scripted()
+    async with served(model, server=ServerConfig(idle_timeout=100.0)) as server:
+        stuck = Stuck(*memory_stream_pair())
+        server.nursery.start_soon(server.endpoint.handle, stuck)
+        wire = await server.connect(stuck.peer)
+        await trio.sleep(99)
+        stuck.taking = False
+        await trio.sleep(2)
+
+        crossing = await wire.ask("generate", prompt="Why?")
+        await wait_all_tasks_blocked()
+        server.service.draining.set()  # which changes nothing any more
+        await wait_all_tasks_blocked()
+        stuck.take()
+        code, _reason = await wire.closed()
+
+        assert code == 1001
+        assert wire.notifications("draining") == [{"seconds": 0.0}]
+        assert [frame for frame in wire.seen if frame.get("id") == crossing] == []
+        assert model.calls == []
+
+
+async def test_a_connection_that_is_closed_waits_for_the_peers_word(autojump_clock: MockClock) -> None:
+    """It may still be reading what came before; but not for ever."""
+    async with served(Scripted()) as server:
+        stuck = Stuck(*memory_stream_pair())
+        server.nursery.start_soon(server.endpoint.handle, stuck)
+        peer = Peer(stuck.peer)
+        await peer.greet()
+        server.service.draining.set()
+        await trio.sleep(4)
+        early = stuck.closed
+
+        await peer.send(frame(b"\x03\xe9", CLOSE))
+        await stuck.peer.aclose()
+        await wait_all_tasks_blocked()
+
+        assert (early, stuck.closed) == (False, True)
+        assert trio.current_time() == pytest.approx(4.0, abs=0.1)
 
 
 async def test_a_connection_is_not_idle_while_something_is_in_progress(autojump_clock: MockClock) -> None:
@@ -59,18 +106,91 @@ async def test_a_peer_that_answers_nothing_is_given_up(autojump_clock: MockClock
     """After 20 s of silence and 20 s for an answer; its requests are cancelled."""
     model = Scripted(SILENT)
     async with served(model) as server:
-        async with trio.open_nursery() as mine:
-            wire = await Served(server.client, server.service, server.endpoint, server.nursery).connect()
-            await wire.ask("generate", prompt="Why?")
-            mine.cancel_scope.cancel()
+        others = len(server.nursery.child_tasks)
+        wire = await server.connect()
+        await wire.ask("generate", prompt="Why?")
         wire.socket._wsproto.receive_data = lambda data: None  # type: ignore[method-assign]  # it hears no more
         await trio.sleep(39)
         assert server.service.admission.in_progress == 1
 
-        await trio.sleep(2)
+        await trio.sleep(1.5)
 
         assert server.endpoint.connections == 0
+        assert len(server.nursery.child_tasks) == others  # nobody lingers for one that is not there
         await assert_nothing_held(server.client, model)
+
+
+async def test_a_peer_that_takes_a_long_message_slowly_is_kept(autojump_clock: MockClock) -> None:
+    """Nothing is heard of it, for the ping stands behind the message: what it takes shows that it is there."""
+    long = "x" * 4_000_000
+    async with served(Scripted(says(long))) as server:
+        theirs, slow = lockstep_stream_pair()
+        hers, ours = memory_stream_pair()
+        server.nursery.start_soon(server.endpoint.handle, theirs)
+        server.nursery.start_soon(carry, slow, hers, 64e3)
+        server.nursery.start_soon(carry, hers, slow, math.inf)
+        wire = await server.connect(ours)
+
+        assert (await wire.call("generate", prompt="Why?"))["text"] == long
+        assert trio.current_time() > 60
+        assert await wire.call("models")
+
+
+@pytest.mark.parametrize("size", [40_000, 100])
+async def test_a_send_that_is_stuck_is_judged_by_its_timeout_alone(autojump_clock: MockClock, size: int) -> None:
+    """However short it is: a line that stands still for a minute breaks nothing that may take two."""
+    async with served(Scripted(says("x" * size)), server=ServerConfig(send_timeout=120.0)) as server:
+        stuck = Stuck(*memory_stream_pair())
+        server.nursery.start_soon(server.endpoint.handle, stuck)
+        wire = await server.connect(stuck.peer)
+        await wire.call("models")
+        stuck.taking = False
+        request = await wire.ask("generate", prompt="Why?")
+        await trio.sleep(100)
+        stuck.take()
+
+        assert len((await wire.response(request))["result"]["text"]) == size
+        await trio.sleep(100)
+        assert await wire.call("models")
+
+
+async def carry(source: trio.abc.ReceiveStream, sink: trio.abc.SendStream, per_second: float) -> None:
+    """Carry bytes from one end to another, at most so many a second."""
+    async for data in source:
+        await sink.send_all(data)
+        await trio.sleep(len(data) / per_second)
+
+
+@pytest.mark.parametrize(("opcode", "each"), [(CONTINUATION, b""), (PING, b"x" * 100)])
+async def test_a_message_that_never_ends_closes_the_connection(
+    autojump_clock: MockClock, opcode: int, each: bytes
+) -> None:
+    """With 1009: fragments without end, though they are empty, and pings in the middle of it."""
+    async with served(Scripted(), server=ServerConfig(max_message=2048)) as server:
+        peer = Peer(server.raw())
+        await peer.greet()
+        await peer.send(frame(b"", TEXT, fin=False))
+
+        with suppress(Gone):
+            await peer.send(frame(each, opcode, fin=opcode == PING) * 20_000)
+        with trio.fail_after(10), pytest.raises(Gone) as gone:
+            await peer.hear()
+
+        assert gone.value.args == (1009,)
+
+
+async def test_many_whole_messages_are_no_flood(autojump_clock: MockClock) -> None:
+    """And a peer that pings for days, and asks for nothing meanwhile, is none."""
+    async with served(Scripted(), server=ServerConfig(max_message=2048)) as server:
+        wire = await server.connect()
+        for _ in range(100):
+            await wire.send("x" * 2000)
+        await wire.ask("subscribe", types=["none"])
+        for _ in range(2000):
+            await wire.socket.pong(b"x" * 100)
+            await trio.sleep(5)
+
+        assert await wire.call("models")
 
 
 async def test_a_message_that_is_too_long_closes_the_connection(autojump_clock: MockClock) -> None:
@@ -185,6 +305,20 @@ async def test_what_has_not_ended_in_time_is_answered_with_an_error(autojump_clo
         assert trio.current_time() < 12
         await assert_nothing_held(server.client, model)
         assert server.idle
+
+
+async def test_what_a_reset_has_dropped_is_no_part_of_what_had_come(autojump_clock: MockClock) -> None:
+    """The stream has begun anew with another model when it is cut off."""
+    models = {"a": Scripted(says("wrong", ConnectionError("lost"))), "b": Scripted(says("Hel", 1000.0, "lo"))}
+    async with served(models, stream=StreamConfig(on_interruption="reset")) as server:
+        wire = await server.connect()
+        request = await wire.ask("stream", prompt="Why?")
+        await trio.sleep(5)
+
+        server.service.draining.set()
+        server.service.ending.set()
+
+        assert (await wire.response(request))["error"]["data"]["partial"] == "Hel"
 
 
 async def test_a_peer_that_leaves_while_the_server_drains_is_not_waited_for(autojump_clock: MockClock) -> None:

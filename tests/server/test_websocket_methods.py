@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -11,6 +12,7 @@ from tests.server.wire import key, served
 from wizard_actors import ToolCallDelta
 from wizard_actors.config import BatchConfig, CacheConfig
 from wizard_actors.errors import RequestError, StorageError
+from wizard_actors.server.call import MOST_PROMPTS
 from wizard_actors.server.key_settings import KeyLimitConfig, KeysConfig
 from wizard_actors.session_record import SessionRecord
 
@@ -70,6 +72,58 @@ async def test_no_prompt_of_a_batch_is_asked_where_one_is_wrong(autojump_clock: 
 
         assert "prompts[1].messages[0]" in error["message"]
         assert quick.calls == []
+
+
+async def test_a_batch_has_a_bound(autojump_clock: MockClock) -> None:
+    """More prompts than that are refused, and the first bad one is named before any is asked."""
+    model = Scripted()
+    async with served(model) as server:
+        wire = await server.connect()
+
+        error = await wire.failure("batch", prompts=["a"] * (MOST_PROMPTS + 1))
+        bad = await wire.failure("batch", prompts=[*["a"] * (MOST_PROMPTS - 1), 5])
+
+        assert (error["code"], "10,000" in error["message"]) == (-32602, True)
+        assert f"prompts[{MOST_PROMPTS - 1}]" in bad["message"]
+        assert model.calls == []
+
+
+async def test_a_large_batch_lets_others_have_a_turn_while_it_is_read(autojump_clock: MockClock) -> None:
+    """One for each hundred prompts."""
+    async with served(Scripted()) as server:
+        wire = await server.connect()
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        batch = await wire.ask("batch", prompts=[*["a"] * (MOST_PROMPTS - 1), 5])
+        server.nursery.start_soon(others)
+        await wire.response(batch)
+
+        assert turns >= MOST_PROMPTS / 100
+
+
+@pytest.mark.parametrize(("asked", "busy", "at_once"), [(1, 0, 1), (8, 0, 4), (8, 2, 2), (8, 3, 1)])
+async def test_a_batch_asks_as_many_at_once_as_its_key_has_room_for(
+    autojump_clock: MockClock, asked: int, busy: int, at_once: int
+) -> None:
+    """And they are taken: another request of the key finds no room, until the batch has ended."""
+    models = {"a": Scripted(says(1.0, "Hello")), "busy": Scripted(says(1000.0, "late"))}
+    async with served(models, keys=[key("alice", max_in_flight=4)]) as server:
+        wire = await server.connect(bearer="wz_alice")
+        for _ in range(busy):
+            await wire.ask("generate", prompt="Why?", model="busy")
+        batch = await wire.ask("batch", prompts=["a", "b", "c", "d", "e", "f"], max_concurrency=asked, model="a")
+        await trio.sleep(0.5)
+
+        assert models["a"].in_flight == at_once
+        assert server.service.admission.of_key("alice") == busy + at_once
+        assert (await wire.response(batch))["result"] == {"total": 6}
+        assert server.service.admission.of_key("alice") == busy
 
 
 async def test_a_batch_waits_for_the_limits_of_its_key(autojump_clock: MockClock) -> None:
@@ -143,6 +197,24 @@ async def test_sessions_are_listed_in_pages(autojump_clock: MockClock) -> None:
 
         assert sorted(name for each in names for name in each) == ["s0", "s1", "s2", "s3", "s4"]
         assert [len(each) for each in names] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("method", ["session.send", "session.stream"])
+async def test_a_turn_of_a_session_that_was_deleted_is_refused(autojump_clock: MockClock, method: str) -> None:
+    """It would be the first one of another session, and its client would never know."""
+    async with served(Scripted(says("Hello"))) as server:
+        wire = await server.connect()
+        first = await wire.call(method, session="s", prompt="Why?")
+        seen = first["session"]["created_at"]
+        again = await wire.call(method, session="s", prompt="Why?", created_at=seen)
+        await wire.call("session.delete", session="s")
+        gone = await wire.failure(method, session="s", prompt="And?", created_at=seen)
+        await wire.call(method, session="s", prompt="Why?")
+        other = await wire.failure(method, session="s", prompt="And?", created_at=seen)
+
+        assert again["session"] == first["session"]
+        assert [error["data"]["code"] for error in (gone, other)] == ["session_conflict", "session_conflict"]
+        assert len((await wire.call("session.history", session="s"))["turns"]) == 1
 
 
 async def test_a_key_sees_its_own_sessions_alone(autojump_clock: MockClock) -> None:

@@ -9,7 +9,8 @@ import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from tests.models import SILENT, Scripted, assert_nothing_held, says
-from tests.server.wire import Wire, served
+from tests.server.peer import frame
+from tests.server.wire import Stuck, Wire, served
 from wizard_actors.config import ServerConfig, StreamConfig
 
 TEN = says(*[f"{number} " for number in range(10)])
@@ -120,6 +121,57 @@ async def test_credit_for_what_is_not_in_progress_is_ignored(autojump_clock: Moc
         assert wire.seen == []
 
 
+async def test_what_comes_right_behind_a_request_counts(autojump_clock: MockClock) -> None:
+    """Credit, and the end of a subscription, find the request that came just before them, begun or not."""
+    async with served(Scripted(TEN)) as server:
+        wire = await server.connect()
+        for number in range(0, 90, 3):
+            stream, subscription, end = number, number + 1, number + 2
+            at_once = [
+                request(stream, "stream", prompt="Why?", credit=0),
+                {"jsonrpc": "2.0", "method": "credit", "params": {"id": stream, "n": 6}},
+                {"jsonrpc": "2.0", "method": "credit", "params": {"id": stream, "n": 4}},
+                request(subscription, "subscribe"),
+                request(end, "unsubscribe", id=subscription),
+            ]
+            await wire.stream.send_all(b"".join(frame(json.dumps(message).encode()) for message in at_once))
+
+            with trio.fail_after(10):
+                assert (await wire.response(stream))["result"]["text"] == "0 1 2 3 4 5 6 7 8 9 "
+                assert (await wire.response(end))["result"] == {"unsubscribed": True}
+                assert (await wire.response(subscription))["result"]["dropped"] >= 0
+
+
+def request(number: int, method: str, **params: object) -> dict[str, object]:
+    """Return a request, as it is sent."""
+    return {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+
+
+async def test_what_is_cancelled_says_so(autojump_clock: MockClock) -> None:
+    """A cancel right behind a request that is done in no time either finds it, or finds it done."""
+    async with served(Scripted()) as server:
+        wire = await server.connect()
+        for number in range(0, 80, 2):
+            models, cancel = request(number, "models"), request(number + 1, "cancel", id=number)
+            await wire.stream.send_all(frame(json.dumps(models).encode()) + frame(json.dumps(cancel).encode()))
+
+            found = (await wire.response(number + 1))["result"]["cancelled"]
+
+            assert found == ("error" in await wire.response(number))
+
+
+async def test_too_much_credit_right_behind_a_request_ends_it(autojump_clock: MockClock) -> None:
+    """It counts together with what the request itself grants."""
+    async with served(Scripted(TEN)) as server:
+        wire = await server.connect()
+        stream = request(1, "stream", prompt="Why?", credit=60_000)
+        more = {"jsonrpc": "2.0", "method": "credit", "params": {"id": 1, "n": 6_000}}
+
+        await wire.stream.send_all(frame(json.dumps(stream).encode()) + frame(json.dumps(more).encode()))
+
+        assert (await wire.response(1))["error"]["code"] == -32602
+
+
 async def test_an_interrupted_stream_tells_what_had_come(autojump_clock: MockClock) -> None:
     """A failure after the first event is the response, with the partial text."""
     async with served(Scripted(says("Hel", ConnectionError("lost")))) as server:
@@ -156,44 +208,6 @@ async def test_a_connection_that_does_not_read_holds_up_itself_alone(autojump_cl
         assert server.idle
         assert server.endpoint.connections == 1
         await assert_nothing_held(server.client, model)
-
-
-class Stuck(trio.abc.HalfCloseableStream):
-    """A server's end of a connection, through which nothing goes out unless it is `taking`."""
-
-    def __init__(self, peer: trio.abc.HalfCloseableStream, inner: trio.abc.HalfCloseableStream) -> None:
-        self.peer, self._inner = peer, inner
-        self.taking, self.closed = True, False
-        self.taken = trio.Event()
-        self.torn = False
-
-    def take(self) -> None:
-        """Let everything through from now on."""
-        self.taking = True
-        self.taken.set()
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if not self.taking:
-            await self._inner.send_all(data[: len(data) // 2])  # the rest follows, or the frame is torn
-            self.torn = True
-            await self.taken.wait()
-            self.torn = False
-            await self._inner.send_all(data[len(data) // 2 :])
-            return
-        await self._inner.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._inner.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._inner.receive_some(max_bytes)
-
-    async def send_eof(self) -> None:
-        await self._inner.send_eof()
-
-    async def aclose(self) -> None:
-        self.closed = True
-        await self._inner.aclose()
 
 
 async def test_a_request_that_is_cancelled_while_a_frame_is_written_tears_none(autojump_clock: MockClock) -> None:
@@ -318,4 +332,4 @@ async def test_frames_are_whole_messages_of_json(autojump_clock: MockClock) -> N
 
         answer = await wire.call("generate", prompt="Why?")
 
-        assert json.dumps(answer["text"]) == '"a?b"'
+        assert json.dumps(answer["text"]) == r'"a\ufffdb"'

@@ -21,7 +21,7 @@ from wizard_actors.server.keys_file import hash_of
 from wizard_actors.server.service import Service
 from wizard_actors.server.websocket import WebSocketEndpoint
 
-__all__ = ["Served", "Wire", "key", "served"]
+__all__ = ["Served", "Stuck", "Wire", "key", "served"]
 
 Plain: TypeAlias = dict[str, Any]
 
@@ -102,6 +102,44 @@ class Wire:
                 self.seen.append(await self._read())
         except ConnectionClosed as closed:
             return (0, "") if closed.reason is None else (closed.reason.code, closed.reason.reason or "")
+
+
+class Stuck(trio.abc.HalfCloseableStream):
+    """A server's end of a connection, through which nothing goes out unless it is `taking`."""
+
+    def __init__(self, peer: trio.abc.HalfCloseableStream, inner: trio.abc.HalfCloseableStream) -> None:
+        self.peer, self._inner = peer, inner
+        self.taking, self.closed = True, False
+        self.taken = trio.Event()
+        self.torn = False
+
+    def take(self) -> None:
+        """Let everything through from now on."""
+        self.taking = True
+        self.taken.set()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if not self.taking:
+            await self._inner.send_all(data[: len(data) // 2])  # the rest follows, or the frame is torn
+            self.torn = True
+            await self.taken.wait()
+            self.torn = False
+            await self._inner.send_all(data[len(data) // 2 :])
+            return
+        await self._inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._inner.receive_some(max_bytes)
+
+    async def send_eof(self) -> None:
+        await self._inner.send_eof()
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await self._inner.aclose()
 
 
 @define(eq=False)

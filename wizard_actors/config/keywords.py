@@ -233,6 +233,7 @@ class ServerSettings(TypedDict, total=False):
     tls_cert: str | Path | None
     tls_key: str | Path | None
     max_connections: int
+    max_connections_per_key: int
     max_message: int
     max_header: int
     max_json_depth: int

@@ -135,10 +135,11 @@ class ServerConfig:
 
     All else is for endpoints. `api_keys_file` holds who may use them; without keys they are open to this machine alone.
     `origins` are the web pages' origins ("https://example.com") from which browsers may connect, `tls_cert` and
-    `tls_key` files in PEM form. At most `max_connections` are open, a message has at most `max_message` bytes, a
-    handshake at most `max_header`, JSON nests at most `max_json_depth` levels, and so many requests are in progress a
-    connection and a key. A handshake takes at most `handshake_timeout` seconds; a connection on which nothing happens
-    for `idle_timeout` is closed, and one that takes nothing of what is sent for `send_timeout`.
+    `tls_key` files in PEM form. At most `max_connections` are open, `max_connections_per_key` with one key; a message
+    has at most `max_message` bytes, a handshake at most `max_header`, JSON nests at most `max_json_depth` levels, and
+    so many requests are in progress a connection and a key. A handshake takes at most `handshake_timeout` seconds; a
+    connection on which nothing happens for `idle_timeout` is closed, and one that takes nothing of what is sent for
+    `send_timeout`.
     """
 
     http: str | None = field(default=None, validator=address)
@@ -151,6 +152,7 @@ class ServerConfig:
     tls_cert: Path | None = field(default=None, converter=_as_path)
     tls_key: Path | None = field(default=None, converter=_as_path)
     max_connections: int = field(default=4096, validator=at_least(1))
+    max_connections_per_key: int = field(default=1024, validator=at_least(1))
     max_message: int = field(default=4 * 1024 * 1024, validator=at_least(1024))
     max_header: int = field(default=16 * 1024, validator=at_least(1024))
     max_json_depth: int = field(default=64, validator=at_least(8))

@@ -177,6 +177,7 @@ api_key_env = "OPENAI_API_KEY"      # the variable that holds the key; never the
 #tls_cert = "cert.pem"              # with tls_key: the endpoints speak TLS
 #tls_key = "key.pem"
 #max_connections = 4096             # more are refused
+#max_connections_per_key = 1024     # the same, with one key
 #max_message = 4_194_304            # bytes
 #max_header = 16_384                # bytes
 #max_json_depth = 64

@@ -149,8 +149,9 @@ class LaneGauges:
 class Gauges:
     """What the live actors show: `models` by name, `lanes` by the actor's path, `cache` None where there is none.
 
-    `budget` is what is left for retries, in retries. `events_dropped` counts what late subscribers lost, `loop_stalls`
-    how often the event loop was late.
+    A model's calls under way count also where a reload has left them in a former configuration, and then also under the
+    name of a model that is no longer configured. `budget` is what is left for retries, in retries. `events_dropped`
+    counts what late subscribers lost, `loop_stalls` how often the event loop was late.
     """
 
     budget: float = 0.0

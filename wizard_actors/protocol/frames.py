@@ -13,6 +13,9 @@ from typing import Final, TypeAlias
 import msgspec
 from attrs import field, frozen
 
+from wizard_actors.errors import SerializationError
+from wizard_actors.types.given import as_unicode
+
 __all__ = [
     "KEY_PREFIX",
     "LARGEST_ID",
@@ -41,7 +44,13 @@ KEY_PREFIX: Final = "wizard.key."
 LONGEST_ID: Final = 128
 LARGEST_ID: Final = 2**53
 MOST_VALUES: Final = 100_000
-"""In one message: what is wrong with each of them has to be found out while everybody else waits."""
+"""In one request: what is wrong with each of them has to be found out while everybody else waits."""
+
+MOST_ANSWERED: Final = 1_000_000
+"""The same of what a server says, whose sessions may be long: a tenth of a second to read."""
+
+PIECE: Final = 2**20
+"""Characters that are looked through at once."""
 
 RequestId: TypeAlias = str | int
 
@@ -102,7 +111,7 @@ def read_request(text: str | bytes, *, max_depth: int) -> Incoming:
     """Return the request or notification in a frame. Raises `Fault`, with the request's id where that could be read."""
     if isinstance(text, bytes):
         raise Fault(Code.PARSE, "a message is a text frame, and this one is binary")
-    _check_amount(text)
+    _check_amount(text, MOST_VALUES)
     plain = _decoded(text, max_depth)
     if isinstance(plain, list):
         raise Fault(Code.INVALID_REQUEST, "a frame holds one message: send several requests in several frames")
@@ -144,7 +153,11 @@ def _checked_id(value: object) -> RequestId:
 
 
 def read_answer(text: str | bytes) -> Incoming | Response:
-    """Return the response or notification in a frame that a server sent. Raises `Fault` for what is neither."""
+    """Return the response or notification in a frame that a server sent. Raises `Fault` for what is neither, or holds
+    far more than `MOST_ANSWERED` values.
+    """
+    if isinstance(text, str):
+        _check_amount(text, MOST_ANSWERED)
     plain = _decoded(text)
     if not isinstance(plain, dict):
         raise Fault(Code.INVALID_REQUEST, "the server sent what is no message")
@@ -180,23 +193,31 @@ def _decoded(text: str | bytes, max_depth: int | None = None) -> object:
     return plain
 
 
-def _check_amount(text: str) -> None:
-    """Raise where a message surely holds more than `MOST_VALUES`, before anything is made of it: millions of empty
+def _check_amount(text: str, most: int) -> None:
+    """Raise where a message surely holds more than `most` values, before anything is made of it: millions of empty
     lists would take most of a second, and fifty times the message's size.
     """
-    most = 2 * MOST_VALUES  # a value has a comma or a bracket before it, an empty list or object a bracket inside
-    if _signs(text) > most:
-        outside = text.replace("\\\\", "").replace('\\"', "").split('"')[::2]
-        if _signs("".join(outside)) > most:
-            raise _too_many(None)
+    signs = 2 * most  # a value has a comma or a bracket before it, an empty list or object a bracket inside
+    if _signs(text) <= signs:
+        return
+    bare = text.replace("\\\\", "").replace('\\"', "")
+    if bare.count('"') > 4 * most:  # a value has at most its own text, and its key's
+        raise _too_many(None, most)
+    outside = inside = 0
+    for start in range(0, len(bare), PIECE):
+        pieces = bare[start : start + PIECE].split('"')
+        outside += _signs("".join(pieces[inside::2]))
+        inside ^= len(pieces) % 2 ^ 1
+        if outside > signs:
+            raise _too_many(None, most)
 
 
 def _signs(text: str) -> int:
     return text.count(",") + text.count("[") + text.count("{")
 
 
-def _too_many(request: RequestId | None) -> Fault:
-    return Fault(Code.PARSE, f"the message holds more than {MOST_VALUES:,} values: send several", request=request)
+def _too_many(request: RequestId | None, most: int) -> Fault:
+    return Fault(Code.PARSE, f"the message holds more than {most:,} values", request=request)
 
 
 def _too_deep(max_depth: int | None, request: RequestId | None = None) -> Fault:
@@ -211,7 +232,7 @@ def _check_shape(value: object, max_depth: int, request: RequestId | None) -> No
         row = [item for each in outer for item in (each.values() if isinstance(each, dict) else each)]
         values, levels = values + len(row), levels + 1
         if values > MOST_VALUES:
-            raise _too_many(request)
+            raise _too_many(request, MOST_VALUES)
     if levels > max_depth:
         raise _too_deep(max_depth, request)
 
@@ -220,8 +241,15 @@ def _check_shape(value: object, max_depth: int, request: RequestId | None) -> No
 
 
 def request_text(method: str, params: Mapping[str, object], request: RequestId) -> str:
-    """Return a request as a text."""
-    return _text({"jsonrpc": "2.0", "id": request, "method": method, "params": params})
+    """Return a request as a text. Raises `SerializationError`, which names the place, for a text that is not valid
+    Unicode: with another one in its place it would be another request.
+    """
+    message = {"jsonrpc": "2.0", "id": request, "method": method, "params": params}
+    try:
+        return msgspec.json.encode(message).decode()
+    except UnicodeEncodeError as error:
+        place = _invalid(params, "") or "a name in it"
+        raise SerializationError(f"{place} is not valid Unicode: {error.reason}") from None
 
 
 def notification_text(method: str, params: Mapping[str, object]) -> str:
@@ -241,17 +269,34 @@ def fault_text(fault: Fault) -> str:
 
 
 def _text(message: Mapping[str, object]) -> str:
+    """Return what is told of something that has been done: an answer that is paid for, and stored, is not lost over
+    half a pair of surrogates in it, nor an error with an operating system's text.
+    """
     try:
         return msgspec.json.encode(message).decode()
-    except UnicodeEncodeError:  # half a pair of surrogates: an operating system's text, say, in an error's message
+    except UnicodeEncodeError:
         return msgspec.json.encode(_valid(message)).decode()
 
 
-def _valid(value: object) -> object:
-    """Return `value` with what is not valid Unicode replaced."""
+def _invalid(value: object, place: str) -> str | None:
+    """Return the place in `value` of a text that is not valid Unicode; keys have none."""
     match value:
         case str():
-            return value.encode("utf-8", "replace").decode()
+            return f"`{place}`" if as_unicode(value) != value else None
+        case Mapping():
+            inner = [(item, f"{place}.{key}" if place else str(key)) for key, item in value.items()]
+        case list() | tuple():
+            inner = [(item, f"{place}[{index}]") for index, item in enumerate(value)]
+        case _:
+            return None
+    return next(filter(None, (_invalid(item, where) for item, where in inner)), None)
+
+
+def _valid(value: object) -> object:
+    """Return `value` with U+FFFD in place of what is not valid Unicode, as sessions have it."""
+    match value:
+        case str():
+            return as_unicode(value)
         case Mapping():
             return {_valid(key): _valid(item) for key, item in value.items()}
         case list() | tuple():

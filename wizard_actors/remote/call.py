@@ -8,7 +8,13 @@ from typing import Final
 
 import trio
 
-from wizard_actors.errors import DeadlineExceededError, InvalidPromptError, WizardError
+from wizard_actors.errors import (
+    DeadlineExceededError,
+    InvalidPromptError,
+    NetworkError,
+    SerializationError,
+    WizardError,
+)
 from wizard_actors.protocol.frames import request_text
 from wizard_actors.remote.connection import Connection
 from wizard_actors.remote.exchange import Exchange
@@ -70,11 +76,10 @@ class Call:
                     await self.begin()
                     continue
                 item = await self._exchange.next()
-                if item is None and self._exchange.refused and self._tries > 0:
-                    self._tries -= 1
-                    self._unbegun()
-                    continue
-                return item
+                if item is not None or not self._may_go_elsewhere(self._exchange):
+                    return item
+                self._tries -= 1
+                self._unbegun()
         raise DeadlineExceededError(
             f"the server at {self._link.where} has not answered within the deadline of {self._deadline:g} s, nor "
             f"{GRACE:g} s later",
@@ -91,6 +96,14 @@ class Call:
         """Have the server stop, where it is not over. Waits for nothing."""
         if self._connection is not None and self._exchange is not None:
             self._connection.forget(self._exchange)
+
+    def _may_go_elsewhere(self, exchange: Exchange) -> bool:
+        """Say whether to send it again. What has delivered anything was begun, whatever the server says then."""
+        if exchange.refused and exchange.begun:
+            where = self._link.where
+            said = f"the server at {where} has stopped in the middle of a request"
+            exchange.lose(exchange.lost or NetworkError(said, model=where))
+        return exchange.refused and not exchange.begun and self._tries > 0
 
     def _unbegun(self) -> None:
         """Make ready for another connection: this one's server takes nothing more."""
@@ -110,6 +123,10 @@ class Call:
             params["credit"] = self._credit
         try:
             return request_text(self._method, params, self.id)
+        except SerializationError as error:
+            if "prompt" in params or "prompts" in params:
+                raise InvalidPromptError(error.message) from error
+            raise
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidPromptError(f"the request cannot be sent as JSON: {error}") from error
 

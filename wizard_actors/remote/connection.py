@@ -17,10 +17,10 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 from wsproto.utilities import LocalProtocolError
 
-from wizard_actors.errors import NetworkError, ParseError, RequestError, WizardError
+from wizard_actors.errors import InvalidPromptError, NetworkError, ParseError, RequestError, WizardError
 from wizard_actors.protocol.frames import Fault, Incoming, Response, notification_text, read_answer
 from wizard_actors.remote.exchange import Exchange
-from wizard_actors.remote.wire import Wire
+from wizard_actors.remote.wire import LEAVES_WITHIN, Wire
 
 __all__ = ["Connection", "NotSentError"]
 
@@ -35,6 +35,8 @@ NOTIFICATIONS: Final = frozenset({"event", "outcome"})
 NORMAL: Final = 1000
 GOING_AWAY: Final = 1001
 PROTOCOL_ERROR: Final = 1002
+NO_FRAMES: Final = frozenset({1002, 1007})
+"""What trio-websocket closes with when it is sent what is no frame, or no UTF-8."""
 TOO_BIG: Final = 1009
 
 
@@ -43,19 +45,29 @@ class NotSentError(Exception):
 
 
 class Connection:
-    """`socket`, over `wire`, to the server at `where`; `max_message_size` is what the socket takes, in characters."""
+    """`socket`, over `wire`, to the server at `where`. `max_message_size` is what the socket takes, in characters;
+    `max_request` what the server takes, in bytes of UTF-8, where it says so.
+    """
 
-    def __init__(self, socket: WebSocketConnection, wire: Wire, where: str, *, max_message_size: int) -> None:
+    def __init__(
+        self,
+        socket: WebSocketConnection,
+        wire: Wire,
+        where: str,
+        *,
+        max_message_size: int,
+        max_request: int | None = None,
+    ) -> None:
         self._socket = socket
         self._wire = wire
         self._where = where
         self._largest = max_message_size
+        self._largest_request = max_request
         self._requests: dict[str, Exchange] = {}
         self._frames, self._outgoing = trio.open_memory_channel[str](0)
         self._cancels: deque[str] = deque()
         self._credits: dict[str, int] = {}
         self._noted = trio.Event()
-        self._writing = False
         self._code = NORMAL
         self._over = self._stopped = False
         self._tasks = trio.CancelScope()
@@ -75,9 +87,13 @@ class Connection:
     # -- requests
 
     async def send(self, request: str, text: str, *, credit: int) -> Exchange:
-        """Send a request, and return what is to come for it. Raises `NotSentError`; cancelled, nothing was sent."""
+        """Send a request, and return what is to come for it. Raises `NotSentError`, and `InvalidPromptError` for one
+        that is longer than the server takes: it would close the connection, which others use too. Cancelled, nothing
+        was sent.
+        """
         if not self.takes:
             raise NotSentError
+        self._check_size(text)
         exchange = Exchange(request, credit=credit, on_read=lambda more: self._grant(request, more))
         self._requests[request] = exchange  # first: its answer may be there before this task goes on
         try:
@@ -89,6 +105,15 @@ class Connection:
             self._drop(request)
             raise
         return exchange
+
+    def _check_size(self, text: str) -> None:
+        most = self._largest_request
+        if most is None or len(text) * 4 <= most or (size := len(text.encode())) <= most:
+            return
+        raise InvalidPromptError(
+            f"the request has {size:,} bytes, and the server at {self._where} takes at most {most:,} "
+            "(its server.max_message): nothing was sent"
+        )
 
     def forget(self, exchange: Exchange) -> None:
         """Have a request cancelled that nobody waits for any more; what still comes for it is dropped."""
@@ -105,7 +130,6 @@ class Connection:
 
     def _drop(self, request: str) -> Exchange | None:
         exchange = self._requests.pop(request, None)
-        self._credits.pop(request, None)
         if self.draining:
             self.drain()
         return exchange
@@ -150,7 +174,7 @@ class Connection:
             try:
                 text = await self._socket.get_message()
             except ConnectionClosed as closed:
-                self.end(self._closed(closed), unbegun=self._in_order(closed))
+                self._ended(closed)
                 return
             try:
                 self._take(read_answer(text))
@@ -188,12 +212,10 @@ class Connection:
         with self._outgoing:
             async for text in self._outgoing:
                 try:
-                    for note in self._notes():
-                        await self._socket.send_message(note)
                     if text:
-                        self._writing = True
                         await self._socket.send_message(text)
-                        self._writing = False
+                    for note in self._notes():  # last: one may cancel this very request
+                        await self._socket.send_message(note)
                 except (ConnectionClosed, LocalProtocolError):
                     break
         self._stopped = True  # what came before the end is read yet; the reader meets that then
@@ -219,40 +241,46 @@ class Connection:
     # -- whether the server is there
 
     async def _ping(self) -> None:
-        while True:
+        while self._socket.closed is None:
             await trio.sleep(PING_EVERY)
             async with trio.open_nursery() as asking:
-                asking.start_soon(self._watch, trio.current_time())
-                with suppress(ConnectionClosed, LocalProtocolError):  # the reader meets that, too
+                asking.start_soon(self._watch)
+                with suppress(ConnectionClosed, LocalProtocolError):
                     await self._socket.ping()
                 asking.cancel_scope.cancel()
+        await trio.sleep(PONG_WITHIN)  # the answer to a close waits for what is being sent; the reader, for that answer
+        self._ended(ConnectionClosed(self._socket.closed))
 
-    async def _watch(self, asked: float) -> None:
-        """End the connection where no byte comes for too long. While a long message goes out, the ping waits for it."""
-        while (until := max(asked, self._wire.received) + PONG_WITHIN) > trio.current_time():
+    async def _watch(self) -> None:
+        """End the connection where no byte comes for too long after a ping, which waits for what is being sent."""
+        await self._wire.sent()
+        asked = trio.current_time()
+        while (until := max(asked, self._wire.received) + PONG_WITHIN) > trio.current_time():  # noqa: ASYNC110 - a time
             await trio.sleep_until(until)
-            if self._writing:
-                asked = max(asked, self._wire.sent)
-        said = f"it has sent nothing for {PONG_WITHIN:g} s, not even when asked"
-        self.end(self._gone(said))
+        self.end(self._gone(f"it has sent nothing for {PONG_WITHIN:g} s, not even when asked"))
 
     # -- how it ended
 
     def _gone(self, why: str) -> NetworkError:
         return NetworkError(f"the connection to the server at {self._where} is gone: {why}", model=self._where)
 
-    def _in_order(self, closed: ConnectionClosed) -> bool:
-        """Say whether a draining server has closed it: one that has answered every request that it had begun."""
-        return self.draining and closed.reason is not None and closed.reason.code == GOING_AWAY
+    def _ended(self, closed: ConnectionClosed) -> None:
+        """End it as the socket says. A draining server that closes it has answered every request that it had begun."""
+        in_order = self.draining and closed.reason is not None and closed.reason.code == GOING_AWAY
+        self.end(self._closed(closed), unbegun=in_order)
 
     def _closed(self, closed: ConnectionClosed) -> WizardError:
         reason = closed.reason
         if reason is None or reason.code == 1006:
-            return self._gone("it was lost")
+            stuck = f"the server has taken nothing of what was sent to it for {LEAVES_WITHIN:g} s"
+            return self._gone(stuck if self._wire.stuck else "it was lost")
         if reason.code == TOO_BIG and isinstance(closed.__context__, trio.ClosedResourceError):  # closed on this side
             bound = f"{self._largest:,} characters (max_message_size)"
             said = f"the server at {self._where} sent a message of more than {bound}"
             return ParseError(said, model=self._where)
         told = f" ({reason.reason[:200]})" if reason.reason else ""
+        if reason.code in NO_FRAMES:
+            said = f"what the server at {self._where} sent is no WebSocket frame, or it says so of this client"
+            return ParseError(f"{said}: code {reason.code}{told}", model=self._where)
         help_ = "; a request was longer than server.max_message" if reason.code == TOO_BIG else ""
         return self._gone(f"the server closed it with code {reason.code}{told}{help_}")

@@ -35,12 +35,19 @@ class RemoteEvents:
                 "a subscription is entered once: ask the client for another", from_state=self._state, to_state="open"
             )
         self._state = "open"
-        await self._host.run(self._call.begin)
+        try:
+            await self._host.run(self._call.begin)
+        except BaseException:  # under asyncio it may have begun all the same
+            self._leave()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
         self._state = "left"
         self._host.look(self._call.leave)
 

@@ -29,6 +29,8 @@ class Exchange:
         self.over = False
         self.lost: WizardError | None = None
         """Why its connection ended before it did."""
+        self.begun = False
+        """Whether anything has come for it but its response."""
         self._unbegun = False
         self._response = Response(request)
         self._items: deque[Mapping[str, object]] = deque()
@@ -44,6 +46,7 @@ class Exchange:
         """Take a notification in; False where the server may not have sent it."""
         if self._room <= 0:
             return False
+        self.begun = True
         self._room -= 1
         self._items.append(item)
         self._bell.set()
@@ -67,7 +70,7 @@ class Exchange:
 
     @property
     def refused(self) -> bool:
-        """Whether the server drains, and has begun nothing of it."""
+        """Whether the server drains, and says that it has begun nothing of it."""
         fault = self._response.fault
         if fault is None:
             return self._unbegun

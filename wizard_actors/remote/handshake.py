@@ -24,7 +24,16 @@ from wizard_actors.protocol.frames import SUBPROTOCOL, Code, Fault
 from wizard_actors.remote.address import Address
 from wizard_actors.remote.wire import Wire
 
-__all__ = ["Connect", "connect_to", "no_wizard", "passes", "refusal_of", "shake_hands", "unreachable"]
+__all__ = [
+    "Connect",
+    "connect_to",
+    "max_request_of",
+    "no_wizard",
+    "passes",
+    "refusal_of",
+    "shake_hands",
+    "unreachable",
+]
 
 Connect: TypeAlias = Callable[[], Awaitable[trio.abc.Stream]]
 """Opens a stream to the server. Raises `OSError`, or `trio.BrokenResourceError` where TLS fails."""
@@ -32,6 +41,9 @@ Connect: TypeAlias = Callable[[], Awaitable[trio.abc.Stream]]
 DENIED: Final = frozenset({401, 403})
 BUSY: Final = frozenset({429, 502, 503, 504})
 """What servers, and the proxies before them, answer while they cannot take a connection."""
+
+MAX_MESSAGE: Final = b"wizard-max-message"
+"""The header in which a server says how long a request may be."""
 
 PASSING: Final = (NetworkError, OverloadedError, MailboxFullError, ActorStoppedError)
 
@@ -74,6 +86,14 @@ async def shake_hands(
     if socket.subprotocol != SUBPROTOCOL:
         raise no_wizard(address.where, f"it accepts WebSockets, but not the subprotocol {SUBPROTOCOL}")
     return socket
+
+
+def max_request_of(socket: WebSocketConnection) -> int | None:
+    """Return how many bytes of UTF-8 the server takes in a message; None where it has not said so."""
+    for name, value in socket.handshake_headers:
+        if name.lower() == MAX_MESSAGE and value.isdigit() and len(value) <= 15:
+            return int(value)
+    return None
 
 
 def passes(error: WizardError) -> bool:

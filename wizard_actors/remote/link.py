@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 import h11
 import trio
-from trio_websocket import ConnectionClosed, ConnectionRejected
+from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection
 from wsproto.utilities import ProtocolError
 
 from wizard_actors.background import background
@@ -24,7 +24,15 @@ from wizard_actors.errors import ActorStoppedError, NetworkError, UnsupportedErr
 from wizard_actors.remote.address import Address
 from wizard_actors.remote.connection import Connection, NotSentError
 from wizard_actors.remote.exchange import Exchange
-from wizard_actors.remote.handshake import Connect, no_wizard, passes, refusal_of, shake_hands, unreachable
+from wizard_actors.remote.handshake import (
+    Connect,
+    max_request_of,
+    no_wizard,
+    passes,
+    refusal_of,
+    shake_hands,
+    unreachable,
+)
 from wizard_actors.remote.wire import Wire
 from wizard_actors.retry import full_jitter
 
@@ -73,6 +81,8 @@ class Link:
     ) -> None:
         self.where = address.where
         self.rng = rng
+        self.max_request: int | None = None
+        """How many bytes a request may have, as the server has said last."""
         self._address = address
         self._connect = connect
         self._connect_timeout = connect_timeout
@@ -119,7 +129,8 @@ class Link:
         what is sent, once it can be.
 
         Raises `AccessDeniedError`, `NetworkError` and `UnsupportedError` where there is no connection, and
-        `ActorStoppedError` where the client is closed. Cancelled, nothing was sent.
+        `ActorStoppedError` where the client is closed; `InvalidPromptError` as `Connection.send`. Cancelled, nothing
+        was sent.
         """
         for _ in range(1 + TRIES):
             connection = await self._connection()
@@ -195,7 +206,7 @@ class Link:
                 socket = await shake_hands(nursery, wire, self._address, max_message_size=self._max_message_size)
                 wire.trust()
                 patience.deadline = math.inf
-                await self._serve(dial, Connection(socket, wire, self.where, max_message_size=self._max_message_size))
+                await self._serve(dial, self._connection_of(socket, wire))
                 nursery.cancel_scope.cancel()
         except* ConnectionRejected as group:
             dial.why = refusal_of(_first(group), self.where, now=trio.current_time())
@@ -204,6 +215,12 @@ class Link:
                 dial.why = no_wizard(self.where, "it does not speak WebSocket")
         except* UnsupportedError as errors:
             dial.why = _first(errors)
+
+    def _connection_of(self, socket: WebSocketConnection, wire: Wire) -> Connection:
+        self.max_request = max_request_of(socket)
+        return Connection(
+            socket, wire, self.where, max_message_size=self._max_message_size, max_request=self.max_request
+        )
 
     async def _serve(self, dial: Dial, connection: Connection) -> None:
         self._open[connection] = None

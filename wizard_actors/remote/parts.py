@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Final
 
+import msgspec
+
 from wizard_actors.remote.options import said
 from wizard_actors.types import Prompt
 
@@ -12,14 +14,22 @@ __all__ = ["Parts"]
 
 MOST_AT_ONCE: Final = 1000
 LARGEST_AT_ONCE: Final = 2**20
-"""How many prompts travel in one request, and of how many characters together: a server takes 4 MiB as it comes."""
+"""How many prompts travel in one request, and of how many bytes together: a server takes 4 MiB as it comes."""
+
+AROUND: Final = 4096
+"""Bytes that are left for what a request has beside its prompts."""
 
 
 class Parts:
-    """Takes prompts from `items`, as they travel, so many at once. No generator: nothing has to close it."""
+    """Takes prompts from `items`, as they travel, so many at once; `largest` is what the server takes in a message, in
+    bytes, where that is known. No generator: nothing has to close it.
+    """
 
-    def __init__(self, items: Iterable[str | Prompt] | AsyncIterable[str | Prompt]) -> None:
+    def __init__(
+        self, items: Iterable[str | Prompt] | AsyncIterable[str | Prompt], *, largest: int | None = None
+    ) -> None:
         self._items = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
+        self._largest = LARGEST_AT_ONCE if largest is None else min(LARGEST_AT_ONCE, largest - AROUND)
         self._next: list[object] = []
 
     async def next(self) -> list[object]:
@@ -32,7 +42,7 @@ class Parts:
                 break
             travels = said(prompt)
             size += _size(travels)
-            if part and size > LARGEST_AT_ONCE:
+            if part and size > self._largest:
                 self._next.append(travels)
                 break
             part.append(travels)
@@ -49,4 +59,10 @@ class Parts:
 
 
 def _size(travels: object) -> int:
-    return len(travels if isinstance(travels, str) else repr(travels))
+    """Return how many bytes a prompt has in a request, a comma among them; any number where it cannot be sent, of which
+    the request tells.
+    """
+    try:
+        return len(msgspec.json.encode(travels)) + 1
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return 1

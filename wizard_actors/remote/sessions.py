@@ -23,13 +23,13 @@ from wizard_actors.remote.call import Call
 from wizard_actors.remote.exchange import CREDIT
 from wizard_actors.remote.options import RemoteOptions, deadline_of, options_to
 from wizard_actors.remote.streams import RemoteSource
-from wizard_actors.remote.trio_remote import TrioRemote
+from wizard_actors.remote.trio_remote import TrioRemote, created_at
 from wizard_actors.request import Delivery
 from wizard_actors.response_stream import ResponseStream
 from wizard_actors.session import KEEP, TextOrKeep, turn_of
 from wizard_actors.session_json import unstructured
 from wizard_actors.session_question import Question, Said, as_question
-from wizard_actors.session_record import SessionRecord, SessionState, SessionSummary
+from wizard_actors.session_record import SessionRecord, SessionState, SessionSummary, TurnRecord
 from wizard_actors.types import Message, Prompt, WizardResponse
 
 __all__ = ["How", "RemoteSession", "RemoteSessions", "given"]
@@ -72,6 +72,9 @@ class RemoteSession:
         self._settings = settings
         self._host = host
         self._record: SessionRecord | None = None
+        self._asked: list[TurnRecord] = []  # answered here, and not known to be in what the server has shown last
+        self._refreshes = self._seen = 0
+        self._created_at: float | None = None  # of the session as it is stored; None: it may not be, yet
         self._state: Literal["created", "open", "left"] = "created"
 
     def __repr__(self) -> str:
@@ -85,7 +88,8 @@ class RemoteSession:
                 to_state="open",
             )
         self._state = "open"
-        self._record = await self._host.run(partial(self._inside.opened, self.id, self._settings))
+        self._record = record = await self._host.run(partial(self._inside.opened, self.id, self._settings))
+        self._created_at = record.created_at if record.turns or self._settings else None
         return self
 
     async def __aexit__(
@@ -119,8 +123,8 @@ class RemoteSession:
         """
         self._check_open()
         question = as_question(prompt, like)
-        response = await self._host.run(partial(self._inside.send, self.id, travelling(question), options))
-        self._answered(question, response)
+        response, created = await self._host.run(partial(self._inside.send, self._turn(question), options))
+        self._answered(question, response, created)
         return response
 
     def stream(
@@ -131,17 +135,27 @@ class RemoteSession:
         """
         self._check_open()
         question = as_question(prompt, like)
-        params = {"session": self.id, "prompt": travelling(question), **options_to(options)}
+        params = {**self._turn(question), **options_to(options)}
         if delivery is not None:
             params["delivery"] = delivery_of(delivery)
         call = Call(self._inside.link, "session.stream", params, credit=CREDIT, deadline=deadline_of(options))
-        source = RemoteSource(call, partial(self._answered, question))
+
+        def answered(response: WizardResponse, result: object) -> None:
+            self._answered(question, response, created_at(result))
+
+        source = RemoteSource(call, answered)
         return ResponseStream(lambda: self._host.source(lambda _taken: source, patience=math.inf), call.id)
 
     async def refresh(self) -> None:
         """See what is stored now; a session that is not stored any more is seen as a new one."""
         self._check_open()
-        self._record = await self._host.run(partial(self._inside.opened, self.id, {}))
+        self._refreshes += 1
+        number, stored = self._refreshes, list(self._asked)  # what is answered already is in what comes now
+        record = await self._host.run(partial(self._inside.opened, self.id, {}))
+        if number > self._seen:  # else another one, begun later, was here first
+            self._seen = number
+            self._created_at = record.created_at if record.turns else None
+            self._show(record, stored)
 
     async def delete(self) -> bool:
         """Remove the session; False where it was not stored. A further turn begins a new one."""
@@ -150,9 +164,28 @@ class RemoteSession:
         await self.refresh()
         return deleted
 
-    def _answered(self, question: Question, response: WizardResponse) -> None:
-        turn = turn_of(question.messages, response, time.time())
-        self._record = evolve(self.record, turns=(*self.record.turns, turn), state=SessionState.ACTIVE)
+    def _show(self, record: SessionRecord, stored: Sequence[TurnRecord]) -> None:
+        """Take in what the server shows, which has the `stored` turns; those that crossed with it may be in it or not,
+        and their requests tell.
+        """
+        known = {id(turn) for turn in stored}
+        shown = {turn.request_id for turn in record.turns} - {""}
+        self._asked = [turn for turn in self._asked if id(turn) not in known and turn.request_id not in shown]
+        turns = (*record.turns, *self._asked)
+        self._record = evolve(record, turns=turns, state=SessionState.ACTIVE if self._asked else record.state)
+
+    def _turn(self, question: Question) -> dict[str, object]:
+        """Return a turn as it travels: of the session that was seen, and no other one of its name."""
+        seen = {} if self._created_at is None else {"created_at": self._created_at}
+        return {"session": self.id, **seen, "prompt": travelling(question)}
+
+    def _answered(self, question: Question, response: WizardResponse, created: float | None) -> None:
+        self._created_at = created
+        turn, turns = turn_of(question.messages, response, time.time()), self.record.turns
+        if turn.request_id and any(each.request_id == turn.request_id for each in turns):
+            return  # a refresh has seen it
+        self._asked.append(turn)
+        self._record = evolve(self.record, turns=(*turns, turn), state=SessionState.ACTIVE)
 
     def _check_open(self) -> None:
         if self._state != "open":

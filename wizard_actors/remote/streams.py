@@ -16,9 +16,11 @@ __all__ = ["RemoteSource"]
 
 
 class RemoteSource:
-    """The events of `call`, which begins with the first read; `on_end` is told the whole answer."""
+    """The events of `call`, which begins with the first read; `on_end` is told the whole answer, and what it was read
+    from.
+    """
 
-    def __init__(self, call: Call, on_end: Callable[[WizardResponse], None] | None = None) -> None:
+    def __init__(self, call: Call, on_end: Callable[[WizardResponse, object], None] | None = None) -> None:
         self._call = call
         self._on_end = on_end
         self._text: list[str] = []
@@ -53,13 +55,14 @@ class RemoteSource:
     def _end(self) -> End:
         self._over = True
         try:
-            response = response_from(self._call.result(), now=trio.current_time())
+            result = self._call.result()
+            response = response_from(result, now=trio.current_time())
         except NetworkError as error:
             if error is not self._call.lost or not self._begun:
                 raise
             raise self._interrupted(error) from error
         if self._on_end is not None:
-            self._on_end(response)
+            self._on_end(response, result)
         return End(response)
 
     def _interrupted(self, error: NetworkError) -> WizardError:

@@ -37,7 +37,7 @@ from wizard_actors.structured import Asking, Structured, prompt_for
 from wizard_actors.trio_client import Progress, Prompts, Warmed
 from wizard_actors.types import Prompt, WizardResponse
 
-__all__ = ["LARGEST_MESSAGE", "TrioRemote"]
+__all__ = ["LARGEST_MESSAGE", "TrioRemote", "created_at"]
 
 T = TypeVar("T")
 
@@ -131,7 +131,7 @@ class TrioRemote:
             params["max_concurrency"] = max_concurrency
         outcomes: dict[int, WizardResponse | WizardError] = {}
         count = 0
-        parts, total = Parts(home.items(prompts)), len(prompts) if isinstance(prompts, Sized) else None
+        parts, total = self._parts(prompts, home), len(prompts) if isinstance(prompts, Sized) else None
         told = None if on_progress is None else home.told(on_progress)
 
         async def tell() -> None:
@@ -144,6 +144,9 @@ class TrioRemote:
         if len(outcomes) != count:
             raise self._strange("a batch ended before every prompt had an outcome")
         return [outcomes[index] for index in range(count)]
+
+    def _parts(self, prompts: Prompts, home: Home) -> Parts:
+        return Parts(home.items(prompts), largest=self.link.max_request)
 
     async def _part(
         self,
@@ -180,10 +183,13 @@ class TrioRemote:
         found = await self.ask("session.history", {"session": name})
         return None if found is None else session_from(found)
 
-    async def send(self, name: str, prompt: Mapping[str, object], options: RemoteOptions) -> WizardResponse:
-        """Return the answer of a turn, once it is stored; `prompt` is as it travels."""
-        params = {"session": name, "prompt": prompt, **options_to(options)}
-        return self._response(await asked(Call(self.link, "session.send", params, deadline=deadline_of(options))))
+    async def send(self, turn: Mapping[str, object], options: RemoteOptions) -> tuple[WizardResponse, float | None]:
+        """Return the answer of a turn, once it is stored, and when its session was created; `turn` names that, and has
+        the prompt as it travels.
+        """
+        params = {**turn, **options_to(options)}
+        result = await asked(Call(self.link, "session.send", params, deadline=deadline_of(options)))
+        return self._response(result), created_at(result)
 
     async def list(self, *, limit: int, after: SessionSummary | None, prefix: str) -> Sequence[SessionSummary]:
         """Return a page of the sessions."""
@@ -209,7 +215,7 @@ class TrioRemote:
         given: dict[str, object] = {"key": key, "max_concurrency": max_concurrency, "deadline": deadline_of(options)}
         params = {name: value for name, value in given.items() if value is not None} | options_to(options)
         warmed, count = Warmed(), 0
-        parts = Parts(home.items(prompts))
+        parts = self._parts(prompts, home)
         while part := await parts.next():
             warmed = self._warmed(warmed, await self.mapping("cache.warm", {"prompts": part, **params}), count)
             count += len(part)
@@ -280,3 +286,10 @@ def _check_bounds(connect_timeout: float, max_message_size: int) -> None:
     ]
     if problems:
         raise ConfigError(problems, file="this client")
+
+
+def created_at(result: object) -> float | None:
+    """Return when the session of a turn was created, as the turn's result tells; None from a server that does not."""
+    session = result.get("session") if isinstance(result, Mapping) else None
+    instant = session.get("created_at") if isinstance(session, Mapping) else None
+    return float(instant) if isinstance(instant, float | int) else None

@@ -6,19 +6,20 @@ A caller is known by the key that it presents, never by a name; only hashes are 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
+import trio
 from attrs import field, frozen
 
-from wizard_actors.config import split_address
-from wizard_actors.config.values import BadValue, split_origin
+from wizard_actors.config import WizardConfig, split_address
+from wizard_actors.config.values import BadValue, closest, split_origin
 from wizard_actors.errors import AccessDeniedError, ConfigError, ConfigProblem
 from wizard_actors.server.key_settings import KeyConfig, KeysConfig
-from wizard_actors.server.keys_file import hash_of
+from wizard_actors.server.keys_file import API_KEYS, hash_of
 
-__all__ = ["Access", "Caller", "check_origin"]
+__all__ = ["Access", "Caller", "check_names", "check_origin"]
 
 IPV6_LOOPBACK: Final = IPv6Address("::1")
 
@@ -28,7 +29,8 @@ class Caller:
     """Who asks: the key's `name`, "" where the server has no keys.
 
     `admin`: may look at the whole server. `routes` and `models` are those that it may use, None: all. `max_in_flight`
-    requests of it may be in progress at once, None: `server.max_per_key`.
+    requests of it may be in progress at once, None: `server.max_per_key`. `extra`: its prompts may hold fields that
+    go to providers as they are.
     """
 
     name: str = ""
@@ -36,6 +38,7 @@ class Caller:
     routes: tuple[str, ...] | None = None
     models: tuple[str, ...] | None = None
     max_in_flight: int | None = None
+    extra: bool = False
     key_hash: str = field(default="", repr=False)
     """What tells its key from another one of the same name."""
 
@@ -50,11 +53,11 @@ class Caller:
         return f"{self.name}/" if self.name else ""
 
 
-ANYBODY: Final = Caller(admin=True)
+ANYBODY: Final = Caller(admin=True, extra=True)
 
 
 def _caller(key: KeyConfig) -> Caller:
-    return Caller(key.name, key.admin, key.routes, key.models, key.max_in_flight, key.hash)
+    return Caller(key.name, key.admin, key.routes, key.models, key.max_in_flight, key.extra, key.hash)
 
 
 class Access:
@@ -63,6 +66,8 @@ class Access:
     def __init__(self, keys: KeysConfig | None) -> None:
         self._keys = keys
         self._callers = _callers(keys)
+        self.changed = trio.Event()
+        """Is set when other keys are in force, and takes a new one's place then."""
 
     @property
     def keys(self) -> KeysConfig | None:
@@ -109,6 +114,8 @@ class Access:
         for address in bound:
             new.check_bind(address)
         self._keys, self._callers = new._keys, new._callers
+        changed, self.changed = self.changed, trio.Event()
+        changed.set()
 
     def check_bind(self, address: str) -> None:
         """Check that a server may listen on `address`, "HOST:PORT": without keys, only where nobody but this machine
@@ -124,6 +131,33 @@ class Access:
 
 def _callers(keys: KeysConfig | None) -> dict[str, Caller]:
     return {key.hash: _caller(key) for key in (() if keys is None else keys.keys) if key.enabled}
+
+
+def check_names(keys: KeysConfig | None, config: WizardConfig) -> None:
+    """Check that the routes and models that keys may use are there, enabled or not.
+
+    Raises `ConfigError` with every name that there is not: the keys' file, the key and its setting, and what there is.
+    """
+    if keys is None:
+        return
+    models = [model.name for model in config.models]
+    routes = [route.name for route in (config.fallback, *config.routes)]
+    problems: list[ConfigProblem] = []
+    for index, key in enumerate(keys.keys):
+        for what, names, there in (("route", key.routes, routes), ("model", key.models, models)):
+            problems += _unknown(
+                f"keys[{index}].{what}s", f"of the key {key.name!r} names no {what}", names or (), there
+            )
+    if problems:
+        raise ConfigError(problems, file=str(config.server.api_keys_file or API_KEYS))
+
+
+def _unknown(setting: str, said: str, names: Sequence[str], there: Sequence[str]) -> Iterator[ConfigProblem]:
+    for index, name in enumerate(names):
+        if name not in there:
+            meant = closest(name, there)
+            hint = f"did you mean {meant!r}?" if meant else f"there are {', '.join(map(repr, there))}"
+            yield ConfigProblem(f"{setting}[{index}]", f"{said}: {name!r}", hint)
 
 
 def _is_loopback(address: str) -> bool:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Final
 
-import trio
-
-from wizard_actors.ask_options import AskOptions
-from wizard_actors.embed.errands import AT_HOME
-from wizard_actors.events import plain
+from wizard_actors.events import event_types, plain
 from wizard_actors.protocol.failures import error_to
-from wizard_actors.protocol.values import prompt_from
+from wizard_actors.protocol.frames import shown_text
 from wizard_actors.server.call import Call
 from wizard_actors.server.credit import MOST_CREDIT
 from wizard_actors.server.params import ASKING
+from wizard_actors.server.warming import warm as warm_cache
 
 __all__ = ["invalidate", "stats", "subscribe", "tree", "warm"]
 
@@ -30,10 +28,22 @@ async def tree(call: Call) -> object:  # noqa: ASYNC124 - called as all of them 
 
 
 async def stats(call: Call) -> object:  # noqa: ASYNC124 - called as all of them are
-    """Return what has been counted, and how everything stands."""
+    """Return what has been counted, and how everything stands, what keys have left among it."""
     call.check_admin()
     call.params.only()
-    return call.service.client.metrics().to_dict()
+    keys = call.service.access.keys
+    names = () if keys is None else [key.name for key in keys.keys]
+    return {**call.service.client.metrics().to_dict(), "keys": {name: _left(call, name) for name in names}}
+
+
+def _left(call: Call, name: str) -> Mapping[str, object]:
+    left = call.service.limits.left(name)
+    return {
+        "requests_left": left.requests,
+        "tokens_left": left.tokens,
+        "budget_left": left.budget,
+        "in_progress": call.service.admission.of_key(name),
+    }
 
 
 async def invalidate(call: Call) -> object:
@@ -45,12 +55,15 @@ async def invalidate(call: Call) -> object:
 
 
 async def warm(call: Call) -> object:
-    """Ask what is not in the cache yet, for the caller, or for the holder of the key named `key`."""
+    """Ask what is not in the cache yet, for the caller, or for the holder of the key named `key`; by what the caller's
+    own key may do, and has left.
+    """
     call.check_admin()
     call.params.only("prompts", "key", *ASKING, "max_concurrency")
-    prompts = [prompt_from(each, f"prompts[{index}]") for index, each in enumerate(call.params.items("prompts"))]
-    options: AskOptions = {**call.params.options(), "tenant": _tenant(call)}
-    warmed = await call.service.client.warm(prompts, AT_HOME, max_concurrency=call.at_once(), **options)
+    tenant, prompts, options = _tenant(call), await call.prompts(), call.params.options()
+    most = min(call.at_once(), len(call.params.items("prompts")))
+    with call.service.admission.several(call.client.caller, call.service.settings, most) as at_once:
+        warmed = await warm_cache(call.client, prompts, options, tenant=tenant, at_once=at_once)
     now = time.time()
     return {
         "stored": warmed.stored,
@@ -73,16 +86,22 @@ async def subscribe(call: Call) -> object:
     """
     call.check_admin()
     call.params.only("types", "bound", "credit")
-    types, bound = call.params.texts("types"), call.params.whole("bound", EVENTS_KEPT, least=1, most=MOST_CREDIT)
+    types, bound = _types(call), call.params.whole("bound", EVENTS_KEPT, least=1, most=MOST_CREDIT)
     call.may_notify()
     with call.service.client.events.subscribe(bound=bound) as events:
-        with trio.CancelScope() as reading:
-            call.running.unsubscribe = reading.cancel
+        with call.running.reading as reading:
             if call.service.draining.is_set():
                 reading.cancel()
             async for event in events:
                 shown = event.to_dict()
                 if types is None or shown["type"] in types:
                     call.check_admin()
-                    await call.notify("event", {"event": shown}, patient=True)
+                    await call.notify("event", {"event": shown, "time": round(time.time(), 3)}, patient=True)
         return {"dropped": events.dropped}
+
+
+def _types(call: Call) -> frozenset[str] | None:
+    types, known = call.params.texts("types"), event_types()
+    if unknown := sorted((types or frozenset()) - known):
+        raise call.params.wrong(f"`types` has {shown_text(unknown[0])}, and there are: {', '.join(sorted(known))}")
+    return types

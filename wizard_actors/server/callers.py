@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import cached_property, lru_cache, partial
-from typing import Self, TypeAlias, Unpack
+from functools import cached_property, lru_cache
+from typing import Final, Self, TypeAlias, Unpack
 
 import trio
 from attrs import evolve
@@ -14,32 +14,46 @@ from wizard_actors.ask_options import AskOptions
 from wizard_actors.batch import Patient
 from wizard_actors.config import DEFAULT_ROUTE, RouteConfig
 from wizard_actors.errors import AccessDeniedError, ConfigError, ConfigProblem
+from wizard_actors.protocol.frames import shown_text
 from wizard_actors.request import Delivery, Request
 from wizard_actors.response_stream import Source
-from wizard_actors.server.access import Caller
+from wizard_actors.server.access import Access, Caller
 from wizard_actors.server.callers_sessions import CallersSessions
-from wizard_actors.server.limits import Limits, Reservation
+from wizard_actors.server.limits import Limits
+from wizard_actors.server.reservation import Reservation
 from wizard_actors.sessions import TrioSessions
 from wizard_actors.trio_client import TrioClient
 from wizard_actors.types import End, Prompt, StreamEvent, WizardResponse
 
 __all__ = ["CallersClient", "Limits"]
 
-Begin: TypeAlias = Callable[[Callable[[], None]], Source]
+FIELDS_SHOWN: Final = 5
+"""Of a prompt's `extra`, in an error."""
+
+Begin: TypeAlias = Callable[[Callable[[], None] | None], Source]
 """Begins to answer; is given what to call where nobody has read the answer for too long."""
 
 
 class CallersClient:
-    """`client`, as `caller` may use it. Cheap: made for each request, so that it goes by the keys of that moment.
+    """`client`, as `caller` may use it: by its key in `access` as it is when something is asked, each prompt of a batch
+    too. Cheap: made for each request.
 
-    Where the key has limits, they are asked before anything is sent: what a request probably takes is reserved, and
-    settled when it has ended. What came from the cache costs no tokens, and what was not sent nothing at all.
+    Everything that asks raises `AccessDeniedError` where the key is good no more. Where it has limits, they are asked
+    before anything is sent: what a request probably takes is reserved, and settled when it has ended. What came from
+    the cache costs no tokens, and what was not sent nothing at all.
     """
 
-    def __init__(self, client: TrioClient, caller: Caller, limits: Limits) -> None:
-        self.caller = caller
+    def __init__(self, client: TrioClient, caller: Caller, limits: Limits, access: Access) -> None:
+        self._caller = caller
         self._client = client
+        self._access = access
         self._limits = limits
+
+    @property
+    def caller(self) -> Caller:
+        """Who asks, by its key as it is now. Raises `AccessDeniedError` where that is good no more."""
+        self._caller = self._access.current(self._caller)
+        return self._caller
 
     @cached_property
     def sessions(self) -> CallersSessions:
@@ -60,27 +74,32 @@ class CallersClient:
         Raises `AccessDeniedError`, which names the route or model, where the key may not use it; `ConfigError`, also
         for a `tenant`: that is the key's own; `InvalidPromptError`.
         """
+        return self._request(prompt, delivery, options, self.caller.tenant, like)
+
+    def _request(
+        self, prompt: str | Prompt, delivery: Delivery, options: AskOptions, tenant: str, like: Request | None = None
+    ) -> Request:
+        caller = self.caller
         if "tenant" in options:
             raise _of_the_call(ConfigProblem("tenant", "is no option of a request here", "each key has its own"))
-        route, model = self._route(options.get("route")), options.get("model")
+        self._check_extra(caller, prompt)
+        route, model = self._route(caller, options.get("route")), options.get("model")
         if model is not None:
-            self._check("model", model, self.caller.models)
-        asked: AskOptions = {**options, "route": route, "tenant": self.caller.tenant}
+            self._check("model", model, self._models(caller))
+        asked: AskOptions = {**options, "route": route, "tenant": tenant}
         request = self._client.request(prompt, delivery, asked, like=like)
-        if self.caller.models is None:
+        if caller.models is None:
             return request
-        left = _left(request.route, self.caller.models)
+        left = _left(request.route, caller.models)
         if left is None:
-            raise self._denied(f"none of the models of the route {route!r}")
+            raise _denied(caller, f"may use none of the models of the route {route!r}")
         return evolve(request, route=left)
 
     @trio.lowlevel.enable_ki_protection
     async def answer(self, request: Request) -> WizardResponse:
         """Return the whole answer. Raises what the client raises; before anything is sent, `RateLimitError` (source
-        "limiter") where the key is over a limit, with `retry_after`.
+        "limiter") where the key is over a limit, with `retry_after`, and `AccessDeniedError`.
         """
-        if not self._limits.bound(self.caller.name):
-            return await self._client.answer(request)
         with request.hold or nullcontext():
             reservation = await self.reserve(request)
             response: WizardResponse | None = None
@@ -94,39 +113,48 @@ class CallersClient:
         """Return the events of the answer; the first read raises what `answer` does. `on_lost` is called where nobody
         has read them for too long.
         """
-        if not self._limits.bound(self.caller.name):
-            return self._client.source(request, on_lost=on_lost)
 
-        def begin(lost: Callable[[], None]) -> Source:
+        def begin(lost: Callable[[], None] | None) -> Source:
             return self._client.source(request, on_lost=lost)
 
-        return _LimitedSource(self, request, begin, on_lost)
+        return _CallersSource(self, request, begin, on_lost)
 
-    def room(self, route: RouteConfig) -> int | None:
-        """Return the context window of the first model of `route` that has a known one, in tokens."""
-        return self._client.room(route)
+    def room(self, request: Request) -> int | None:
+        """Return the context window of the first model of the request's route that has a known one, in tokens."""
+        return self._client.room(request)
 
     async def generate(self, prompt: str | Prompt, **options: Unpack[AskOptions]) -> WizardResponse:
         """Return the whole answer to a prompt; raises what `request` and `answer` raise."""
         return await self.answer(self.request(prompt, Delivery.WHOLE, options))
 
-    def patient(self, options: AskOptions) -> Patient[str | Prompt]:
-        """Return the work of a batch, which waits out refusals, also those of the key's own limits. Raises what is
-        wrong with the options.
+    def patient(self, options: AskOptions, *, tenant: str | None = None) -> Patient[str | Prompt]:
+        """Return the work of a batch, which waits out refusals, also those of the key's own limits. With `tenant` its
+        answers are cached for that one instead. Raises what is wrong with the options.
         """
+        for_whom = self.caller.tenant if tenant is None else tenant
+
+        async def ask(prompt: str | Prompt, *, deadline: float | None) -> WizardResponse:
+            asked: AskOptions = {**options, "deadline": deadline}
+            return await self.answer(self._request(prompt, Delivery.WHOLE, asked, for_whom))
+
         self.request("?", Delivery.WHOLE, options)
-        ask = partial(self.generate, **options)
         return Patient(ask, rng=self._client.shared.rng, deadline=options.get("deadline"))
 
     # -- looking
+
+    @property
+    def caching(self) -> bool:
+        """Whether answers are cached at all."""
+        return self._client.shared.cache is not None
 
     def models(self) -> dict[str, object]:
         """Return what the caller may use, in JSON's types: the names of models and routes, and of each route's chain
         what is left for it.
         """
         config, caller = self._client.config, self.caller
+        allowed = self._models(caller)
         enabled = [model.name for model in config.models if model.enabled]
-        models = [name for name in enabled if caller.models is None or name in caller.models]
+        models = [name for name in enabled if allowed is None or name in allowed]
         routes = {
             route.name: [name for name in route.chain if name in models]
             for route in (config.fallback, *config.routes)
@@ -139,8 +167,16 @@ class CallersClient:
 
     # -- what the key allows
 
-    def _route(self, named: str | None) -> str:
-        allowed = self.caller.routes
+    def _models(self, caller: Caller) -> Sequence[str] | None:
+        """Return the models that the key may ask by name: those that it names, else those of its routes."""
+        if caller.models is not None or caller.routes is None:
+            return caller.models
+        config = self._client.config
+        chains = [route.chain for route in (config.fallback, *config.routes) if route.name in caller.routes]
+        return tuple(dict.fromkeys(name for chain in chains for name in chain))
+
+    def _route(self, caller: Caller, named: str | None) -> str:
+        allowed = caller.routes
         if named is not None:
             self._check("route", named, allowed)
             return named
@@ -148,14 +184,30 @@ class CallersClient:
 
     def _check(self, what: str, name: str, allowed: Sequence[str] | None) -> None:
         if allowed is not None and name not in allowed:
-            raise self._denied(f"the {what} {name!r}; {what}s for it: {', '.join(allowed)}")
+            raise _denied(self._caller, f"may not use the {what} {name!r}; {what}s for it: {', '.join(allowed)}")
 
-    def _denied(self, what: str) -> AccessDeniedError:
-        return AccessDeniedError(f"the key {self.caller.name!r} may not use {what}", key=self.caller.name)
+    def _check_extra(self, caller: Caller, prompt: str | Prompt) -> None:
+        """Check what goes to providers as it is: it could name another model, or take away what limits count by."""
+        if caller.extra or not isinstance(prompt, Prompt) or not prompt.extra:
+            return
+        fields = ", ".join(shown_text(name) for name in list(prompt.extra)[:FIELDS_SHOWN])
+        raise _denied(caller, f"may not send fields of its own to providers ({fields}): it lacks `extra = true`")
 
     async def reserve(self, request: Request) -> Reservation:
-        """Return leave from the key's limiters, to be settled; see `Limits.reserve`."""
-        return await self._limits.reserve(self.caller.name, request, self._client.shared.events)
+        """Return leave to ask, to be settled; see `Limits.reserve`. Raises `AccessDeniedError` where the key is good no
+        more, also by the time it has leave: then its limits may be gone, too.
+        """
+        reservation = await self._limits.reserve(self.caller.name, request, self._client.shared.events)
+        try:
+            self._access.current(self._caller)
+        except BaseException:
+            reservation.settle(None)
+            raise
+        return reservation
+
+
+def _denied(caller: Caller, what: str) -> AccessDeniedError:
+    return AccessDeniedError(f"the key {caller.name!r} {what}", key=caller.name)
 
 
 def _of_the_call(problem: ConfigProblem) -> ConfigError:
@@ -174,7 +226,7 @@ def _left(route: RouteConfig, models: tuple[str, ...]) -> RouteConfig | None:
     return evolve(route, chain=chain) if chain else None
 
 
-class _LimitedSource:
+class _CallersSource:
     """The events of one answer, for which leave is got with the first read."""
 
     def __init__(
@@ -197,14 +249,16 @@ class _LimitedSource:
             raise StopAsyncIteration
         try:
             if self._source is None:
-                self._reservation = await self._asker.reserve(self._request)
-                self._source = self._begin(self._lost)
+                reservation = self._reservation = await self._asker.reserve(self._request)
+                self._source = self._begin(self._lost if reservation.limited else self._on_lost)
             event = await anext(self._source)
         except BaseException:
             self._settle(None)
             raise
         if isinstance(event, End):
             self._settle(event.response)
+        elif self._reservation is not None and self._reservation.limited:
+            self._reservation.saw(event)
         return event
 
     async def aclose(self) -> None:

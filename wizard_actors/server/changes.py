@@ -10,7 +10,7 @@ from wizard_actors.config import WizardConfig
 from wizard_actors.reloading import Reloaded
 from wizard_actors.server.key_settings import KeyConfig, KeysConfig
 
-__all__ = ["config_changes", "key_changes"]
+__all__ = ["certificate_changes", "config_changes", "key_changes"]
 
 
 def config_changes(before: WizardConfig, after: WizardConfig, reloaded: Reloaded) -> Iterator[str]:
@@ -25,10 +25,9 @@ def config_changes(before: WizardConfig, after: WizardConfig, reloaded: Reloaded
 
 
 def key_changes(before: KeysConfig | None, after: KeysConfig | None) -> Iterator[str]:
-    """Say which keys are new, changed, shut out, let in again, or gone; None: there are no keys, and none is needed."""
-    if after is None and before is not None:
-        yield "no key is needed any more: everybody on this machine may use it"
-        return
+    """Say which keys are new, changed, shut out, let in again, or gone, and whether anybody may use the server still;
+    None: no key was needed.
+    """
     old, new = _by_name(before), _by_name(after)
     both = [(old[name], new[name]) for name in new if name in old and old[name] != new[name]]
     yield from _listed("key", "added", (name for name in new if name not in old))
@@ -36,6 +35,14 @@ def key_changes(before: KeysConfig | None, after: KeysConfig | None) -> Iterator
     yield from _listed("key", "enabled", (now.name for was, now in both if now.enabled and not was.enabled))
     yield from _listed("key", "changed", (now.name for was, now in both if now.enabled == was.enabled))
     yield from _listed("key", "removed", (name for name in old if name not in new))
+    if new and not any(key.enabled for key in new.values()):
+        yield "no key is enabled: nobody can use the server"
+
+
+def certificate_changes(before: str, after: str) -> Iterator[str]:
+    """Say that there is another certificate, or another key of it; each is given by a digest, "" stands for none."""
+    if before != after:
+        yield "certificate changed"
 
 
 def _listed(what: str, became: str, names: Iterable[str]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from wsproto.frame_protocol import FrameProtocol
 from wsproto.utilities import LocalProtocolError
 
 from wizard_actors.config import ServerConfig
-from wizard_actors.errors import AccessDeniedError, ActorStoppedError, WizardError
+from wizard_actors.errors import WizardError
 from wizard_actors.protocol.failures import cancelled, fault_of
 from wizard_actors.protocol.frames import (
     Code,
@@ -35,6 +35,8 @@ from wizard_actors.protocol.frames import (
 from wizard_actors.server.access import Caller
 from wizard_actors.server.call import Call
 from wizard_actors.server.held_stream import HeldStream
+from wizard_actors.server.in_progress import InProgress
+from wizard_actors.server.life import Farewell, Life
 from wizard_actors.server.methods import METHODS
 from wizard_actors.server.params import Params
 from wizard_actors.server.running import Running
@@ -44,21 +46,12 @@ __all__ = ["Connection"]
 
 log = logging.getLogger("wizard_actors.server")
 
-PING_AFTER: Final = 20.0
-"""Seconds of silence after which a peer is asked whether it is there."""
-
-PONG_WITHIN: Final = 20.0
-"""Seconds that it has to say anything at all."""
-
 FAREWELL: Final = 5.0
 """Seconds for the frame that closes the connection, and for the peer's."""
 
-GOING_AWAY: Final = 1001
-NORMAL: Final = 1000
-POLICY: Final = 1008
 TOO_BIG: Final = 1009
-BROKEN_RULES: Final = frozenset({1002, 1007})
-"""A frame that no WebSocket client sends; text that is not UTF-8."""
+TO_TELL: Final = frozenset({1002, 1007, TOO_BIG})
+"""A frame that no WebSocket client sends; text that is not UTF-8; a message that is too long, or never ends."""
 
 
 @frozen
@@ -69,14 +62,6 @@ class Frame:
     ends: Running | None = None
 
 
-@frozen
-class Farewell:
-    """The frame that closes the connection."""
-
-    code: int
-    reason: str
-
-
 class Connection:
     """One connection of `caller`, from the handshake on."""
 
@@ -85,15 +70,12 @@ class Connection:
         self._caller = caller
         self._socket = socket
         self._stream = stream
-        self._running: dict[RequestId, Running] = {}
+        self._running = InProgress()
+        self._life = Life(service, caller, stream, self._running, socket.ping)
         self._to_writer, self._to_write = trio.open_memory_channel[Frame | Farewell](0)
         self._nursery: trio.Nursery | None = None
-        self._farewell: Farewell | None = None
-        self._leaving = trio.Event()
         self._closing = False  # the farewell is on its way
         self._closed = trio.Event()
-        self._quiet = trio.Event()  # set, and made anew, when a request ends and it was the last one
-        self._active_at = trio.current_time()
         self._refused = 0
 
     @property
@@ -104,8 +86,9 @@ class Connection:
         """Serve until either side closes the connection; then nothing of it is in progress any more."""
         async with self._to_writer, self._to_write, trio.open_nursery() as nursery:
             self._nursery = nursery
-            for task in (self._write, self._keep_alive, self._watch_idle, self._watch_drain, self._depart):
-                nursery.start_soon(task)
+            nursery.start_soon(self._write)
+            nursery.start_soon(self._depart)
+            self._life.watch(nursery)
             await self._read()
             if self._closing:
                 await self._closed.wait()
@@ -121,10 +104,11 @@ class Connection:
             except ConnectionClosed as closed:
                 await self._say_why(closed.reason)
                 return
-            self._active_at = trio.current_time()
+            self._stream.whole()
+            self._running.active()
             if not self._fits(text):
                 with trio.move_on_after(FAREWELL):
-                    await self._socket.aclose(TOO_BIG, f"a message has at most {self._settings.max_message} bytes")
+                    await self._socket.aclose(TOO_BIG, self._too_big())
                 return
             try:
                 incoming = read_request(text, max_depth=self._settings.max_json_depth)
@@ -133,8 +117,10 @@ class Connection:
                 await self._refuse(fault)
 
     async def _say_why(self, reason: CloseReason | None) -> None:
-        """Tell a peer what was wrong with a frame; trio-websocket keeps that to itself."""
-        if reason is not None and reason.code in BROKEN_RULES:
+        """Tell a peer what was wrong with a frame, or with all of them; trio-websocket keeps that to itself."""
+        if self._stream.flooded:
+            reason = CloseReason(TOO_BIG, self._too_big())
+        if reason is not None and reason.code in TO_TELL:
             frame = FrameProtocol(client=False, extensions=[]).close(reason.code, reason.reason)
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await self._stream.say_why(bytes(frame))
@@ -142,13 +128,16 @@ class Connection:
     async def _refuse(self, fault: Fault) -> None:
         self._refused += 1
         if self._refused == 1:  # one line a connection: whoever sends garbage does not fill the log
-            log.info("%s: a frame was refused (%s), and further ones are not logged", self._name, fault.code)
+            log.info("%s: a frame was refused (%s), and further ones are not logged", self._life.name, fault.code)
         await self._say(fault_text(self._addressed(fault)))
 
     def _fits(self, text: str | bytes) -> bool:
         """Whether a message is within the bound, which trio-websocket takes for one of characters."""
-        bound = self._settings.max_message
+        bound = self._stream.max_message
         return isinstance(text, bytes) or len(text) * 4 <= bound or len(text.encode("utf-8", "replace")) <= bound
+
+    def _too_big(self) -> str:
+        return f"a message has at most {self._stream.max_message} bytes"
 
     def _addressed(self, fault: Fault) -> Fault:
         """Return a fault as it may be sent: not as the response of another request, which is in progress."""
@@ -178,7 +167,7 @@ class Connection:
         except Fault:
             raise
         except Exception:
-            log.exception("%s: a bug has refused a request for %s", self._name, shown_text(incoming.method))
+            log.exception("%s: a bug has refused a request for %s", self._life.name, shown_text(incoming.method))
             await self._say(fault_text(_bug(request)))
 
     # -- what is done at once
@@ -209,10 +198,7 @@ class Connection:
     def _unsubscribe(self, params: Params) -> object:
         params.only("id")
         running = self._running.get(params.request_id("id"))
-        if running is None or running.unsubscribe is None:
-            return {"unsubscribed": False}
-        running.unsubscribe()
-        return {"unsubscribed": True}
+        return {"unsubscribed": running is not None and running.unsubscribe()}
 
     # -- requests
 
@@ -227,16 +213,14 @@ class Connection:
             )
         permit = ExitStack()
         try:
-            if self._service.draining.is_set():
-                raise ActorStoppedError("the server stops: connect anew for new requests", actor="server")
+            self._life.check_open()
             client = self._service.client_of(self._caller)
             permit.enter_context(self._service.admission.request(client.caller, self, self._settings))
         except WizardError as error:
             await self._say(fault_text(fault_of(error, request, now=time.time())))
-            if isinstance(error, AccessDeniedError):
-                self._leave(POLICY, "the key of this connection is in force no more")
             return
-        running = self._running[request] = Running(request, incoming, permit)
+        running = Running(request, incoming, permit)
+        self._running.add(running)
         call = Call(self._service, self._caller, client, Params(incoming.params, request), running, self._say)
         self._here.start_soon(self._run, running, call)
 
@@ -249,6 +233,7 @@ class Connection:
         """Do what is asked, and return the response, whatever happens but that the connection ends."""
         try:
             with running.scope:
+                await trio.lowlevel.checkpoint_if_cancelled()  # cancelled before it began, for not all methods wait
                 result = await METHODS[running.method](call)
                 running.settled = True
                 return result_text(running.id, result)
@@ -259,28 +244,20 @@ class Connection:
             return self._failure(running, error)
         except Exception:
             running.settled = True
-            log.exception("%s: a bug has ended a request for %s", self._name, running.method)
+            log.exception("%s: a bug has ended a request for %s", self._life.name, running.method)
             return fault_text(_bug(running.id))
 
     def _failure(self, running: Running, error: Fault | WizardError) -> str:
         try:
             return fault_text(self._fault(running, error))
         except Exception:
-            log.exception("%s: an error of %s cannot be told: %r", self._name, running.method, type(error))
+            log.exception("%s: an error of %s cannot be told: %r", self._life.name, running.method, type(error))
             return fault_text(_bug(running.id))
 
     def _fault(self, running: Running, error: Fault | WizardError) -> Fault:
         if isinstance(error, WizardError):
             return fault_of(error, running.id, now=time.time())
         return Fault(error.code, error.message, request=running.id, data=error.data)
-
-    def _over(self, running: Running) -> None:
-        """Forget a request, whose response is being written: its id may be used again."""
-        self._running.pop(running.id, None)
-        self._active_at = trio.current_time()
-        if not self._running:
-            quiet, self._quiet = self._quiet, trio.Event()
-            quiet.set()
 
     # -- writing
 
@@ -298,7 +275,7 @@ class Connection:
                         await self._socket.aclose(frame.code, frame.reason)
                     return
                 if frame.ends is not None:
-                    self._over(frame.ends)
+                    self._running.over(frame.ends)
                 await self._socket.send_message(frame.text)
         except (ConnectionClosed, LocalProtocolError):
             pass  # the peer has gone, or is on its way
@@ -306,80 +283,19 @@ class Connection:
             self._closed.set()
             self._here.cancel_scope.cancel()
 
-    # -- the end
-
-    def _leave(self, code: int, reason: str) -> None:
-        """Close the connection once nothing is in progress any more. The first reason counts."""
-        if self._farewell is None:
-            self._farewell = Farewell(code, reason)
-            self._leaving.set()
-
     async def _depart(self) -> None:
-        await self._leaving.wait()
-        while self._running:
-            await self._quiet.wait()
-        if self._farewell is not None:
-            log.debug("%s: closed: %s", self._name, self._farewell.reason)
-            await self._to_writer.send(self._farewell)
-
-    async def _keep_alive(self) -> None:
-        """Give up a peer that says nothing at all, though it is asked."""
-        asking: list[bool] = []  # whether an answer to the last ping is being waited for
-
-        async def ping() -> None:
-            asking.append(True)
-            try:
-                await self._socket.ping()
-            except (ConnectionClosed, LocalProtocolError):
-                return  # the reader, or the writer, sees that too
-            asking.clear()
-
-        while True:
-            heard = self._stream.heard
-            if trio.current_time() < self._stream.heard_at + PING_AFTER:
-                await trio.sleep_until(self._stream.heard_at + PING_AFTER)
-                continue
-            if not asking:
-                self._here.start_soon(ping)
-            await trio.sleep(PONG_WITHIN)
-            if self._stream.heard == heard:
-                log.debug("%s: closed: it was silent for %g s", self._name, PING_AFTER + PONG_WITHIN)
-                self._stream.abort()
-                self._here.cancel_scope.cancel()
-
-    async def _watch_idle(self) -> None:
-        """Close a connection on which nothing has been asked for too long."""
-        while True:
-            while self._running:
-                await self._quiet.wait()
-            limit = self._settings.idle_timeout
-            idle_at = self._active_at + limit
-            if trio.current_time() >= idle_at:
-                self._leave(NORMAL, f"nothing was asked for {limit:g} s")
-                return
-            await trio.sleep_until(idle_at)
-
-    async def _watch_drain(self) -> None:
-        """Say so when the server stops; and end what is in progress when its time is up."""
-        await self._service.draining.wait()
-        self._here.start_soon(self._say, notification_text("draining", {"seconds": self._settings.drain_timeout}))
-        self._leave(GOING_AWAY, "the server stops")
-        for running in list(self._running.values()):
-            if running.unsubscribe is not None:
-                running.unsubscribe()  # it would not end by itself
-        await self._service.ending.wait()
-        for running in list(self._running.values()):
-            running.stop(running.cut_off())
+        """Close the connection when it is time, and nothing is in progress any more."""
+        farewell = await self._life.leaving()
+        if farewell.drains is not None:
+            await self._say(notification_text("draining", {"seconds": farewell.drains}))
+        await self._running.none()
+        await self._to_writer.send(farewell)
 
     @property
     def _here(self) -> trio.Nursery:
         if self._nursery is None:
             raise RuntimeError("the connection does not run")
         return self._nursery
-
-    @property
-    def _name(self) -> str:
-        return f"connection {id(self):x} of {self._caller.name or 'anybody'}"
 
 
 def _bug(request: RequestId) -> Fault:

@@ -166,11 +166,12 @@ def _check_origin(origin: bytes | None, allowed: Sequence[str]) -> None:
 
 
 def _presented(headers: Sequence[tuple[bytes, bytes]], subprotocols: Sequence[str]) -> str | None:
-    """Return the key that is presented: in the header, or, as browsers have to, as a second subprotocol."""
-    value = _only(headers, b"authorization")
-    if value is not None:
-        scheme, _, key = value.partition(b" ")
-        return key.strip().decode("latin-1") if scheme.lower() == BEARER else None
+    """Return the key that is presented: in the header, or, as browsers have to, as a second subprotocol. What else the
+    header has is for a proxy on the way.
+    """
+    scheme, _, key = (_only(headers, b"authorization") or b"").partition(b" ")
+    if scheme.lower() == BEARER:
+        return key.strip().decode("latin-1")
     keys = [offered.removeprefix(KEY_PREFIX) for offered in subprotocols if offered.startswith(KEY_PREFIX)]
     return keys[0] if len(keys) == 1 else None
 

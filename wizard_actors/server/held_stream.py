@@ -11,6 +11,14 @@ __all__ = ["HeldStream"]
 PIECE: Final = 64 * 1024
 """Bytes that are sent under one deadline: a long answer on a slow line gets there, and nobody holds one for ever."""
 
+STUCK: Final = 1.0
+"""Seconds after which something that was taken at last says that somebody is there."""
+
+TRICKLE: Final = 128
+"""Bytes a second that a peer may send without ever ending a message: pings, and answers to ours."""
+
+SLACK: Final = 64 * 1024
+
 LINGER: Final = 1.0
 """Seconds that a peer has to close its side. Closing a socket with something unread would take back what was sent."""
 
@@ -21,13 +29,15 @@ GIVE_UP: Final = 0.5
 class HeldStream(trio.abc.Stream):
     """`stream` as trio-websocket sees it: first the `head` that was read of it, then, from `open` on, what follows.
 
-    `aclose` ends it for trio-websocket; `finish` closes the stream. `heard_at` is when bytes came last, `heard` how
-    often some have come.
+    `aclose` ends it for trio-websocket; `finish` closes the stream. `alive_at` is when the peer last gave a sign of
+    life, `signs` how many it has given: bytes that came, and those of a long message that it took. `max_message` is
+    the bound of one message in bytes; `flooded` is set where far more came without any message: fragments without end.
     """
 
-    def __init__(self, stream: trio.abc.Stream, *, send_timeout: float) -> None:
+    def __init__(self, stream: trio.abc.Stream, *, send_timeout: float, max_message: int) -> None:
         self._stream = stream
         self._send_timeout = send_timeout
+        self.max_message = max_message
         self._head = b""
         self._rest = b""
         self._opened = trio.Event()
@@ -37,7 +47,14 @@ class HeldStream(trio.abc.Stream):
         self._receiving = trio.CancelScope()
         self._tearing = False  # a part of something is out
         self._last_sent = b""  # how it began
-        self.heard_at, self.heard = trio.current_time(), 0
+        self.alive_at, self.signs = trio.current_time(), 0
+        self.flooded = False
+        self._since, self._whole_at = 0, self.alive_at  # bytes since the last whole message, and when that came
+
+    @property
+    def sending(self) -> bool:
+        """Whether something is on its way out: `send_timeout` alone judges how long that takes."""
+        return self._tearing
 
     # -- the handshake
 
@@ -77,10 +94,27 @@ class HeldStream(trio.abc.Stream):
         except trio.BrokenResourceError:
             self.abort()
             raise
-        self.heard_at, self.heard = trio.current_time(), self.heard + 1
+        self._alive()
         if not data:
             self._ended = True
+        self._since += len(data)
+        if self._since > self._room():
+            self.flooded = True
+            raise trio.BrokenResourceError("far more has come than one message may have, and no message")
         return data
+
+    def _alive(self) -> None:
+        self.alive_at, self.signs = trio.current_time(), self.signs + 1
+
+    def _room(self) -> float:
+        """Return how much may come without a message being taken: up to two wait already when one is, and a third is
+        on its way.
+        """
+        return 3 * self.max_message + SLACK + TRICKLE * (trio.current_time() - self._whole_at)
+
+    def whole(self) -> None:
+        """Note that a whole message has been taken."""
+        self._since, self._whole_at = 0, trio.current_time()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send `data`. Raises `trio.BrokenResourceError` where nothing of it is taken for `send_timeout` seconds."""
@@ -91,16 +125,22 @@ class HeldStream(trio.abc.Stream):
     async def _send(self, view: memoryview) -> None:
         self._tearing, self._last_sent = True, bytes(view[:1])
         for start in range(0, len(view), PIECE):
-            with trio.CancelScope(deadline=trio.current_time() + self._send_timeout) as scope:
-                try:
-                    await self._stream.send_all(view[start : start + PIECE])
-                except trio.BrokenResourceError:
-                    self.abort()
-                    raise
-            if scope.cancelled_caught:
-                self.abort()
-                raise trio.BrokenResourceError(f"nothing was taken for {self._send_timeout:g} s")
+            await self._send_piece(view[start : start + PIECE])
         self._tearing = False
+
+    async def _send_piece(self, piece: memoryview) -> None:
+        began = trio.current_time()
+        with trio.CancelScope(deadline=began + self._send_timeout) as scope:
+            try:
+                await self._stream.send_all(piece)
+            except trio.BrokenResourceError:
+                self.abort()
+                raise
+        if scope.cancelled_caught:
+            self.abort()
+            raise trio.BrokenResourceError(f"nothing was taken for {self._send_timeout:g} s")
+        if len(piece) == PIECE or trio.current_time() > began + STUCK:  # less may only have gone into a buffer here
+            self._alive()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until there is room."""

@@ -83,8 +83,10 @@ class KeyConfig:
     """One key: its name, which its sessions and cached answers go by, and its `hash`, "sha256:" and 64 digits.
 
     `admin`: it may look at the whole server. One that is not `enabled` is refused. `routes` and `models` are those that
-    it may use, None: all; the other models of a route are left out for it. At most `max_in_flight` requests of it are
-    in progress at once, None: `server.max_per_key`.
+    it may use, None: all; the other models of a route are left out for it. With `routes` alone it may ask by name the
+    models of those routes. At most `max_in_flight` requests of it are in progress at once, None: `server.max_per_key`.
+    `extra`: its prompts may hold `extra` fields, which go to providers as they are: they get round everything else that
+    stands here, for they may name another model, ask for several answers, or hide what was used.
     """
 
     name: str = field(validator=_key_name)
@@ -94,6 +96,7 @@ class KeyConfig:
     routes: tuple[str, ...] | None = field(default=None, converter=_as_names, validator=_some)
     models: tuple[str, ...] | None = field(default=None, converter=_as_names, validator=_some)
     max_in_flight: int | None = field(default=None, validator=at_least(1))
+    extra: bool = False
     rate_limit: KeyLimitConfig | None = None
     token_budget: TokenBudgetConfig | None = None
 

@@ -11,11 +11,12 @@ import logging
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkstemp
-from typing import Any, Final
+from typing import Final
 
 import attrs
 from cattrs.errors import BaseValidationError
@@ -60,12 +61,13 @@ def hash_of(key: str) -> str:
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def load_keys(server: ServerConfig, env: Mapping[str, str]) -> KeysConfig | None:
+def load_keys(server: ServerConfig, env: Mapping[str, str], *, starting: bool = True) -> KeysConfig | None:
     """Return the keys in the file that `server.api_keys_file` names, or in the environment variable WIZARD_API_KEYS;
     None where neither is set. A file that others than its owner may read or change is told in the log.
 
     Raises `ConfigError` with everything that is wrong: both are set, the file cannot be read, is no keys file, or holds
-    no key that is enabled.
+    no key; for a server that is `starting` also where none is enabled. One that runs takes that up: the last key has
+    leaked, say.
     """
     path = server.api_keys_file
     if path is not None and API_KEYS in env:
@@ -77,8 +79,8 @@ def load_keys(server: ServerConfig, env: Mapping[str, str]) -> KeysConfig | None
         except BadValue as bad:
             raise ConfigError([ConfigProblem(SETTING, bad.reason, bad.hint or MAKE_ONE)]) from None
         _warn_if_open(path)
-        return _usable(_keys_in(read(path), str(path)), str(path))
-    return _usable(_keys_in(env[API_KEYS], API_KEYS), API_KEYS) if API_KEYS in env else None
+        return _usable(_keys_in(read(path), str(path)), str(path), starting=starting)
+    return _usable(_keys_in(env[API_KEYS], API_KEYS), API_KEYS, starting=starting) if API_KEYS in env else None
 
 
 def _keys_in(text: str, file: str) -> KeysConfig:
@@ -97,13 +99,14 @@ def _keys_in(text: str, file: str) -> KeysConfig:
     return made
 
 
-def _usable(keys: KeysConfig, file: str) -> KeysConfig:
-    if any(key.enabled for key in keys.keys):
+def _usable(keys: KeysConfig, file: str, *, starting: bool) -> KeysConfig:
+    if any(key.enabled or not starting for key in keys.keys):
         return keys
     if keys.keys:
         problem = ConfigProblem("keys", "hold none that is enabled: nobody could use the server", "enable one")
     else:
-        problem = ConfigProblem("keys", "are none: nobody could use the server", MAKE_ONE)
+        hint = MAKE_ONE if starting else "`enabled = false` shuts out the last one"  # a file half written, say
+        problem = ConfigProblem("keys", "are none: nobody could use the server", hint)
     raise ConfigError([problem], file=file)
 
 
@@ -130,9 +133,15 @@ def _warn_if_open(path: Path) -> None:
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def add_key(path: Path, name: str, key_hash: str, *, admin: bool = False) -> None:
-    """Add a key to the file at `path`, which is made where it is missing, for its owner alone. What stands there stays
-    as it is; whole or not at all, and safe when this returns. Several may do this at once, in any process.
+def add_key(
+    path: Path, name: str, key_hash: str, *, admin: bool = False, tell: Callable[[], object] | None = None
+) -> Path:
+    """Add a key to the file at `path`, and return where that really is. What stands there stays as it is; whole or not
+    at all, and safe when this returns. Several may do this at once, in any process.
+
+    The file stays its owner's, with its permissions, as far as we may see to that; one that is made belongs to the
+    owner of its folder, for them alone. `tell` is called last, but for putting the file into its place: what it
+    raises leaves everything as it was, and is raised.
 
     Raises `ConfigError` for a name that is taken or is none, for what is no hash, and for a file that is no keys file;
     `StorageError` where it cannot be written.
@@ -149,7 +158,8 @@ def add_key(path: Path, name: str, key_hash: str, *, admin: bool = False) -> Non
         except ConfigError:  # the keys there are a list in brackets, which TOML cannot add to
             problem = ConfigProblem("keys", "stand in one list", "write each under a header of its own: `[[keys]]`")
             raise ConfigError([problem], file=str(path)) from None
-        _replace(path, with_it.encode())
+        _replace(path, with_it.encode(), tell)
+    return path
 
 
 def _check_new(key: KeyConfig, there: KeysConfig, path: Path) -> None:
@@ -168,11 +178,14 @@ def _appended(text: str, key: KeyConfig) -> str:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_PATIENCE, mode=0o600)
+    place = path.with_name(f".{path.name}.lock")
+    lock = FileLock(place, timeout=LOCK_PATIENCE, mode=0o600)
     try:
         with _written(path):
             path.parent.stat()  # where there is no folder, taking the lock would make one
+        with _written(place):
             lock.acquire()
+        _give_lock(place, path)
     except Timeout:
         said = f"{path}: somebody else has been adding a key for {LOCK_PATIENCE:g} s: try again"
         raise StorageError(said, path=str(path)) from None
@@ -190,32 +203,57 @@ def _written(path: Path) -> Iterator[None]:
         raise StorageError(f"{path} cannot be written: {error.strerror}", path=str(path)) from error
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file beside its place, for its owner alone, and put it there."""
+def _replace(path: Path, data: bytes, tell: Callable[[], object] | None) -> None:
+    """Write a file beside its place, and put it there when all have been told."""
     with _written(path):
         handle, name = mkstemp(prefix=f".{path.name[:64]}-", dir=path.parent)
-        unfinished = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            _give_to_owner_of(path, unfinished)
+    unfinished = Path(name)
+    try:
+        with _written(path), os.fdopen(handle, "wb") as file:
+            file.write(data)
+            _give_to_owner(file.fileno(), path)
+            file.flush()
+            os.fsync(file.fileno())
+        if tell is not None:
+            tell()
+        with _written(path):
             unfinished.replace(path)
-        except BaseException:
-            with suppress(OSError):  # the first error is the one to tell
-                unfinished.unlink(missing_ok=True)
-            raise
+    except BaseException:
+        with suppress(OSError):  # the first error is the one to tell
+            unfinished.unlink(missing_ok=True)
+        raise
+    with _written(path):
         _sync(path.parent)
 
 
-def _give_to_owner_of(path: Path, unfinished: Path) -> None:
-    """Let the file stay its owner's where somebody else, root say, adds a key."""
-    chown: Any = getattr(os, "chown", None)
-    with suppress(OSError):
-        there, new = path.stat(), unfinished.stat()
-        if chown is not None and (there.st_uid, there.st_gid) != (new.st_uid, new.st_gid):
-            chown(unfinished, there.st_uid, there.st_gid)
+def _give_lock(place: Path, path: Path) -> None:
+    """Let those who may change the file at `path` take its lock after us."""
+    if sys.platform == "win32":
+        return
+    with suppress(OSError):  # somebody else's lock is theirs to give
+        handle = os.open(place, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            if os.fstat(handle).st_uid == os.geteuid():
+                _give_to_owner(handle, path)
+        finally:
+            os.close(handle)
+
+
+def _give_to_owner(handle: int, path: Path) -> None:
+    """Give an open file the owner and the permissions of the one at `path`; where there is none, it is for the owner of
+    the folder alone. Somebody else, root say, may be adding a key.
+    """
+    if sys.platform == "win32":
+        return
+    there = path.exists()
+    like = (path if there else path.parent).stat()
+    mode = stat.S_IMODE(like.st_mode) & 0o666 if there else 0o600
+    try:
+        os.fchown(handle, like.st_uid, like.st_gid)
+    except OSError:
+        if os.fstat(handle).st_gid != like.st_gid:
+            mode &= ~stat.S_IRWXG  # what its group might do, ours is not to
+    os.fchmod(handle, mode)
 
 
 def _sync(folder: Path) -> None:

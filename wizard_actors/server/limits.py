@@ -7,28 +7,28 @@ Kept in memory: after a restart of the process, all begin anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Collection
 from typing import Final, Literal, TypeAlias
 
 import trio
-from attrs import define, frozen
+from attrs import define, evolve, field, frozen
 
 from wizard_actors.actor import Actor, ActorRef, Ledger
 from wizard_actors.config import RateLimitConfig
 from wizard_actors.errors import ActorStoppedError, DeadlineExceededError, RateLimitError
-from wizard_actors.estimate import estimate_input, estimate_output
 from wizard_actors.event_stream import EventStream
 from wizard_actors.events import AttemptBegan, AttemptEnded, Event
 from wizard_actors.gcra import Grant, LimiterState
 from wizard_actors.port import deadline_exceeded
-from wizard_actors.rate_limit import Acquire, RateLimiter, Reconfigure, Settle
+from wizard_actors.rate_limit import Acquire, RateLimiter, Reconfigure
 from wizard_actors.request import Request
 from wizard_actors.server.key_settings import KeyConfig, KeysConfig
+from wizard_actors.server.reservation import Reservation
 from wizard_actors.specs import ChildSpec, GroupSpec
 from wizard_actors.supervisor import Supervisor
-from wizard_actors.types import Prompt, ServedBy, WizardResponse
 
-__all__ = ["Limits", "Reservation"]
+__all__ = ["Left", "Limits"]
 
 Kind: TypeAlias = Literal["budget", "rate"]
 
@@ -36,6 +36,20 @@ KINDS: Final[tuple[Kind, ...]] = ("budget", "rate")
 """In the order in which they are asked: nobody waits for a rate whose budget is used up."""
 
 GROUP: Final = "keys"
+
+ROUNDING: Final = 1e-6
+"""Of a request: instants are floats."""
+
+
+@frozen
+class Left:
+    """What a key may still ask for at once, and how many tokens of the minute and of its budget it has; None: as many
+    as it likes.
+    """
+
+    requests: int | None = None
+    tokens: int | None = None
+    budget: int | None = None
 
 
 @frozen
@@ -53,6 +67,7 @@ class _Limit:
     key: str
     bound: _Bound
     _ref: ActorRef[LimiterState] | None = None
+    _standing: trio.Event = field(factory=trio.Event)
 
     def make(self, ledger: Ledger, carry: object) -> Actor:
         bound = self.bound
@@ -60,6 +75,11 @@ class _Limit:
 
     def stands(self, ref: ActorRef[LimiterState]) -> None:
         self._ref = ref
+        self._standing.set()
+
+    def fails(self) -> None:
+        """Note that the tree is stopping: whoever asks is told."""
+        self._standing.set()
 
     def change(self, bound: _Bound) -> None:
         self.bound = bound
@@ -68,17 +88,23 @@ class _Limit:
     @property
     def ref(self) -> ActorRef[LimiterState]:
         if self._ref is None:
-            raise RuntimeError("a limiter is asked once it has been started")
+            raise ActorStoppedError(f"the limiter of {shown(self.key)} could not be started", actor=GROUP)
         return self._ref
 
-    async def grant(self, request: Request, tokens: int, expected: int) -> Grant:
+    @property
+    def state(self) -> LimiterState | None:
+        """How it stood last; None before it has been started."""
+        return None if self._ref is None else self._ref.published
+
+    async def grant(self, request: Request, wanted: Reservation) -> Grant:
         """Return leave for a request. Raises `RateLimitError` and `DeadlineExceededError`."""
+        await self._standing.wait()  # for as long as a limiter takes to start
         acquire = Acquire(
             trio.current_time(),
             self.bound.limits.max_wait,
             request.deadline,
-            tokens=tokens,
-            expected=expected,
+            tokens=wanted.input + wanted.output,
+            expected=wanted.expected,
             model=shown(self.key),
         )
         try:
@@ -102,54 +128,6 @@ class _Limit:
 def shown(key: str) -> str:
     """Return how errors call a key, where otherwise a model is named."""
     return f"key {key!r}"
-
-
-class Reservation:
-    """What one request has been granted by its key's limiters, to be settled once, however it ends."""
-
-    def __init__(self) -> None:
-        self._grants: list[tuple[ActorRef[LimiterState], Grant]] = []
-        self._over: list[Callable[[], object]] = []
-        self._begun = self._sent = self._used = False
-
-    def add(self, ref: ActorRef[LimiterState], grant: Grant) -> None:
-        """Note a grant."""
-        self._grants.append((ref, grant))
-
-    def when_over(self, call: Callable[[], object]) -> None:
-        """Have `call` called when it is settled."""
-        self._over.append(call)
-
-    def note(self, event: AttemptBegan | AttemptEnded) -> None:
-        """Note what has become of an attempt of the request."""
-        self._begun = True
-        if isinstance(event, AttemptEnded) and event.sent:
-            self._sent = True
-            self._used |= event.error is None or event.cost != 0  # what a provider refused costs nothing
-
-    def lost(self) -> None:
-        """Note that nobody reads the answer, so that its call is about to be stopped, and will tell nobody."""
-        self._sent = self._used = self._begun
-
-    def settle(self, response: WizardResponse | None) -> None:
-        """Say how the request has ended: with a whole answer, or None. The first time counts."""
-        grants, self._grants = self._grants, []
-        over, self._over = self._over, []
-        settle = self._settlement(response)
-        for ref, grant in grants:
-            ref.give_back(grant, settle)
-        for call in over:
-            call()
-
-    def _settlement(self, response: WizardResponse | None) -> Settle:
-        own = response is not None and not response.cached and response.served_by is not ServedBy.STATIC
-        if response is not None and own:
-            tokens = None if response.usage is None else max(0, response.usage.total_tokens)
-            return Settle(succeeded=True, tokens=tokens)
-        tokens = None if self._used else 0  # what was used is known of whole answers alone
-        if response is not None:
-            return Settle(succeeded=True, tokens=tokens)
-        return Settle(sent=self._sent, tokens=tokens if self._sent else None)
 
 
 class Limits:
@@ -176,11 +154,12 @@ class Limits:
         Raises `RateLimitError` (source "limiter") where the key is over a limit, `DeadlineExceededError`, and what else
         its limiters fail with; then, and when it is cancelled, nothing is reserved.
         """
-        tokens, expected = _estimate(request.prompt)
-        reservation = Reservation()
+        reservation = Reservation(request.prompt)
+        if not self.bound(key):
+            return reservation
         try:
             for kind in KINDS:
-                await self._reserve(key, kind, request, reservation, tokens, expected)
+                await self._reserve(key, kind, request, reservation)
         except BaseException:
             reservation.settle(None)
             raise
@@ -189,17 +168,30 @@ class Limits:
         reservation.when_over(lambda: self._reserved.pop(request.request_id, None))
         return reservation
 
-    async def _reserve(
-        self, key: str, kind: Kind, request: Request, reservation: Reservation, tokens: int, expected: int
-    ) -> None:
+    async def _reserve(self, key: str, kind: Kind, request: Request, reservation: Reservation) -> None:
         while (limit := self._limit(key, kind)) is not None:
             try:
-                reservation.add(limit.ref, await limit.grant(request, tokens, expected))
+                grant = await limit.grant(request, reservation)
             except ActorStoppedError:
                 if self._limit(key, kind) is limit:  # else the key has lost that limit meanwhile
                     raise
             else:
+                reservation.add(limit.ref, grant)
                 return
+
+    def left(self, key: str) -> Left:
+        """Return what the key of that name has left at present."""
+        rate, budget = self._state(key, "rate"), self._state(key, "budget")
+        return Left(
+            requests=None if rate is None else _requests_left(rate),
+            tokens=None if rate is None else _tokens_left(rate),
+            budget=None if budget is None else _tokens_left(budget),
+        )
+
+    def _state(self, key: str, kind: Kind) -> LimiterState | None:
+        limit = self._limit(key, kind)
+        state = None if limit is None else limit.state
+        return None if state is None else state.at(trio.current_time())
 
     def _limit(self, key: str, kind: Kind) -> _Limit | None:
         return self._limits.get(key, {}).get(kind)
@@ -216,24 +208,47 @@ class Limits:
     # -- keys
 
     async def set(self, keys: KeysConfig | None) -> None:
-        """Let the limits be those of `keys` from now on. What a key has used counts on, by the new limits; a budget of
-        another window begins anew, and so does that of a key that was gone. Nobody's requests are waited for.
-
-        Raises `ActorStoppedError` where the tree is stopping. Cancelled once it has begun, it is done all the same.
-        """
-        wanted = {} if keys is None else {key.name: bounds for key in keys.keys if (bounds := _bounds(key))}
+        """Let the limits be those of `keys` from now on: `prepare`, and then `drop`, both or neither."""
         async with self._changing:
             with trio.CancelScope(shield=True):  # limiters start and stop without waiting for anything
-                for key in list(self._limits):
-                    await self._remove(key, wanted.get(key, {}))
-                for key, bounds in wanted.items():
-                    for kind, bound in bounds.items():
-                        await self._put(key, kind, bound)
+                await self._prepare(keys)
+                await self._drop(keys)
 
-    async def _remove(self, key: str, wanted: Mapping[Kind, _Bound]) -> None:
+    async def prepare(self, keys: KeysConfig | None) -> None:
+        """Add and change limits, so that they are those of `keys`, but for the ones that `drop` removes: that is for
+        when those keys are in force, so that nobody is ever let in without a limit.
+
+        What a key has used counts on, by the new limits; a budget of another window begins anew. Nobody's requests are
+        waited for. Raises `ActorStoppedError` where the tree is stopping. Cancelled once it has begun, it is done all
+        the same.
+        """
+        async with self._changing:
+            with trio.CancelScope(shield=True):
+                await self._prepare(keys)
+
+    async def drop(self, keys: KeysConfig | None) -> None:
+        """Remove the limits that `keys` have no more; those of a key that is gone begin anew when it comes back.
+
+        Raises, and is cancelled, as `prepare`.
+        """
+        async with self._changing:
+            with trio.CancelScope(shield=True):
+                await self._drop(keys)
+
+    async def _prepare(self, keys: KeysConfig | None) -> None:
+        for key, bounds in _wanted(keys).items():
+            for kind, bound in bounds.items():
+                await self._put(key, kind, bound)
+
+    async def _drop(self, keys: KeysConfig | None) -> None:
+        wanted = _wanted(keys)
+        for key in list(self._limits):
+            await self._remove(key, wanted.get(key, {}))
+
+    async def _remove(self, key: str, wanted: Collection[Kind]) -> None:
         """Remove the limiters of a key that it is to have no more."""
         limits = self._limits[key]
-        gone = [kind for kind, limit in limits.items() if not _same_kind(limit.bound, wanted.get(kind))]
+        gone = [kind for kind in limits if kind not in wanted]
         for kind in gone:
             del limits[kind]  # first: whoever asks from now on asks no more for this one
         if not limits:
@@ -242,20 +257,43 @@ class Limits:
             await self._tree.remove(path, drain_timeout=0.0)
 
     async def _put(self, key: str, kind: Kind, bound: _Bound) -> None:
-        limit = self._limit(key, kind)
-        if limit is not None:
-            if limit.bound != bound:
-                limit.change(bound)
+        old = self._limit(key, kind)
+        if old is not None and old.bound.window == bound.window:
+            if old.bound != bound:
+                old.change(bound)
             return
+        await self._group(key)
+        # First: whoever asks from now on asks this one, and waits until it stands.
+        limit = self._limits.setdefault(key, {})[kind] = _Limit(key, bound)
+        path = f"{GROUP}/{key}"
+        try:
+            if old is not None:
+                await self._tree.remove(f"{path}/{kind}", drain_timeout=0.0)
+            await self._tree.add(ChildSpec(kind, limit.make), under=path)
+            limit.stands(self._tree.ref(f"{path}/{kind}", LimiterState))
+        except ActorStoppedError:
+            limit.fails()
+            raise
+
+    async def _group(self, key: str) -> None:
         if not self._grouped:
             await self._tree.add(GroupSpec(GROUP))
             self._grouped = True
         if key not in self._limits:
             await self._tree.add(GroupSpec(key), under=GROUP)
-        limit = _Limit(key, bound)
-        await self._tree.add(ChildSpec(kind, limit.make), under=f"{GROUP}/{key}")
-        limit.stands(self._tree.ref(f"{GROUP}/{key}/{kind}", LimiterState))
-        self._limits.setdefault(key, {})[kind] = limit
+
+
+def _wanted(keys: KeysConfig | None) -> dict[str, dict[Kind, _Bound]]:
+    return {} if keys is None else {key.name: bounds for key in keys.keys if (bounds := _bounds(key))}
+
+
+def _at_once(limits: RateLimitConfig) -> RateLimitConfig:
+    """Return the limits of a caller, whose requests may come in one moment: a provider's are spread, so as to meet none
+    of its 429s, but a caller who may ask three times a minute asks three times.
+    """
+    if limits.burst is not None or limits.requests_per_minute is None:
+        return limits
+    return evolve(limits, burst=max(1, int(limits.requests_per_minute)))
 
 
 def _bounds(key: KeyConfig) -> dict[Kind, _Bound]:
@@ -265,16 +303,19 @@ def _bounds(key: KeyConfig) -> dict[Kind, _Bound]:
         limits = RateLimitConfig(tokens_per_minute=key.token_budget.tokens, adaptive=False, max_wait=0.0)
         bounds["budget"] = _Bound(limits, key.token_budget.window)
     if key.rate_limit is not None:
-        bounds["rate"] = _Bound(key.rate_limit)
+        bounds["rate"] = _Bound(_at_once(key.rate_limit))
     return bounds
 
 
-def _same_kind(bound: _Bound, wanted: _Bound | None) -> bool:
-    """Whether a limiter can go on as another one."""
-    return wanted is not None and wanted.window == bound.window
+def _requests_left(state: LimiterState) -> int | None:
+    """Return how many requests may go at once."""
+    meter = state.requests
+    if not meter.base:
+        return None
+    saved = (state.as_of - max(meter.empty_at, state.paused_until)) / meter.base
+    return max(0, math.floor(min(meter.burst, saved) + ROUNDING))
 
 
-def _estimate(prompt: Prompt) -> tuple[int, int]:
-    """Return how many tokens a request takes, and how many of them are merely what is expected of the answer."""
-    output = estimate_output(prompt)
-    return estimate_input(prompt) + output, output if prompt.max_tokens is None else 0
+def _tokens_left(state: LimiterState) -> int | None:
+    left = state.remaining_tokens
+    return None if left is None else math.floor(left)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import socket
 import ssl
@@ -12,23 +13,26 @@ from pathlib import Path
 from typing import Final, NoReturn, TypeAlias
 
 import trio
-from attrs import define
+from attrs import define, field
 
 from wizard_actors.config.values import split_address
 from wizard_actors.errors import ConfigError, ConfigProblem
 
-__all__ = ["Handler", "Intake", "listening", "load_tls", "shown_address"]
+__all__ = ["SPARE", "Handler", "Intake", "content_of", "listening", "load_tls", "shown_address"]
 
 log = logging.getLogger("wizard_actors.server")
 
-Handler: TypeAlias = Callable[[trio.abc.Stream], Awaitable[object]]
-"""Serves one connection to its end."""
+Handler: TypeAlias = Callable[[trio.abc.Stream, Callable[[], object]], Awaitable[object]]
+"""Serves one connection to its end, and calls what it is given once the peer has shown that it may connect."""
 
 BACKLOG: Final = 1024
 """Connections that the system keeps for us until they are accepted; it may have a lower bound of its own."""
 
-SPARE: Final = 256
-"""Connections beyond `max_connections` that may be open: they are in their handshake, or are being told to go."""
+HANDSHAKES: Final = 256
+"""Connections that may be in their handshake at once, or are being told why they are refused."""
+
+SPARE: Final = 2 * HANDSHAKES
+"""Connections beyond `max_connections` that may be open: those in their handshake, and those being closed."""
 
 RETRY: Final = 0.1
 """Seconds until the next attempt where nothing can be accepted: files run out, say."""
@@ -128,7 +132,14 @@ def load_tls(cert: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
-def _require_pem(path: Path, setting: str, mark: bytes, name: str) -> None:
+def content_of(cert: Path, key: Path) -> str:
+    """Return what tells one pair of these files from another: a digest of their contents. Raises `ConfigError`."""
+    held = _require_pem(cert, "server.tls_cert", CERTIFICATE, "certificate")
+    held += _require_pem(key, "server.tls_key", PRIVATE_KEY, "private key")
+    return hashlib.sha256(held).hexdigest()
+
+
+def _require_pem(path: Path, setting: str, mark: bytes, name: str) -> bytes:
     try:
         with path.open("rb") as file:
             held = file.read(LARGEST_PEM)
@@ -136,6 +147,7 @@ def _require_pem(path: Path, setting: str, mark: bytes, name: str) -> None:
         raise _bad(setting, path, f"cannot be read: {error.strerror}") from error
     if mark not in held:
         raise _bad(setting, path, f"holds no {name} in PEM form")
+    return held
 
 
 class _EncryptedKeyError(Exception):
@@ -158,7 +170,10 @@ class Intake:
     """Accepts connections, and has `handle` serve each of them, in a task of its own, to its end.
 
     `tls`: what the next connections speak TLS with, None: they do not; `handshake_timeout`: the seconds that they have
-    to begin it; `max_connections`: more than so many, and some that are on their way out, are closed at once.
+    to begin it; `max_connections`: how many `handle` allows to be open, once they are through their handshake.
+
+    Those in their handshake have room of their own: where there are too many the oldest of them is closed, so that
+    sockets that say nothing keep nobody out. What is open in all is bounded, too: more are closed at once.
 
     Nothing that happens to one connection ends the others: what `handle` raises is logged. Where the system has no
     more files, connections wait in its backlog until there are some again.
@@ -170,6 +185,8 @@ class Intake:
     max_connections: int
     open: int = 0
     """Connections that have been accepted and are not closed yet."""
+    _shaking: dict[trio.CancelScope, None] = field(factory=dict, init=False)
+    """Those in their handshake, the oldest first."""
 
     async def accept(self, listener: trio.abc.Listener[trio.SocketStream], connections: trio.Nursery) -> None:
         """Accept until cancelled; the listener is closed then. Connections run in the nursery `connections`."""
@@ -191,16 +208,28 @@ class Intake:
                 connections.start_soon(self._serve, stream)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        try:
-            if self.open <= self.max_connections + SPARE:
-                secured = await self._secured(stream)
-                if secured is not None:
-                    await self.handle(secured)
-        except Exception:
-            log.exception("a bug has ended a connection")
-        finally:
-            self.open -= 1
-            await trio.aclose_forcefully(stream)  # noqa: ASYNC102 - it waits for nothing
+        with trio.CancelScope() as scope:
+            self._make_room()
+            self._shaking[scope] = None
+            try:
+                if self.open <= self.max_connections + SPARE:
+                    secured = await self._secured(stream)
+                    if secured is not None:
+                        await self.handle(secured, lambda: self._shaking.pop(scope, None))
+            except Exception:
+                log.exception("a bug has ended a connection")
+            finally:
+                self._shaking.pop(scope, None)
+                self.open -= 1
+                await trio.aclose_forcefully(stream)  # noqa: ASYNC102 - it waits for nothing
+
+    def _make_room(self) -> None:
+        """Close the oldest connection in its handshake where there are too many."""
+        if len(self._shaking) >= HANDSHAKES:
+            oldest = next(iter(self._shaking))
+            del self._shaking[oldest]
+            oldest.cancel()
+            log.debug("a connection was closed: %d others began their handshake after it", HANDSHAKES)
 
     async def _secured(self, stream: trio.SocketStream) -> trio.abc.Stream | None:
         """Return the stream to read from, None where TLS did not come about."""

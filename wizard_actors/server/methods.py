@@ -50,11 +50,14 @@ async def stream(call: Call) -> object:
 
 
 async def batch(call: Call) -> object:
-    """Send one outcome for each prompt, as they end. All prompts are read before the first is asked."""
+    """Send one outcome for each prompt, as they end. All prompts are checked before the first is asked. As many are
+    asked at once as are asked for, and as there is room for when it begins.
+    """
     call.params.only("prompts", *ASKING, "max_concurrency", "credit")
     call.may_notify()
-    prompts = [prompt_from(each, f"prompts[{index}]") for index, each in enumerate(call.params.items("prompts"))]
-    ask, at_once = call.client.patient(call.params.options()), call.at_once()
+    prompts = await call.prompts()
+    ask = call.client.patient(call.params.options())
+    most = min(call.at_once(), len(call.params.items("prompts")))
 
     async def done(index: int, _prompt: str | Prompt, outcome: WizardResponse | WizardError) -> None:
         now = time.time()
@@ -63,7 +66,8 @@ async def batch(call: Call) -> object:
         else:
             await call.notify("outcome", {"index": index, "response": response_to(outcome, now=now)})
 
-    return {"total": await run_batch(ask, prompts, max_concurrency=at_once, done=done)}
+    with call.service.admission.several(call.client.caller, call.service.settings, most) as at_once:
+        return {"total": await run_batch(ask, prompts, max_concurrency=at_once, done=done)}
 
 
 async def models(call: Call) -> object:  # noqa: ASYNC124 - called as all of them are

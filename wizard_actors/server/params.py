@@ -87,6 +87,15 @@ class Params:
             raise self.wrong(f"`{name}` must be a whole number from {least}{top or ' on'}")
         return value
 
+    def number(self, name: str) -> float | None:
+        """Return a number, None where it is not given."""
+        value = self._given.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, float | int):
+            raise self._no(name, "a number", value)
+        return float(value)
+
     def request_id(self, name: str) -> RequestId:
         """Return the id of another request."""
         value = self.value(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Final
 
@@ -12,12 +11,15 @@ from wizard_actors.errors import ActorStoppedError, StreamInterruptedError, Wiza
 from wizard_actors.protocol.failures import invalid
 from wizard_actors.protocol.frames import Fault, Incoming, RequestId
 from wizard_actors.response_stream import unread
-from wizard_actors.server.credit import Credit, OverdrawnError
+from wizard_actors.server.credit import MOST_CREDIT, Credit, OverdrawnError
 from wizard_actors.types import Reset, StreamEvent, TextDelta
 
 __all__ = ["Running"]
 
 STOPS: Final = "the server stops"
+
+SUBSCRIBE: Final = "subscribe"
+"""The method that goes on until it is unsubscribed."""
 
 
 class Running:
@@ -34,9 +36,10 @@ class Running:
         self.scope = trio.CancelScope()
         self.stopped: Fault | WizardError | None = None
         self.settled = False
-        self.unsubscribe: Callable[[], None] | None = None
-        """Ends a subscription as asked for."""
+        self.reading = trio.CancelScope()
+        """What a subscription reads in; `unsubscribe` ends it."""
         self._credit: Credit | None = None
+        self._early = 0  # credit that came before it was known how much there is to begin with
         self._granted = trio.Event()
         self._events = 0
         self._partial: list[str] = []
@@ -50,15 +53,25 @@ class Running:
             self.scope.cancel()
         return True
 
+    def unsubscribe(self) -> bool:
+        """End a subscription as asked for, also one that has only just come; return whether it was one in progress."""
+        if self.method != SUBSCRIBE or self.settled:
+            return False
+        self.reading.cancel()
+        return True
+
     # -- credit
 
     def opened(self, credit: int) -> None:
-        """Begin with so much credit: this request sends notifications."""
+        """Begin with so much credit, and what came behind the request: this one sends notifications."""
         self._credit = Credit(credit)
+        if self._early:
+            self.grant(self._early)
 
     def grant(self, more: int) -> None:
         """Let it send so many more. One that is granted too much is stopped; one that sends nothing does not care."""
         if self._credit is None:
+            self._early = min(self._early + more, MOST_CREDIT + 1)
             return
         try:
             self._credit.grant(more)

@@ -33,4 +33,4 @@ class Service:
 
     def client_of(self, caller: Caller) -> CallersClient:
         """Return what `caller` may do with the client. Raises `AccessDeniedError` where its key is good no more."""
-        return CallersClient(self.client, self.access.current(caller), self.limits)
+        return CallersClient(self.client, self.access.current(caller), self.limits, self.access)

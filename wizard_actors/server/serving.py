@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, Protocol, TypeAlias
 
 import trio
@@ -12,17 +13,17 @@ from attrs import frozen
 
 from wizard_actors.config import WizardConfig
 from wizard_actors.errors import ConfigError, ConfigProblem, WizardError
-from wizard_actors.server.access import Access
+from wizard_actors.server.access import Access, check_names
 from wizard_actors.server.callers import Limits
-from wizard_actors.server.changes import config_changes, key_changes
+from wizard_actors.server.changes import certificate_changes, config_changes, key_changes
 from wizard_actors.server.key_settings import KeysConfig
 from wizard_actors.server.keys_file import load_keys
-from wizard_actors.server.listening import Intake, listening, load_tls, shown_address
+from wizard_actors.server.listening import Intake, content_of, listening, load_tls, shown_address
 from wizard_actors.server.service import Service
 from wizard_actors.server.websocket import WebSocketEndpoint
 from wizard_actors.trio_client import TrioClient
 
-__all__ = ["Read", "Reporter", "Server"]
+__all__ = ["Loaded", "Read", "Reporter", "Server", "load_files"]
 
 log = logging.getLogger("wizard_actors.server")
 
@@ -50,8 +51,8 @@ class Reporter(Protocol):
     def reloading(self) -> None:
         """It reads its files again."""
 
-    def reloaded(self, changes: Sequence[str]) -> None:
-        """What they say is in force from now on; `changes` says what is new in it, in words."""
+    def reloaded(self, changes: Sequence[str], config: WizardConfig) -> None:
+        """What they say is in force from now on, `config` with it; `changes` says what is new, in words."""
 
     def refused(self, error: Exception) -> None:
         """What they say is not taken up, and all stays as it was."""
@@ -61,12 +62,13 @@ class Reporter(Protocol):
 
 
 @frozen
-class _Loaded:
-    """All that a server reads from files; `tls` None: it speaks none."""
+class Loaded:
+    """All that a server reads from files; `tls` None: it speaks none. `certificate` tells one from another."""
 
     config: WizardConfig
     keys: KeysConfig | None
     tls: ssl.SSLContext | None
+    certificate: str
 
 
 class Server:
@@ -81,6 +83,7 @@ class Server:
         self._whole = trio.CancelScope()
         self._stop = trio.Event()
         self._serving = False
+        self._stops_by = 0.0
         self._ask, self._asked = trio.open_memory_channel[None](1)
 
     def stop(self) -> None:
@@ -106,7 +109,7 @@ class Server:
         said cannot be stored at the end. Cancelling ends everything at once.
         """
         with self._whole:
-            loaded = await self._load()
+            loaded = await self._load(starting=True)
             address = loaded.config.server.websocket
             if address is None:
                 hint = 'name an address to listen on, such as "127.0.0.1:8000"'
@@ -115,32 +118,35 @@ class Server:
             access.check_bind(address)
             async with listening(address, SETTING) as listeners:
                 bound = [shown_address(*listener.socket.getsockname()[:2]) for listener in listeners]
-                access.replace(loaded.keys, bound=bound)
+                for each in bound:  # what a name stands for is known only now
+                    access.check_bind(each)
                 async with TrioClient.open(loaded.config) as client:
                     limits = Limits(client.supervisor)
                     await limits.set(loaded.keys)
-                    await self._serve(Service(client, access, limits), listeners, bound, loaded.tls)
+                    await self._serve(Service(client, access, limits), listeners, bound, loaded)
+                    client.supervisor.drain_timeout = max(GRACE, self._stops_by - trio.current_time())
 
     async def _serve(
         self,
         service: Service,
         listeners: Sequence[trio.SocketListener],
         bound: Sequence[str],
-        tls: ssl.SSLContext | None,
+        loaded: Loaded,
     ) -> None:
         settings = service.settings
         endpoint = WebSocketEndpoint(service)
-        intake = Intake(endpoint.handle, tls, settings.handshake_timeout, settings.max_connections)
+        intake = Intake(endpoint.handle, loaded.tls, settings.handshake_timeout, settings.max_connections)
         open_ones = trio.CancelScope()
         async with trio.open_nursery() as closing:
             with open_ones:
                 async with trio.open_nursery() as connections, trio.open_nursery() as doors:
                     for listener in listeners:
                         doors.start_soon(intake.accept, listener, connections)
-                    doors.start_soon(self._reload_when_asked, service, intake, bound)
+                    doors.start_soon(self._reload_when_asked, service, intake, bound, loaded)
                     self._serving = True
-                    self._report.ready(_endpoints(bound, tls), service.client.config, service.access.keys)
+                    self._report.ready(_endpoints(bound, loaded.tls), service.client.config, service.access.keys)
                     await self._stop.wait()
+                    self._stops_by = trio.current_time() + service.settings.drain_timeout
                     service.draining.set()
                     self._report.stopping(service.admission.in_progress)
                     doors.cancel_scope.deadline = trio.current_time() + LAST_CALL
@@ -149,26 +155,28 @@ class Server:
 
     # -- reading files
 
-    async def _load(self) -> _Loaded:
+    async def _load(self, *, starting: bool) -> Loaded:
         """Read everything. Raises `ConfigError`."""
         with trio.move_on_after(LONGEST_READ):
             config = await self._read()
-            return await trio.to_thread.run_sync(_loaded, config, self._env, abandon_on_cancel=True)
+            read = partial(load_files, config, self._env, starting=starting)
+            return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
         raise ConfigError([ConfigProblem("", f"could not be read within {LONGEST_READ:g} seconds")])
 
-    async def _reload_when_asked(self, service: Service, intake: Intake, bound: Sequence[str]) -> None:
+    async def _reload_when_asked(self, service: Service, intake: Intake, bound: Sequence[str], loaded: Loaded) -> None:
         async for _ in self._asked:
             self._report.reloading()
             try:
-                loaded = await self._load()
-                changes = await _take_up(loaded, service, intake, bound)
+                former, now = loaded, await self._load(starting=False)
+                changes = await _take_up(now, former, service, intake, bound)
             except WizardError as error:
                 self._report.refused(error)
             except Exception as error:  # a bug here is no reason to end what is being served
                 log.exception("a bug has ended a reload")
                 self._report.refused(error)
             else:
-                self._report.reloaded(changes)
+                loaded = now
+                self._report.reloaded(changes, service.client.config)
 
 
 def _endpoints(bound: Sequence[str], tls: ssl.SSLContext | None) -> Sequence[str]:
@@ -182,26 +190,54 @@ async def _cut_off(service: Service, connections: trio.CancelScope) -> None:
     connections.deadline = trio.current_time() + GRACE
 
 
-def _loaded(config: WizardConfig, env: Mapping[str, str]) -> _Loaded:
+def load_files(config: WizardConfig, env: Mapping[str, str], *, starting: bool = True) -> Loaded:
+    """Read what `[server]` of `config` names: the keys, unless they are in `env`, and the certificate. A server that is
+    `starting` needs a key that is enabled. Reads files, so it belongs into a thread.
+
+    Raises `ConfigError` for what cannot be read, does not belong together, or names what is not in `config`.
+    """
     server = config.server
-    tls = None
+    tls, certificate = None, ""
     if server.tls_cert is not None and server.tls_key is not None:
+        certificate = content_of(server.tls_cert, server.tls_key)
         tls = load_tls(server.tls_cert, server.tls_key)
-    return _Loaded(config, load_keys(server, env), tls)
+    keys = load_keys(server, env, starting=starting)
+    check_names(keys, config)
+    return Loaded(config, keys, tls, certificate)
 
 
-async def _take_up(loaded: _Loaded, service: Service, intake: Intake, bound: Sequence[str]) -> Sequence[str]:
+async def _take_up(
+    loaded: Loaded, former: Loaded, service: Service, intake: Intake, bound: Sequence[str]
+) -> Sequence[str]:
     """Put in force what was read, and return what has changed; raise before anything has where something will not do.
 
-    Models come before the keys that may name them, limits before the keys that they bound.
+    Models come before the keys that may name them, and limits before the keys that they bound; the limits of keys that
+    are gone go last: until then somebody may use them.
     """
-    for address in bound:
-        Access(loaded.keys).check_bind(address)
+    _check_same_guard(loaded, service.access.keys, intake.tls)
     was, keys = service.client.config, service.access.keys
     reloaded = await service.client.reload(loaded.config)
-    await service.limits.set(loaded.keys)
+    await service.limits.prepare(loaded.keys)
     service.access.replace(loaded.keys, bound=bound)
+    await service.limits.drop(loaded.keys)
     intake.tls = loaded.tls
     intake.handshake_timeout = service.settings.handshake_timeout
     intake.max_connections = service.settings.max_connections
-    return [*config_changes(was, service.client.config, reloaded), *key_changes(keys, loaded.keys)]
+    return [
+        *config_changes(was, service.client.config, reloaded),
+        *key_changes(keys, loaded.keys),
+        *certificate_changes(former.certificate, loaded.certificate),
+    ]
+
+
+def _check_same_guard(loaded: Loaded, keys: KeysConfig | None, tls: ssl.SSLContext | None) -> None:
+    """Check that a reload lets in nobody whom the server has asked for a key, and neither begins nor ends TLS."""
+    problems = []
+    if keys is not None and loaded.keys is None:
+        reason = "is not set any more: without keys everybody would be an admin"
+        problems.append(ConfigProblem("server.api_keys_file", reason, "set it again, or restart the server"))
+    if (tls is None) != (loaded.tls is None):
+        reason = "is set now, but the server speaks no TLS" if tls is None else "is not set any more, but it speaks TLS"
+        problems.append(ConfigProblem("server.tls_cert", reason, "that takes a restart of the server"))
+    if problems:
+        raise ConfigError(problems)

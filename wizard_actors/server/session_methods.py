@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import trio
 
 from wizard_actors.ask_options import delivery_of
-from wizard_actors.errors import InvalidPromptError, ParseError, SerializationError, WizardError
+from wizard_actors.errors import (
+    InvalidPromptError,
+    ParseError,
+    SerializationError,
+    SessionConflictError,
+    WizardError,
+)
 from wizard_actors.held_session import NOT_LOST, HeldSession
 from wizard_actors.protocol.values import prompt_from, response_to, session_to, summary_from, summary_to
 from wizard_actors.request import Delivery
@@ -44,27 +50,27 @@ async def create_session(call: Call) -> object:
 
 async def send_turn(call: Call) -> object:
     """Return the answer of a turn, once it is stored."""
-    call.params.only("session", "prompt", *ASKING)
+    call.params.only("session", "created_at", "prompt", *ASKING)
     question, options = _question(call.params.value("prompt")), call.params.options()
-    held = await call.client.sessions.open(call.params.text("session"))
+    held = await _opened(call)
     try:
         response = await call.client.sessions.send(call.client.sessions.turn(held, question, Delivery.WHOLE, options))
     except WizardError as error:
         _lost(held, error)
         raise
-    return response_to(response, now=time.time())
+    return _of_session(response_to(response, now=time.time()), held)
 
 
 async def stream_turn(call: Call) -> object:
     """Send the events of a turn's answer. The turn is stored when all of them have been sent: then the end is sent."""
-    call.params.only("session", "prompt", *ASKING, "delivery", "credit")
+    call.params.only("session", "created_at", "prompt", *ASKING, "delivery", "credit")
     call.may_notify()
     how = delivery_of(call.params.text("delivery", call.config.stream.delivery))
     question, options = _question(call.params.value("prompt")), call.params.options()
-    held = await call.client.sessions.open(call.params.text("session"))
+    held = await _opened(call)
     turn = call.client.sessions.turn(held, question, how, options)
     try:
-        return await streamed(call, call.client.sessions.source(turn, trio.lowlevel.checkpoint))
+        return _of_session(await streamed(call, call.client.sessions.source(turn, trio.lowlevel.checkpoint)), held)
     except WizardError as error:
         _lost(held, error)
         raise
@@ -91,6 +97,24 @@ async def delete_session(call: Call) -> object:
     """Remove a session."""
     call.params.only("session")
     return {"deleted": await call.client.sessions.delete(call.params.text("session"))}
+
+
+async def _opened(call: Call) -> HeldSession:
+    """Return the session of a turn. Raises `SessionConflictError` where it is not the one that the client has seen:
+    its system prompt and its history are gone, and the turn would begin another one, without a word.
+    """
+    name, created_at = call.params.text("session"), call.params.number("created_at")
+    held = await call.client.sessions.open(name)
+    seen = held.session
+    if created_at is not None and not (seen.stored and seen.record.created_at == created_at):
+        again = "and another one of the same name was created since" if seen.stored else "or has expired"
+        raise SessionConflictError(f"session {name!r} was deleted, {again}: see what is there now", session=name)
+    return held
+
+
+def _of_session(answer: Mapping[str, object], held: HeldSession) -> Mapping[str, object]:
+    """Return the answer of a turn with what tells its session from others of that name."""
+    return {**answer, "session": {"created_at": held.session.record.created_at}}
 
 
 def _after(call: Call) -> SessionSummary | None:

@@ -7,6 +7,9 @@ whoever listens, or another connection.
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
 
 import trio
 from trio_websocket import ConnectionClosed, wrap_server_stream
@@ -17,11 +20,15 @@ from wizard_actors.server.access import Caller
 from wizard_actors.server.connection import Connection
 from wizard_actors.server.handshake import Handshake, Refusal
 from wizard_actors.server.held_stream import HeldStream
+from wizard_actors.server.refusals import Refusals
 from wizard_actors.server.service import Service
 
 __all__ = ["WebSocketEndpoint"]
 
 log = logging.getLogger("wizard_actors.server")
+
+MAX_MESSAGE: Final = b"Wizard-Max-Message"
+"""The header that tells a client how many bytes a message of its may have."""
 
 
 class WebSocketEndpoint:
@@ -30,14 +37,17 @@ class WebSocketEndpoint:
     def __init__(self, service: Service) -> None:
         self.connections = 0
         self._service = service
+        self._of_key: Counter[str] = Counter()
+        self._refusals = Refusals()
 
-    async def handle(self, stream: trio.abc.Stream) -> None:
-        """Serve one connection, from the HTTP request on, and close it. Raises nothing; when it is cancelled, so is all
-        that is in progress on the connection.
+    async def handle(self, stream: trio.abc.Stream, let_in: Callable[[], object] = lambda: None) -> None:
+        """Serve one connection, from the HTTP request on, and close it; `let_in` is called once it is counted as open.
+        Raises nothing; when it is cancelled, so is all that is in progress on the connection.
         """
-        held = HeldStream(stream, send_timeout=self._service.settings.send_timeout)
+        settings = self._service.settings
+        held = HeldStream(stream, send_timeout=settings.send_timeout, max_message=settings.max_message)
         try:
-            await self._serve(held)
+            await self._serve(held, let_in)
         except* (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed, LocalProtocolError):
             log.debug("a connection has broken off")
         except* Exception:
@@ -45,7 +55,7 @@ class WebSocketEndpoint:
         finally:
             await held.finish()  # noqa: ASYNC102 - within bounds, and at once where it is cancelled
 
-    async def _serve(self, held: HeldStream) -> None:
+    async def _serve(self, held: HeldStream, let_in: Callable[[], object]) -> None:
         settings = self._service.settings
         deadline = trio.current_time() + settings.handshake_timeout
         caller: Caller | None = None
@@ -54,10 +64,15 @@ class WebSocketEndpoint:
         if caller is None:
             return
         self.connections += 1
+        self._of_key[caller.name] += 1
+        let_in()
         try:
             await self._upgraded(held, caller, deadline)
         finally:
             self.connections -= 1
+            self._of_key[caller.name] -= 1
+            if not self._of_key[caller.name]:
+                del self._of_key[caller.name]
 
     async def _greeted(self, held: HeldStream) -> Caller | None:
         """Return who asks, once it is known that they may; None where they were told why not."""
@@ -65,28 +80,36 @@ class WebSocketEndpoint:
         try:
             caller = await handshake.caller(self._service.access)
             if caller is not None:
-                self._check_room()
+                self._check_room(caller)
             return caller
         except Refusal as refusal:
-            log.info("a handshake was refused with %d: %s", refusal.status, refusal.message)
+            self._refusals.log(refusal, trio.current_time())
             await handshake.refuse(refusal)
             return None
 
-    def _check_room(self) -> None:
+    def _check_room(self, caller: Caller) -> None:
         """Raise where nobody else is let in."""
         if self._service.draining.is_set():
             raise Refusal(503, "the server stops: connect again, to its successor", code="actor_stopped")
-        most = self._service.settings.max_connections
-        if self.connections >= most:
-            raise Refusal(503, f"{most} connections are open, as many as server.max_connections allows: come later")
+        settings = self._service.settings
+        if self.connections >= settings.max_connections:
+            raise _full(settings.max_connections, "are open", "max_connections")
+        if caller.name and self._of_key[caller.name] >= settings.max_connections_per_key:
+            of_key = f"of the key {caller.name!r} are open"
+            raise _full(settings.max_connections_per_key, of_key, "max_connections_per_key")
 
     async def _upgraded(self, held: HeldStream, caller: Caller, deadline: float) -> None:
         async with trio.open_nursery() as nursery:
             with trio.CancelScope(deadline=deadline) as opening:
-                request = await wrap_server_stream(nursery, held, max_message_size=self._service.settings.max_message)
-                socket = await request.accept(subprotocol=SUBPROTOCOL)
+                request = await wrap_server_stream(nursery, held, max_message_size=held.max_message)
+                bound = (MAX_MESSAGE, str(held.max_message).encode())
+                socket = await request.accept(subprotocol=SUBPROTOCOL, extra_headers=[bound])
                 held.open()
                 opening.deadline = float("inf")
                 log.debug("a connection of %s is open", caller.name or "anybody")
                 await Connection(self._service, caller, socket, held).run()
             nursery.cancel_scope.cancel()
+
+
+def _full(most: int, which: str, setting: str) -> Refusal:
+    return Refusal(503, f"{most} connections {which}, as many as server.{setting} allows: come later")
