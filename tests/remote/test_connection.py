@@ -583,11 +583,13 @@ async def test_a_stream_that_is_not_read_stalls_nobody_else() -> None:
 
 async def test_a_stream_that_is_left_early_is_cancelled() -> None:
     """The server is told, and what still comes is dropped."""
+    told = trio.Event()
 
     async def script(peer: Peer) -> None:
         request = await peer.hear()
         await peer.event(request, "Be")
         await peer.hear("cancel")
+        told.set()
         await peer.event(request, "late")
         await peer.refuse(request, "cancelled", number=-32800)
         await answering(peer)
@@ -596,6 +598,7 @@ async def test_a_stream_that_is_left_early_is_cancelled() -> None:
         async with client.stream("Why?") as stream:
             await anext(stream)
         assert idle(client)
+        await told.wait()
 
         assert (await client.generate("Why?")).text == "Because."
         assert server.dials == 1
@@ -607,10 +610,12 @@ async def test_a_stream_that_is_left_early_is_cancelled() -> None:
 async def test_a_cancelled_caller_returns_at_once_and_the_server_is_told() -> None:
     """The late answer is dropped."""
     told: list[str] = []
+    heard = trio.Event()
 
     async def script(peer: Peer) -> None:
         request = await peer.hear()
         told.append((await peer.hear("cancel"))["params"]["id"])
+        heard.set()
         await peer.answer(request)
         await answering(peer)
 
@@ -621,6 +626,7 @@ async def test_a_cancelled_caller_returns_at_once_and_the_server_is_told() -> No
                 await trio.testing.wait_all_tasks_blocked()
                 scope.cancel()
         assert idle(client)
+        await heard.wait()
         assert (await client.generate("Why?")).text == "Because."
 
         assert told == [server.peers[0].heard[0]["id"]]

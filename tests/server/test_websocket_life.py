@@ -185,7 +185,7 @@ async def test_many_whole_messages_are_no_flood(autojump_clock: MockClock) -> No
         wire = await server.connect()
         for _ in range(100):
             await wire.send("x" * 2000)
-        await wire.ask("subscribe", types=["none"])
+        await wire.ask("subscribe", types=["session_turn"])
         for _ in range(2000):
             await wire.socket.pong(b"x" * 100)
             await trio.sleep(5)
