@@ -293,9 +293,24 @@ async def test_a_reload_changes_how_it_logs(tmp_path: Path) -> None:
         ready = await server.says(r"wizard: serving (ws://\S+) ")
         config.write_text(f'[logging]\nlevel = "DEBUG"\nformat = "json"\n{SERVED}')
         server.process.send_signal(signal.SIGHUP)
-        await server.says("wizard: reloaded: table logging changed\n")
+        await server.says('"event": "reloaded: table logging changed"')
         async with talking(ready[1]):
             await server.says(r'"level": ?"debug"')
+
+
+async def test_what_a_server_says_of_itself_is_json_where_its_log_is(tmp_path: Path) -> None:
+    """Whoever collects the log reads every line of it the same way; what is wrong with a reload too."""
+    config = tmp_path / "wizard.toml"
+    config.write_text(f'[logging]\nformat = "json"\n{SERVED}')
+    async with serving(tmp_path) as server:
+        await server.says(r'"event": "serving ws://\S+ ')
+        config.write_text("models = []")
+        server.process.send_signal(signal.SIGHUP)
+        await server.says('"event": "not reloaded: all stays as it was"')
+        server.process.send_signal(signal.SIGTERM)
+        assert await server.ends() == 0
+
+    assert all(line.startswith("{") for line in server.said.splitlines())
 
 
 async def test_a_signal_before_anything_is_loaded_ends_it_as_later(tmp_path: Path) -> None:

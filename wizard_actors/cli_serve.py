@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,8 @@ if sys.platform != "win32":
     import resource
 
 __all__ = ["check_files", "make_key", "run_server"]
+
+log = logging.getLogger("wizard_actors.server")
 
 NOTHING_TO_SERVE: Final = (
     "nothing to serve: name an address, as --websocket 127.0.0.1:8000 does, or `websocket` of `[server]`"
@@ -135,19 +138,23 @@ def _allow_open_files(wanted: int, errors: Errors) -> None:
 
 
 class _Told:
-    """What becomes of a server, as its operator is told: a line each on standard error, and a word to systemd."""
+    """What becomes of a server, as its operator is told: a line each on standard error, and a word to systemd. Where
+    the log is JSON, so are these lines: they go into it.
+    """
 
     def __init__(self, errors: Errors, env: Mapping[str, str], adapt: Callable[[WizardConfig], None]) -> None:
         self._errors = errors
         self._env = env
         self._adapt = adapt
+        self._as_log = False
 
     def ready(self, endpoints: Sequence[str], config: WizardConfig, keys: KeysConfig | None) -> None:
         """Say where, what, and for whom."""
+        self._as_log = config.logging.format == "json"
         models = _counted(sum(model.enabled for model in config.models), "model")
         who = "no keys: everybody on this machine may use it" if keys is None else _counted(_in_force(keys), "key")
         for endpoint in endpoints:
-            self._errors.note(f"serving {endpoint} ({models}, {who})")
+            self._say(f"serving {endpoint} ({models}, {who})")
         systemd.ready(self._env)
 
     def reloading(self) -> None:
@@ -157,23 +164,32 @@ class _Told:
     def reloaded(self, changes: Sequence[str], config: WizardConfig) -> None:
         """Say what has changed, and have what it needs of this process."""
         self._adapt(config)
-        self._errors.note(f"reloaded: {'; '.join(changes) or 'nothing has changed'}")
+        self._as_log = config.logging.format == "json"
+        self._say(f"reloaded: {'; '.join(changes) or 'nothing has changed'}")
         systemd.ready(self._env)
 
     def refused(self, error: Exception) -> None:
         """Say what is wrong, a line for each problem."""
-        if isinstance(error, WizardError):
+        if self._as_log:
+            log.error("%s", error)
+        elif isinstance(error, WizardError):
             self._errors.failure(error)
         else:
             self._errors.bug(error)
-        self._errors.note("not reloaded: all stays as it was")
+        self._say("not reloaded: all stays as it was")
         systemd.ready(self._env)
 
     def stopping(self, in_progress: int) -> None:
         """Say what it waits for."""
         waiting = f": {_counted(in_progress, 'request')} in progress" if in_progress else ""
-        self._errors.note(f"stopping{waiting}")
+        self._say(f"stopping{waiting}")
         systemd.stopping(self._env)
+
+    def _say(self, message: str) -> None:
+        if self._as_log:
+            log.warning("%s", message)
+        else:
+            self._errors.note(message)
 
 
 def _in_force(keys: KeysConfig) -> int:

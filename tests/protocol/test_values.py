@@ -99,9 +99,9 @@ def test_a_prompt_of_everything_comes_back() -> None:
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        (None, "`prompt` must be an object"),
-        (5, "`prompt` must be an object"),
-        ([], "`prompt` must be an object"),
+        (None, "`prompt` must be a text, or an object"),
+        (5, "`prompt` must be a text, or an object"),
+        ([], "`prompt` must be a text, or an object"),
         ("", "the prompt is empty"),
         ({}, "`prompt.messages` is missing"),
         ({"messages": 5}, "`prompt.messages` must be a list"),

@@ -78,8 +78,13 @@ def prompt_from(value: object, place: str = "prompt") -> Prompt:
     wrong by its place.
     """
     if isinstance(value, str):
-        return Prompt(value)
-    if isinstance(value, dict) and isinstance(value.get("messages"), str):
+        try:
+            return Prompt(value)
+        except InvalidPromptError as error:
+            raise InvalidPromptError(f"`{place}`: {error.message}") from error
+    if not isinstance(value, dict):
+        raise InvalidPromptError(f"`{place}` must be a text, or an object with the fields of a prompt")
+    if isinstance(value.get("messages"), str):
         value = {**value, "messages": [{"role": "user", "content": value["messages"]}]}
     try:
         return structured(value, Prompt, place)
