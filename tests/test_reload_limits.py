@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -223,6 +224,26 @@ async def test_members_of_a_group_get_its_new_limits_at_once(autojump_clock: Moc
             await client.reload(config_of(evolve(shared, rate_limit=evolve(slow, requests_per_minute=60))))
 
         assert trio.current_time() <= 5
+
+
+async def test_a_model_keeps_no_limiter_that_is_about_to_go(autojump_clock: MockClock) -> None:
+    """A former configuration's request keeps the group's first limiter, of the account that comes back; the group goes
+    on with its present one, and both models with it.
+    """
+
+    def member(name: str, account: str, *, enabled: bool = True) -> ModelConfig:
+        answer = SimulatedConfig(answer=account, first_token=1.0)
+        return evolve(model(name, enabled=enabled, simulated=answer), rate_limit_group="account")
+
+    async with ResilientClient.open(config_of(member("a", "one"), member("b", "two"))) as client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(client.generate, "Hi", model="b"))
+            await trio.sleep(0.5)
+            await client.reload(config_of(member("a", "three"), member("b", "two", enabled=False)))
+            await client.reload(config_of(member("a", "three"), member("b", "two")))
+        await settled(client)
+
+        assert [(await client.generate("Hi", model=name)).text for name in ("a", "b")] == ["three", "two"]
 
 
 def test_what_no_longer_matters_is_forgotten() -> None:

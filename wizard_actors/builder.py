@@ -171,7 +171,8 @@ class Builder:
         layout = Layout(config, known_models(config.models), own, models, {})
         for name, (rates, retry) in shared_limits(enabled).items():
             members = layout.members(name)
-            there = (seat for seat in standing if isinstance(seat, LimitSeat) and seat.name == name)
+            # The newest first: an older one may stand only for as long as a former configuration's requests do.
+            there = (seat for seat in reversed(standing) if isinstance(seat, LimitSeat) and seat.name == name)
             known = next((seat for seat in there if seat.shares_account(members)), None)
             layout.limits[name] = known or LimitSeat(_free(f"limits/{name}", paths), name, rates, retry, members)
         return layout
@@ -280,6 +281,8 @@ class Builder:
                 port = shared.ports.get(name)
                 if name not in ports and port is not None and before.models[name] is seat:
                     was, now = before.config.model(name), layout.config.model(name)  # a price of its own has no tiers
+                    if before.limiter(was) != layout.limiter(now):
+                        continue
                     if was == now and port.config == layout.known[name].config:
                         ports[name] = port
         return ports

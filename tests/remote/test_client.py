@@ -292,6 +292,12 @@ async def test_a_session_that_somebody_else_deleted_does_not_begin_anew_by_itsel
         assert len(session.history) == 2
 
 
+async def test_a_session_with_nothing_in_its_context_begins(autojump_clock: MockClock) -> None:
+    """An empty one says nothing, and so nothing is stored before the first turn."""
+    async with remote(says("x")) as (client, _), client.session("alice", context={}) as session:
+        assert (await session.send("Why?")).text == "x"
+
+
 async def test_a_deleted_session_begins_anew(autojump_clock: MockClock) -> None:
     """Its history is empty at once."""
     async with remote(says("x")) as (client, _), client.session("alice") as session:

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import pytest
 import trio
+from attrs import evolve
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.conversations import Shelf
@@ -747,3 +748,23 @@ async def test_a_model_that_is_silent_does_not_hold_a_reservation_for_ever(autoj
 
         assert server.client.supervisor.outstanding == {}
         assert await spent(server) == RESERVED
+
+
+async def test_who_waits_for_a_rate_waits_on_under_the_key_s_new_name(autojump_clock: MockClock) -> None:
+    """A key that is renamed has other limiters: nobody gets past them because the former ones have gone."""
+    alice = key("alice", rate_limit=per_minute(6, max_wait=1000.0))
+    answered: list[str] = []
+
+    async with served(alice) as server, trio.open_nursery() as nursery:
+
+        async def ask(number: int) -> None:
+            answered.append((await server.of("alice").generate(f"Why {number}?")).text)
+
+        for number in range(10):
+            nursery.start_soon(ask, number)
+        await wait_all_tasks_blocked()
+        await server.set(evolve(alice, name="alicia"))
+        await trio.sleep(1)
+
+        assert 1 <= len(answered) <= 2
+        nursery.cancel_scope.cancel()

@@ -43,7 +43,7 @@ def given(
     """Return the settings of a session as they travel: those that are given."""
     settings: dict[str, object] = {"system": system, "route": route, "model": model}
     found = {name: value for name, value in settings.items() if value is not KEEP}
-    return found if context is None else {**found, "context": dict(context)}
+    return {**found, "context": dict(context)} if context else found
 
 
 def travelling(question: Question) -> dict[str, object]:

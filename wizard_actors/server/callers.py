@@ -195,15 +195,21 @@ class CallersClient:
 
     async def reserve(self, request: Request) -> Reservation:
         """Return leave to ask, to be settled; see `Limits.reserve`. Raises `AccessDeniedError` where the key is good no
-        more, also by the time it has leave: then its limits may be gone, too.
+        more, also by the time it has leave: then its limits may be gone, too. One that has another name by then has
+        other limits, and needs theirs.
         """
-        reservation = await self._limits.reserve(self.caller.name, request, self._client.shared.events)
-        try:
-            self._access.current(self._caller)
-        except BaseException:
+        name = self.caller.name
+        while True:
+            reservation = await self._limits.reserve(name, request, self._client.shared.events)
+            try:
+                now = self._access.current(self._caller).name
+            except BaseException:
+                reservation.settle(None)
+                raise
+            if now == name:
+                return reservation
             reservation.settle(None)
-            raise
-        return reservation
+            name = now
 
 
 def _denied(caller: Caller, what: str) -> AccessDeniedError:
