@@ -39,6 +39,10 @@ SPECIAL: Final[Mapping[str, st.SearchStrategy[Any]]] = {
     "proxy": st.just(f"http://user:{CANARY}@127.0.0.1:3128"),
     "http": st.sampled_from(["127.0.0.1:0", "[::1]:8000"]),
     "websocket": st.just("localhost:8001"),
+    "origins": st.lists(st.sampled_from(["https://example.com", "http://localhost:3000"]), max_size=2),
+    "max_message": st.integers(1024, 10**6),
+    "max_header": st.integers(1024, 10**6),
+    "max_json_depth": st.integers(8, 99),
     "api_key_env": st.just("CANARY_KEY"),
     "headers": st.dictionaries(st.sampled_from(["X-A", "X-B"]), st.just(CANARY)),
     "strategy": st.sampled_from([*get_args(Strategy), "custom:night"]),
@@ -46,7 +50,19 @@ SPECIAL: Final[Mapping[str, st.SearchStrategy[Any]]] = {
 }
 # Files would have to exist; chains have to name models; tables of other providers have to be absent.
 ABSENT: Final = frozenset(
-    {"api_key_file", "api_version", "ca_file", "api_keys_file", "chain", "simulated", "local", "options", "enabled"}
+    {
+        "api_key_file",
+        "api_keys_file",
+        "api_version",
+        "ca_file",
+        "chain",
+        "enabled",
+        "local",
+        "options",
+        "simulated",
+        "tls_cert",
+        "tls_key",
+    }
 )
 
 
