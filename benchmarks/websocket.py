@@ -4,77 +4,82 @@
 
 A server in a process of its own, real sockets on 127.0.0.1, models that answer at once:
 
-- **a stalled reader**: 50 connections stream; then one more has an endless stream open, and reads nothing of it. How
-  long the others wait for the first event of a stream, with and without it, in rounds that take turns; and the server's
-  memory meanwhile.
+- **a stalled reader**: 50 connections stream, and one more has an endless stream open of which it reads nothing. How
+  long the others wait for the first event of a stream beside it, and beside one that only is connected; the latter
+  twice, so that it is known how far two figures of one thing are apart. The three take turns, in another order each
+  round, with the same streams at the same times. And the server's memory meanwhile, and what the stalled one costs it.
 - **many**: 1,000 connections and 5,000 requests. All are answered; how long that takes, and the memory of a connection.
 - **gone**: a client's connection is reset in the middle of a stream. How long the call to its model goes on.
 """
 
 from __future__ import annotations
 
+import gc
+import random
 import resource
 import socket
 import statistics
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 import msgspec
 import trio
 from attrs import field, frozen
 
+from benchmarks.served import Process, served
 from tests.loopback import Wire, chunk, response, serving
 from tests.server.peer import Peer
-from wizard_actors import WizardConfig
-from wizard_actors.config import ModelConfig, RetryConfig, RouteConfig, ServerConfig, SessionsConfig, SimulatedConfig
-from wizard_actors.server.access import Access
-from wizard_actors.server.limits import Limits
-from wizard_actors.server.service import Service
-from wizard_actors.server.websocket import WebSocketEndpoint
-from wizard_actors.trio_client import TrioClient
 
 __all__ = ["Gone", "Many", "Stalled", "Target", "measure_gone", "measure_many", "measure_stalled", "started"]
 
-FILLING: Final = 2.0
+FILLING: Final = 1.0
 """Seconds in which the buffers of a connection that nobody reads are full."""
+
+EVERY: Final = 0.6
+"""Seconds from a connection's stream to its next, more or less: one takes 0.16."""
 
 SSE: Final = {"content-type": "text/event-stream"}
 
-PACED: Final = SimulatedConfig(answer="a b c d e f g h", first_token=0.0, per_chunk=0.02)
-AT_ONCE: Final = SimulatedConfig(answer="Because.", first_token=0.0, per_chunk=0.0)
+CONFIG: Final = """
+[[models]]
+name = "quick"
+provider = "simulated"
+max_concurrency = 200
+simulated = {{ answer = "Because.", first_token = 0, per_chunk = 0 }}
 
+[[models]]
+name = "paced"
+provider = "simulated"
+max_concurrency = 2000
+simulated = {{ answer = "a b c d e f g h", first_token = 0, per_chunk = 0.02 }}
 
-def config(upstream: str) -> WizardConfig:
-    """Return the configuration of the server; `upstream` is the base URL of the model "remote"."""
-    models = [
-        ModelConfig(name="quick", provider="simulated", max_concurrency=200, simulated=AT_ONCE),
-        ModelConfig(name="paced", provider="simulated", max_concurrency=2000, simulated=PACED),
-        ModelConfig(name="remote", provider="openai", base_url=upstream, retry=RetryConfig(max_attempts=1)),
-    ]
-    return WizardConfig(
-        models=models,
-        fallback=RouteConfig(name="wizard", chain=["quick"]),
-        server=ServerConfig(max_in_flight=10_000, max_per_key=10_000, send_timeout=600.0),
-        sessions=SessionsConfig(storage="memory:"),
-    )
+[[models]]
+name = "remote"
+provider = "openai"
+base_url = "{upstream}"
+api_key_env = "BENCHMARK_KEY"
+retry = {{ max_attempts = 1 }}
 
+[fallback]
+chain = ["quick"]
 
-async def serve(upstream: str) -> None:
-    """Serve on a free port of 127.0.0.1, which is printed, until standard input ends."""
-    async with TrioClient.open(config(upstream)) as client, trio.open_nursery() as nursery:
-        endpoint = WebSocketEndpoint(Service(client, Access(None), Limits(client.supervisor)))
-        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=2048)
-        nursery.start_soon(trio.serve_listeners, endpoint.handle, [listener])
-        sys.stdout.write(f"{listener.socket.getsockname()[1]}\n")
-        sys.stdout.flush()
-        await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
-        nursery.cancel_scope.cancel()
+[server]
+websocket = "127.0.0.1:0"
+max_in_flight = 10_000
+max_per_key = 10_000
+send_timeout = 600
+
+[sessions]
+storage = "memory:"
+
+[logging]
+level = "ERROR"
+"""
+"""What is served; `upstream` is the base URL of the model "remote"."""
 
 
 # -- the server, from outside ------------------------------------------------------------------------
@@ -84,22 +89,14 @@ async def serve(upstream: str) -> None:
 class Target:
     """A server that is under load."""
 
-    port: int
-    pid: int
-
-    @property
-    def rss(self) -> int:
-        """Bytes of memory that its process has."""
-        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
-        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
-        return int(line.split()[1]) * 1024
+    process: Process
 
     async def connect(self, *, small: bool = False) -> Connection:
         """Return a new connection; `small`: it takes as little as a socket can that it has not read."""
         sock = trio.socket.socket()
         if small:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        await sock.connect(("127.0.0.1", self.port))
+        await sock.connect(("127.0.0.1", self.process.port))
         connection = Connection(trio.SocketStream(sock))
         await connection.peer.greet()
         return connection
@@ -107,20 +104,9 @@ class Target:
 
 @asynccontextmanager
 async def started(upstream: str = "http://127.0.0.1:9/v1") -> AsyncIterator[Target]:
-    """Start a server in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.websocket", "serve", upstream]
-    process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None  # noqa: S101 - for the type checker
-        port = int(await process.stdout.receive_some())
-        yield Target(port, process.pid)
-    finally:
-        with trio.CancelScope(shield=True):
-            process.kill()
-            await process.wait()
-            for end in (process.stdin, process.stdout):
-                if end is not None:
-                    await end.aclose()
+    """Start `wizard serve`, in a process of its own."""
+    async with served(CONFIG.format(upstream=upstream), "ws", BENCHMARK_KEY="x") as process:
+        yield Target(process)
 
 
 @frozen
@@ -152,31 +138,32 @@ class Connection:
 # -- a stalled reader --------------------------------------------------------------------------------
 
 
+Samples: TypeAlias = Sequence[float]
+"""Seconds until the first event of each stream of a round."""
+
+
 @frozen
 class Stalled:
-    """Seconds until the first event of each stream, in rounds `without` a stalled reader and `beside` one.
+    """The rounds beside a connection that asks for nothing, twice, and beside one that has `stalled`.
 
     And the bytes that the server's process grew by, at most: since before the stream was asked for that nobody reads,
-    `filled`, and since it stalled, `grown`.
+    `filled`, and since it stalled, `grown`; and the seconds of its processor that a stalled one took in `FILLING`.
     """
 
-    without: Sequence[Sequence[float]]
-    beside: Sequence[Sequence[float]]
+    idle: Sequence[Samples]
+    again: Sequence[Samples]
+    stalled: Sequence[Samples]
     filled: int
     grown: int
-
-    @property
-    def moved(self) -> float:
-        """How much larger the p99 was beside one, as a share."""
-        return p99(self.beside) / p99(self.without) - 1
+    cost: float
 
 
-def p50(rounds: Sequence[Sequence[float]]) -> float:
+def p50(rounds: Sequence[Samples]) -> float:
     """Return the median of the rounds' medians."""
     return statistics.median(map(statistics.median, rounds))
 
 
-def p99(rounds: Sequence[Sequence[float]]) -> float:
+def p99(rounds: Sequence[Samples]) -> float:
     """Return the median of the rounds' 99th percentiles: when the machine does something else it spoils one of them."""
     return statistics.median(statistics.quantiles(samples, n=100)[98] for samples in rounds)
 
@@ -198,49 +185,51 @@ async def endless(wire: Wire) -> None:
 
 
 async def measure_stalled(*, rounds: int, seconds: float, connections: int = 50) -> Stalled:
-    """Measure `rounds` pairs of rounds, of so many seconds each."""
-    without: list[list[float]] = []
-    beside: list[list[float]] = []
-    filled = grown = 0
+    """Measure so many rounds of each of the three, of so many seconds each."""
+    found: dict[str, list[Samples]] = {"idle": [], "again": [], "stalled": []}
+    filled, grown, cost = 0, 0, 0.0
     async with serving(endless) as base_url, started(base_url) as target:
         everybody = [await target.connect() for _ in range(connections)]
-        await _streaming(everybody, 1.0)  # so that all is loaded, and warm
-        for _ in range(rounds):
-            without.append(await _streaming(everybody, seconds))
-            empty = target.rss
-            async with await target.connect(small=True) as stalled:
-                await stalled.ask(1, "stream", prompt="x", model="remote", credit=65_536)
-                await trio.sleep(FILLING)
-                full = target.rss
-                beside.append(await _streaming(everybody, seconds))
-                filled, grown = max(filled, target.rss - empty), max(grown, target.rss - full)
-            await trio.sleep(0.2)
+        await _streaming(everybody, 2.0, seed=-1)  # so that all is loaded, and warm
+        for number in range(rounds):
+            for name in random.Random(number).sample(sorted(found), k=3):
+                empty = target.process.rss
+                async with await target.connect(small=True) as another:
+                    if name == "stalled":
+                        await another.ask(1, "stream", prompt="x", model="remote", credit=65_536)
+                    await trio.sleep(FILLING)
+                    full, used = target.process.rss, target.process.cpu
+                    await trio.sleep(FILLING)
+                    used = target.process.cpu - used
+                    found[name].append(await _streaming(everybody, seconds, seed=number))
+                    if name == "stalled":
+                        filled, grown = max(filled, target.process.rss - empty), max(grown, target.process.rss - full)
+                        cost = max(cost, used)
+                await trio.sleep(0.2)
         for connection in everybody:
             await connection.__aexit__()
-    return Stalled(without, beside, filled, grown)
+    return Stalled(found["idle"], found["again"], found["stalled"], filled, grown, cost)
 
 
-async def _streaming(everybody: Sequence[Connection], seconds: float) -> list[float]:
-    """Have each connection stream, again and again, at its own times; return how long each first event took."""
+async def _streaming(everybody: Sequence[Connection], seconds: float, *, seed: int) -> Samples:
+    """Have each connection stream again and again, when `seed` says; return how long each first event took."""
     samples: list[float] = []
-    end = trio.current_time() + seconds
+    began = trio.current_time()
 
-    async def one(connection: Connection, offset: float) -> None:
-        await trio.sleep(offset)
-        number = 0
-        while trio.current_time() < end:
-            number += 1
-            began = time.perf_counter()
+    async def one(connection: Connection, index: int) -> None:
+        times = random.Random(f"{seed} {index}")
+        for number in range(int(seconds / EVERY)):
+            await trio.sleep_until(began + EVERY * (number + times.uniform(0, 0.5)))
+            asked = time.perf_counter()
             await connection.ask(number, "stream", prompt="x", model="paced")
             await connection.peer.hear()
-            samples.append(time.perf_counter() - began)
+            samples.append(time.perf_counter() - asked)
             while "result" not in await connection.peer.hear():
                 pass
-            await trio.sleep(0.2)
 
     async with trio.open_nursery() as nursery:
         for index, connection in enumerate(everybody):
-            nursery.start_soon(one, connection, 0.3 * index / len(everybody))
+            nursery.start_soon(one, connection, index)
     return samples
 
 
@@ -263,10 +252,10 @@ async def measure_many(target: Target, *, connections: int, requests: int) -> Ma
     async with await target.connect() as first:  # so that all is loaded
         await first.ask(1, "generate", prompt="x")
         await first.peer.hear()
-    before, began = target.rss, time.perf_counter()
+    before, began = target.process.rss, time.perf_counter()
     everybody = await _connected(target, connections)
     connected = time.perf_counter()
-    size = target.rss - before
+    size = target.process.rss - before
     answered = 0
 
     async def one(connection: Connection, count: int) -> None:
@@ -361,12 +350,17 @@ async def main() -> None:
     """Print the figures."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    stalled = await measure_stalled(rounds=12, seconds=4.0)
-    for name, rounds in (("without", stalled.without), ("beside", stalled.beside)):
-        count, typical, late = sum(map(len, rounds)), p50(rounds) * 1e3, p99(rounds) * 1e3
-        say(f"{name:<8} a stalled reader: p50 {typical:.1f} ms, p99 {late:.1f} ms, {count:,} streams in all")
-    say(f"p99 moved by {stalled.moved:+.1%}")
+    gc.freeze()  # as the server does: a full collection here would count as a delay of the server's
+    stalled = await measure_stalled(rounds=10, seconds=6.0)
+    rounds = {"idle connection": stalled.idle, "another one": stalled.again, "stalled reader": stalled.stalled}
+    for name, each in rounds.items():
+        count, typical, late = sum(map(len, each)), p50(each) * 1e3, p99(each) * 1e3
+        say(f"beside {name:<15}: p50 {typical:.1f} ms, p99 {late:.1f} ms, {count:,} streams in all")
+    moved = p99(stalled.stalled) / p99([*stalled.idle, *stalled.again]) - 1
+    apart = p99(stalled.again) / p99(stalled.idle) - 1
+    say(f"p99 moved by {moved:+.1%}; those of the two idle ones are {apart:+.1%} apart")
     say(f"memory: {stalled.filled / 2**20:.1f} MiB for what was on its way, {stalled.grown / 2**20:.1f} MiB later")
+    say(f"a stalled reader took {stalled.cost / FILLING:.1%} of a processor")
     async with started() as target:
         many = await measure_many(target, connections=1_000, requests=5_000)
     say(f"{many.connections:,} connections in {many.connecting:.1f} s, {many.bytes_a_connection / 1024:.0f} KiB each")
@@ -377,7 +371,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["serve"]:
-        trio.run(serve, sys.argv[2])
-    else:
-        trio.run(main)
+    trio.run(main)

@@ -25,7 +25,7 @@ def test_a_request_is_refused_exactly_where_a_bound_is_met(steps: list[tuple[str
     """Counts are those of what is in progress, whatever was refused or has ended; and nothing is left in the end."""
     admission = Admission()
     running: list[tuple[str, int, int, ExitStack]] = []
-    for name, connection, begins, which, weight in steps:
+    for name, connection, begins, which, most in steps:
         if not begins:
             if running:
                 running.pop(which % len(running))[3].close()
@@ -35,12 +35,13 @@ def test_a_request_is_refused_exactly_where_a_bound_is_met(steps: list[tuple[str
             keys[who] += taken
         left = min(3 - keys[name], 5 - sum(keys.values()))
         assert admission.room(Caller(name), BOUNDS) == left
-        room = connections[connection] < 2 and weight <= left
+        room = connections[connection] < 2 and left > 0
         stack = ExitStack()
         try:
-            stack.enter_context(admission.request(Caller(name), connection, BOUNDS, weight=weight))
-            running.append((name, connection, weight, stack))
-            assert room
+            stack.enter_context(admission.request(Caller(name), connection, BOUNDS))
+            at_once = stack.enter_context(admission.several(Caller(name), BOUNDS, most))
+            running.append((name, connection, at_once, stack))
+            assert (room, at_once) == (True, min(most, left))
         except MailboxFullError:
             assert not room
         assert admission.in_progress == sum(taken for _, _, taken, _ in running)

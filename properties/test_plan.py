@@ -15,6 +15,8 @@ from wizard_actors.model_stats import HALF_LIFE, ModelStats, Wait
 from wizard_actors.needs import Needs
 from wizard_actors.plan import BARRED_FOR, Bar, Bars, ModelFacts, Plan, Probe, Skip, Tactics, Why, plan
 
+pytestmark = pytest.mark.long
+
 STATS = st.builds(
     ModelStats,
     successes=st.floats(0, 1000),

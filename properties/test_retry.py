@@ -7,6 +7,7 @@ from fractions import Fraction
 from random import Random
 from typing import get_args
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,8 @@ from wizard_actors.errors import (
 )
 from wizard_actors.retry import RetryBudget, full_jitter, parse_retry_after, parse_retry_delay, retry_delay
 from wizard_actors.verdict import Again
+
+pytestmark = pytest.mark.long
 
 DELAYS = st.floats(0, 100, allow_nan=False)
 RANDOMS = st.integers(0, 2**32).map(Random)

@@ -9,10 +9,13 @@ from typing import Annotated, Any, Literal
 import attrs
 import jsonschema
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wizard_actors.schema import Found, form_of, json_schema_of
+
+pytestmark = pytest.mark.long
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 

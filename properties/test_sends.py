@@ -76,6 +76,9 @@ SLOW = [says("Hello ", seconds, "you") for seconds in (8.0, 9.0, 10.0, 11.0, 12.
 AGAIN = RetryConfig(base_delay=0.2, max_delay=1.0, max_attempts=4)
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> None:
     """Thousands of planned failures need no log."""

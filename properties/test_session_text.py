@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +10,8 @@ from properties.session_records import ODD, records, texts
 from wizard_actors.errors import SerializationError
 from wizard_actors.session_record import SessionRecord
 from wizard_actors.session_text import from_json, from_markdown, to_json, to_markdown
+
+pytestmark = pytest.mark.long
 
 
 @given(record=records)

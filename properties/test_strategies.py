@@ -30,6 +30,8 @@ from wizard_actors.request import Delivery
 STRATEGIES: tuple[Strategy, ...] = ("sequential", "hedged", "parallel", "adaptive", "cheapest")
 MODELS = ("a", "b", "c")
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> None:
@@ -102,7 +104,7 @@ def assert_counted(played: Played) -> None:
     assert requests.began == len(played.outcomes)
     assert sum(requests.answered.values()) + sum(requests.failed.values()) + requests.cancelled == requests.began
     assert requests.in_flight == 0
-    codes = Counter(event.code for event in played.ended)
+    codes = Counter("all_models_refused" if event.refused else event.code for event in played.ended)
     assert (sum(requests.answered.values()), requests.cancelled) == (codes.pop(None, 0), codes.pop("cancelled", 0))
     assert requests.failed == codes
     assert requests.attempts == attempts.began

@@ -853,6 +853,7 @@ async def test_an_error_without_a_text_is_a_bug_like_others(autojump_clock: Mock
     assert "SpeechlessError" in str(found)
 
 
+@pytest.mark.long
 async def test_no_call_begins_while_the_circuit_is_open(autojump_clock: MockClock) -> None:
     """Hundreds of calls of one instant, which fail after some steps each: between a permit and its call the circuit may
     open, and then the call is not sent.

@@ -149,6 +149,27 @@ def test_under_a_rate_a_call_counts_for_a_window_at_most(now: float, circuit: Ci
     assert state(core) is circuit
 
 
+@pytest.mark.parametrize(
+    ("rate", "before", "after"),
+    [
+        # ten calls of a minute ago would make the other ten enough
+        (0.25, [SUCCESS] * 10, [SUCCESS] * 5 + [FAILURE] * 5),
+        # ten failures of a minute ago would make most of the others failures
+        (0.9, [SUCCESS] * 20 + [FAILURE] * 10, [SUCCESS] * 10 + [FAILURE] * 10),
+    ],
+)
+def test_under_a_rate_neither_calls_nor_failures_of_a_window_ago_count(
+    rate: float, before: list[Outcome], after: list[Outcome]
+) -> None:
+    """A slice that leaves the window takes both with it, also where there was nothing in between."""
+    core = breaker(failure_rate=rate, minimum_calls=20)
+    for outcome in before:
+        call(core, outcome, 0.0)
+    for outcome in after:
+        call(core, outcome, 60.0)
+    assert state(core) is Circuit.CLOSED
+
+
 # -- open
 
 
@@ -179,6 +200,18 @@ def test_a_refusal_names_the_instant_of_the_next_probe() -> None:
     assert isinstance(refused, Refused)
     assert isinstance(core.admit(math.nextafter(refused.retry_at, 0.0)), Refused)
     assert admitted(core, refused.retry_at).probe
+
+
+def test_every_refusal_is_counted() -> None:
+    """While the circuit is open, and while all the probes are out."""
+    core = tripped()
+    for now in (1.0, 2.0, 3.0):
+        core.admit(now)
+    assert core.snapshot().refused == 3
+    admitted(core, 100.0)
+    core.admit(100.0)
+    core.admit(100.0)
+    assert core.snapshot().refused == 5
 
 
 def test_it_stays_open_twice_as_long_after_a_failed_probe_and_never_longer() -> None:
@@ -650,4 +683,45 @@ def test_a_rate_is_measured_on_over_another_window() -> None:
 
     assert core.snapshot().failures == 3
     call(core, FAILURE, 33.0)
+    assert state(core) is Circuit.OPEN
+
+
+def of_a_rate(window: float, minimum_calls: int = 4, rate: float = 0.9) -> BreakerConfig:
+    """Return the configuration of a breaker that measures a rate."""
+    return BreakerConfig(failure_rate=rate, minimum_calls=minimum_calls, window=window)
+
+
+@pytest.mark.parametrize(("now", "circuit"), [(680.0, Circuit.OPEN), (700.0, Circuit.CLOSED)])
+def test_what_was_counted_before_another_window_leaves_it_in_time(now: float, circuit: Circuit) -> None:
+    """Each call counts from the instant at which it ended, wherever the new slices begin."""
+    core = BreakerCore(of_a_rate(60.0), Random(7))
+    for instant in (600.0, 601.0, 602.0):
+        call(core, FAILURE, instant)
+    core.reconfigure(of_a_rate(90.0))
+    call(core, FAILURE, now)
+    assert state(core) is circuit
+
+
+def test_slices_that_fall_into_one_of_a_longer_window_are_added_up() -> None:
+    """Calls and failures of each: the tenth call of which five failed trips."""
+    core = BreakerCore(of_a_rate(60.0, 10, 0.5), Random(7))
+    for instant, outcome in ((600.0, SUCCESS), (600.0, SUCCESS), (600.0, FAILURE), (606.0, SUCCESS), (606.0, FAILURE)):
+        call(core, outcome, instant)
+    core.reconfigure(of_a_rate(600.0, 10, 0.5))
+    for outcome in (FAILURE, SUCCESS, SUCCESS, FAILURE):
+        call(core, outcome, 607.0)
+    assert state(core) is Circuit.CLOSED
+    call(core, FAILURE, 607.0)
+    assert state(core) is Circuit.OPEN
+
+
+def test_another_threshold_moves_no_call_out_of_its_slice() -> None:
+    """The window stays, and what was counted leaves it when it would have: not a slice sooner, by rounding."""
+    window = 7.0
+    end = 3 * (window / 10)  # the fourth slice begins; 3 * 0.7 / 0.7 is a little less than 3
+    core = BreakerCore(of_a_rate(window), Random(7))
+    for _ in range(3):
+        call(core, FAILURE, end + 0.01)
+    core.reconfigure(of_a_rate(window, rate=0.8))
+    call(core, FAILURE, end + window - 0.01)
     assert state(core) is Circuit.OPEN

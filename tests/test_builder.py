@@ -23,6 +23,7 @@ from wizard_actors.builder import Builder, Clients
 from wizard_actors.config import (
     CacheConfig,
     LocalConfig,
+    RateLimitConfig,
     RetryConfig,
     RouteConfig,
     ServerConfig,
@@ -58,6 +59,23 @@ async def build(  # noqa: ASYNC124 - inside Trio, whose clock it reads
     layout = builder.layout(config)
     tree = builder.tree(layout)
     return tree, builder.first(layout, tree, LagWatch()), builder
+
+
+async def test_names_may_hold_a_slash() -> None:
+    """As those of models often do; in the tree's paths it is "%2F", and two names never share a path."""
+    limits = RateLimitConfig(requests_per_minute=60)
+    config = WizardConfig(
+        models=[
+            evolve(model(name), rate_limit_group="a/b", rate_limit=limits) for name in ("meta/llama", "meta%2Fllama")
+        ]
+    )
+    _, shared, _ = await build(config)
+
+    assert [port.worker.path for port in shared.ports.values()] == [
+        "wizard/models/model:meta%2Fllama/worker",
+        "wizard/models/model:meta%2Fllama#2/worker",
+    ]
+    assert {port.limiter.path for port in shared.ports.values()} == {"wizard/limits/a%2Fb"}
 
 
 async def test_the_tree_has_an_actor_for_each_concern_of_each_model(autojump_clock: MockClock) -> None:
@@ -196,24 +214,6 @@ async def test_making_a_client_sends_nothing(autojump_clock: MockClock) -> None:
     assert isinstance(made, httpx.AsyncClient)
     assert made.trust_env is False
     await clients.aclose()
-
-
-async def test_settings_without_effect_yet_are_named(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A client opens with them all the same; a plain configuration has none."""
-    config = WizardConfig(
-        models=[model("a")],
-        server=ServerConfig(http="127.0.0.1:8080", websocket="127.0.0.1:8081"),
-    )
-    await build(config)
-    warned = caplog.messages.copy()
-    caplog.clear()
-    await build(WizardConfig(models=[model("a")]))
-
-    assert len(warned) == 1
-    assert "server.http" in warned[0]
-    assert caplog.messages == []
 
 
 async def test_the_metrics_show_the_turns_in_progress(autojump_clock: MockClock) -> None:

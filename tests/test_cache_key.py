@@ -30,6 +30,7 @@ OTHER_PROMPTS: Mapping[str, Callable[[], Prompt]] = {
     "system": lambda: Prompt("Why?", system="Be brief"),
     "tools": lambda: Prompt("Why?", tools=[Tool("look")]),
     "tool_choice": lambda: Prompt("Why?", tool_choice="none"),
+    "parallel_tool_calls": lambda: Prompt("Why?", parallel_tool_calls=False),
     "response_schema": lambda: Prompt("Why?", response_schema={"type": "object"}),
     "temperature": lambda: Prompt("Why?", temperature=0.0),
     "top_p": lambda: Prompt("Why?", top_p=0.5),
@@ -37,6 +38,7 @@ OTHER_PROMPTS: Mapping[str, Callable[[], Prompt]] = {
     "stop": lambda: Prompt("Why?", stop="."),
     "seed": lambda: Prompt("Why?", seed=0),
     "extra": lambda: Prompt("Why?", extra={"a": 1}),
+    "extra_protocol": lambda: Prompt("Why?", extra_protocol="chat"),
 }
 
 OTHER_MODELS: Mapping[str, Callable[[], ModelConfig]] = {
@@ -146,6 +148,13 @@ def test_the_key_omits_no_setting_that_changes_the_answer(name: str) -> None:
         assert key(PROMPT, altered) != key()
 
 
+def test_two_files_of_weights_are_two_models() -> None:
+    """A path counts as what it says; so do two files that hold keys."""
+    models = [attrs.evolve(LOCAL, local=LocalConfig(gguf=Path(name))) for name in ("a.gguf", "b.gguf")]
+    models += [attrs.evolve(LOCAL, api_key_file=Path(name)) for name in ("a", "b")]
+    assert len({key(PROMPT, model) for model in models}) == 4
+
+
 def test_operational_settings_leave_the_key_alone() -> None:
     """An answer is the same however long one was ready to wait for it, and whatever else its model might be asked."""
     patient = attrs.evolve(
@@ -168,6 +177,7 @@ def test_the_order_of_the_chain_and_the_tenant_count() -> None:
     other = attrs.evolve(LOCAL, name="other")
     assert key(PROMPT, LOCAL, other) != key(PROMPT, other, LOCAL) != key(PROMPT, LOCAL)
     assert len({key(tenant=tenant) for tenant in ("", "a", "b")}) == 3
+    assert cache_key(PROMPT, [LOCAL]) == key(tenant="")
 
 
 @pytest.mark.parametrize("where", ["extra", "parameters", "schema", "model"])
@@ -237,6 +247,7 @@ def test_keys_that_are_no_texts_have_their_place() -> None:
     one, two, other = {50256: -100, 7: {"a": 1, "b": 2}}, {7: {"b": 2, "a": 1}, 50256: -100}, {50256: -100, "7": 1}
     asked = [key(Prompt("Why?", extra={"logit_bias": bias})) for bias in (one, two, other)]
     assert asked[0] == asked[1] != asked[2]
+    assert key(Prompt("Why?", extra={"logit_bias": {7: 1}})) != key(Prompt("Why?", extra={"logit_bias": {8: 1}}))
 
 
 def test_what_cannot_be_encoded_has_no_key() -> None:

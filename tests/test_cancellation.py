@@ -344,6 +344,11 @@ def run_seeds(seeds: int) -> Report:
     return total
 
 
+def finds(count: str, seeds: int) -> bool:
+    """Say whether one of so many seeds has what a report counts so; none after it is run."""
+    return any(getattr(simulate(seed).report, count) for seed in range(seeds))
+
+
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> None:
     """Thousands of planned crashes need no log."""
@@ -386,7 +391,7 @@ def test_a_slot_that_a_cancelled_call_keeps_is_caught(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(Attempt, "_release", forgetful)
 
-    assert run_seeds(PLANTED_SEEDS).held
+    assert finds("held", PLANTED_SEEDS)
 
 
 def test_a_permit_that_does_not_come_back_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,7 +405,7 @@ def test_a_permit_that_does_not_come_back_is_caught(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Attempt, "_settle", forgetful)
 
-    assert run_seeds(PLANTED_SEEDS).held
+    assert finds("held", PLANTED_SEEDS)
 
 
 def test_a_probe_that_does_not_come_back_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,7 +418,7 @@ def test_a_probe_that_does_not_come_back_is_caught(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(Lane, "close", forgetful)
 
-    assert run_seeds(3 * PLANTED_SEEDS).held
+    assert finds("held", 3 * PLANTED_SEEDS)
 
 
 def test_an_exchange_that_a_leaving_consumer_leaves_open_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,7 +432,7 @@ def test_an_exchange_that_a_leaving_consumer_leaves_open_is_caught(monkeypatch: 
 
     monkeypatch.setattr(Attempt, "__aexit__", careless)
 
-    assert run_seeds(PLANTED_SEEDS).exchanges
+    assert finds("exchanges", PLANTED_SEEDS)
 
 
 def test_a_slot_that_is_free_before_its_exchange_is_closed_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -440,10 +445,9 @@ def test_a_slot_that_is_free_before_its_exchange_is_closed_is_caught(monkeypatch
 
     monkeypatch.setattr(Attempt, "_settle", hasty)
 
-    assert run_seeds(PLANTED_SEEDS).crowded
+    assert finds("crowded", PLANTED_SEEDS)
 
 
-@pytest.mark.long
 def test_a_worker_that_forgets_its_calls_at_a_crash_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another way to one exchange too many."""
 
@@ -452,7 +456,7 @@ def test_a_worker_that_forgets_its_calls_at_a_crash_is_caught(monkeypatch: pytes
 
     monkeypatch.setattr("wizard_actors.worker.ModelWorker", forgetful)
 
-    assert run_seeds(5 * PLANTED_SEEDS).crowded
+    assert finds("crowded", 5 * PLANTED_SEEDS)
 
 
 def test_a_request_that_ends_twice_or_never_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -465,9 +469,9 @@ def test_a_request_that_ends_twice_or_never_is_caught(monkeypatch: pytest.Monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(reporting, "_report", doubled)
-        assert run_seeds(3).doubled
+        assert finds("doubled", 3)
     monkeypatch.setattr(reporting, "_report", lambda *facts: None)
-    assert run_seeds(3).lost
+    assert finds("lost", 3)
 
 
 def test_a_stream_whose_generator_nobody_closes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

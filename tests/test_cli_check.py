@@ -1,5 +1,6 @@
 """`wizard check` and `wizard models`: what is shown, where it came from, and how probes go."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -270,12 +271,19 @@ def test_check_fills_in_what_the_list_says(wizard: Wizard) -> None:
         ('api_keys_file = "other.toml"', "names no model: 'big'"),
         (
             'tls_cert = "none.pem"\ntls_key = "none.pem"',
-            "`server.tls_cert` names a file, none.pem, that cannot be read",
+            "wizard.toml: `server.tls_cert` names a file, none.pem, that cannot be read",
         ),
+        ('http = "0.0.0.0:8000"', "`server.api_keys_file` is needed to listen on 0.0.0.0:8000"),
+        (
+            'http = "127.0.0.1:8000"\nwebsocket = "127.0.0.1:8000"',
+            "wizard.toml: `server.websocket` asks for the same address as `server.http`: 127.0.0.1:8000",
+        ),
+        ('http = "127.0.0.1:0"\n[telemetry]\notel = true', "OTEL_TRACES_EXPORTER asks for 'console'"),
     ],
 )
 def test_what_the_server_would_refuse_is_told(wizard: Wizard, settings: str, said: str) -> None:
-    """Before it is started, with the status that `wizard serve` would end with."""
+    """Before it is started, by the words and with the status that `wizard serve` ends with."""
+    wizard.monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
     key = f'[[keys]]\nname = "alice"\nhash = "sha256:{"0" * 64}"\n'
     wizard.config(f"{key}enabled = false\n", "keys.toml")
     wizard.config(f'{key}models = ["big"]\n', "other.toml")
@@ -283,3 +291,37 @@ def test_what_the_server_would_refuse_is_told(wizard: Wizard, settings: str, sai
     ran = wizard("check")
     assert (ran.status, ran.out) == (2, "")
     assert said in ran.err
+    flags = () if "http" in settings else ("--http", "127.0.0.1:0")
+    served = wizard("serve", *flags)
+    assert (served.status, served.err.splitlines()[-1]) == (2, ran.err.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("module", "settings", "said"),
+    [
+        ("wizard_actors.server.http", "", "`server.http` needs a package that is not installed (starlette)"),
+        ("wizard_actors.otel.sdk", "[telemetry]\notel = true\n", "`telemetry.otel` needs OpenTelemetry"),
+    ],
+)
+def test_an_extra_that_the_server_would_miss_is_told(wizard: Wizard, module: str, settings: str, said: str) -> None:
+    """With what installs it."""
+
+    class Missing:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == module:
+                raise ModuleNotFoundError("No module named 'starlette'", name="starlette")
+
+    wizard.monkeypatch.delitem(sys.modules, module, raising=False)
+    wizard.monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
+    wizard.config(f'{settings}[server]\nhttp = "127.0.0.1:0"\n{SIMULATED}')
+    ran = wizard("check")
+    assert (ran.status, ran.out) == (2, "")
+    assert said in ran.err
+    assert "pip install 'wizard-actors[" in ran.err
+
+
+def test_what_only_a_server_needs_is_not_asked_of_others(wizard: Wizard) -> None:
+    """A configuration that names no endpoint is a program's, which may export what it records as it likes."""
+    wizard.monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    wizard.config(f"[telemetry]\notel = true\n{SIMULATED}")
+    assert wizard("check").status == 0

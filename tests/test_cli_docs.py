@@ -61,7 +61,7 @@ def test_there_are_examples() -> None:
 def test_every_command_and_flag_is_described() -> None:
     """What the program understands stands in the reference's first lines."""
     synopsis = REFERENCE.partition("\n\nStandard output")[0]
-    for name in ("ask", "chat", "batch", "serve", "check", "models", "init", "demo"):
+    for name in ("ask", "chat", "batch", "serve", "simulate", "check", "models", "init", "demo"):
         command = cli.app[name]
         arguments = command.assemble_argument_collection()
         names = [argument.name for argument in arguments if argument.parse]

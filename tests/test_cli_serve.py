@@ -25,6 +25,10 @@ from wizard_actors.server.keys_file import hash_of, load_keys
 from wizard_actors.server.listening import SPARE
 
 SERVED = f'[sessions]\nstorage = "memory:"\n[server]\nwebsocket = "127.0.0.1:0"\n{SIMULATED}'
+COUNTED = """
+import atexit, gc, sys
+atexit.register(lambda: print("passed over", gc.get_freeze_count(), file=sys.stderr))
+"""
 WITH_KEYS = SERVED.replace("[server]\n", '[server]\napi_keys_file = "keys.toml"\n')
 
 
@@ -90,6 +94,17 @@ async def test_it_says_where_it_serves_and_ends_in_order(tmp_path: Path, number:
         server.process.send_signal(number)
         await server.says("wizard: stopping\n")
         assert await server.ends() == 0
+
+
+async def test_a_full_garbage_collection_passes_over_what_a_server_has_loaded(tmp_path: Path) -> None:
+    """Else every few seconds all requests would wait for one that goes through every module there is."""
+    (tmp_path / "wizard.toml").write_text(SERVED)
+    (tmp_path / "sitecustomize.py").write_text(COUNTED)
+    async with serving(tmp_path, env={"PYTHONPATH": str(tmp_path)}) as server:
+        await server.says("wizard: serving ")
+        server.process.send_signal(signal.SIGTERM)
+        found = await server.says(r"passed over (\d+)")
+        assert int(found[1]) > 10_000
 
 
 async def test_a_hangup_has_the_files_read_again_and_ends_nothing(tmp_path: Path) -> None:
@@ -183,10 +198,13 @@ def test_a_public_address_without_keys_names_the_setting_that_is_missing(wizard:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ([], "nothing to serve: name an address, as --websocket 127.0.0.1:8000 does, or `websocket` of `[server]`"),
+        ([], "nothing to serve: name an address, as --http 127.0.0.1:8000 does, or --websocket, or those settings"),
+        (["--http", "8000"], "`--http` must be HOST:PORT"),
         (["--websocket", "8000"], "`--websocket` must be HOST:PORT"),
+        (["--port", "8000"], "Unknown option: --port: `--http HOST:PORT` says where to serve HTTP"),
+        (["127.0.0.1:8000"], "one word too many: `--http 127.0.0.1:8000` serves HTTP there"),
         (["--admin"], "--admin goes with --new-key NAME"),
-        (["--new-key", "a", "--websocket", "127.0.0.1:0"], "--new-key serves nothing: leave --websocket out"),
+        (["--new-key", "a", "--websocket", "127.0.0.1:0"], "serves nothing: leave --http and --websocket out"),
         (["--new-key", "a b"], "must be 1 to 64 letters"),
     ],
 )
@@ -199,15 +217,45 @@ def test_what_cannot_be_understood_is_told(wizard: Wizard, flags: list[str], sai
 
 
 def test_an_address_in_use_is_told(wizard: Wizard) -> None:
-    """With the flag's or the setting's name."""
-    wizard.config(SIMULATED)
+    """With what was typed: the flag, or the file and its setting."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        port = other.getsockname()[1]
-        ran = wizard("serve", "--websocket", f"127.0.0.1:{port}")
-    assert ran.status == 2
-    assert f"cannot listen on 127.0.0.1:{port}: the address is in use" in ran.err
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        wizard.config(SIMULATED)
+        by_flag = wizard("serve", "--http", taken)
+        wizard.config(f'[server]\nhttp = "{taken}"\n{SIMULATED}')
+        by_setting = wizard("serve")
+    said = f"cannot listen on {taken}: the address is in use"
+    assert (by_flag.status, by_setting.status) == (2, 2)
+    assert f"wizard: `--http` {said}" in by_flag.err
+    assert f"wizard.toml: `server.http` {said}" in by_setting.err
+
+
+@pytest.mark.parametrize(
+    ("http", "websocket"),
+    [
+        ("127.0.0.1:8000", "127.0.0.1:8000"),
+        ("localhost:8000", "[::1]:8000"),
+        ("127.0.0.2:8000", "0.0.0.0:8000"),
+        ("Host.example:8000", "host.example:8000"),
+    ],
+)
+def test_two_endpoints_at_one_address_are_told(
+    wizard: Wizard, monkeypatch: pytest.MonkeyPatch, http: str, websocket: str
+) -> None:
+    """Before anything is opened, and by what was typed: flags, settings, or one of each."""
+    monkeypatch.setenv("WIZARD_API_KEYS", f'[[keys]]\nname = "alice"\nhash = "{hash_of("wz_a")}"\n')
+    wizard.config(SIMULATED)
+    flags = wizard("serve", "--http", http, "--websocket", websocket)
+    wizard.config(f'[server]\nwebsocket = "{websocket}"\n{SIMULATED}')
+    one_flag = wizard("serve", "--http", http)
+    wizard.config(f'[server]\nhttp = "{http}"\nwebsocket = "{websocket}"\n{SIMULATED}')
+    settings = wizard("serve")
+    assert [each.status for each in (flags, one_flag, settings)] == [2, 2, 2]
+    assert f"wizard: `--websocket` asks for the same address as `--http`: {websocket}" in flags.err
+    assert "wizard.toml: `server.websocket` asks for the same address as `--http`: " in one_flag.err
+    assert "wizard.toml: `server.websocket` asks for the same address as `server.http`: " in settings.err
 
 
 # -- keys
@@ -259,6 +307,18 @@ def test_a_name_that_is_taken_is_refused(wizard: Wizard, monkeypatch: pytest.Mon
     assert "a key named 'alice' already" in ran.err
 
 
+@pytest.mark.parametrize("held", ["", f'[[keys]]\nname = "bob"\nhash = "{hash_of("wz_b")}"\nenabled = false\n'])
+def test_a_key_is_made_where_there_is_none_in_force_yet(
+    wizard: Wizard, monkeypatch: pytest.MonkeyPatch, held: str
+) -> None:
+    """No server could start with those, which is why somebody makes one."""
+    wizard.config(SERVED)
+    monkeypatch.setenv("WIZARD_API_KEYS", held)
+    ran = wizard("serve", "--new-key", "alice")
+    assert (ran.status, ran.out.startswith("wz_")) == (0, True)
+    assert f'name = "alice"\nhash = "{hash_of(ran.out.strip())}"' in ran.err
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no such device")
 def test_a_key_that_cannot_be_printed_takes_no_name(tmp_path: Path) -> None:
     """Nobody would have it, and nobody else could have that name."""
@@ -296,6 +356,17 @@ async def test_a_reload_changes_how_it_logs(tmp_path: Path) -> None:
         await server.says('"event": "reloaded: table logging changed"')
         async with talking(ready[1]):
             await server.says(r'"level": ?"debug"')
+
+
+async def test_a_reload_that_is_refused_names_the_file(tmp_path: Path) -> None:
+    """Also where it is another file, which that one names, that will not do."""
+    config = tmp_path / "wizard.toml"
+    config.write_text(SERVED)
+    async with serving(tmp_path) as server:
+        await server.says("wizard: serving ")
+        config.write_text(SERVED.replace("[server]", '[server]\ntls_cert = "none.pem"\ntls_key = "none.pem"'))
+        server.process.send_signal(signal.SIGHUP)
+        await server.says(r"wizard\.toml: `server\.tls_cert` names a file, .*none\.pem, that cannot be read")
 
 
 async def test_what_a_server_says_of_itself_is_json_where_its_log_is(tmp_path: Path) -> None:
@@ -359,7 +430,8 @@ def test_a_reload_that_raises_the_bound_of_connections_asks_for_more_files(
     monkeypatch.setattr(logs, "configure", lambda _settings: None)
     with (wizard.path / "told").open("w") as stream:
         errors = Errors(stream)
-        told = cli_serve._Told(errors, {}, partial(cli_serve._adapt, errors, verbose=False))
+        adapt = partial(cli_serve._adapt, errors, verbose=False)
+        told = cli_serve._Told(errors, {}, adapt, lambda error: error)
         told.reloaded([], WizardConfig.from_toml(SERVED, env={}))
         told.reloaded(
             [], WizardConfig.from_toml(SERVED.replace("[server]", "[server]\nmax_connections = 9000"), env={})

@@ -521,7 +521,7 @@ def test_an_export_that_fails_costs_nothing(wizard: Wizard, monkeypatch: pytest.
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("wizard_actors.cli_sessions.files.os.fsync", full)
+        patch.setattr("wizard_actors.whole_file.os.fsync", full)
         with pytest.raises(StorageError, match=r"alice\.md"):
             write_file("alice.md", "after")
 

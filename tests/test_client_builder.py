@@ -176,7 +176,7 @@ def test_the_methods_take_every_setting() -> None:
         assert set(hints) == fields.keys() - missing.get(name, set()), name
         for key, hint in hints.items():
             assert ("str" in str(hint)) or not is_seconds(fields[key].type), (name, key)
-    assert len(checked) == 19
+    assert len(checked) == 20
 
 
 @pytest.mark.parametrize(
@@ -188,6 +188,7 @@ def test_the_methods_take_every_setting() -> None:
         ("with_batch", {"max_concurrency": 2}, "batch.max_concurrency", 2),
         ("with_server", {"max_in_flight": 5}, "server.max_in_flight", 5),
         ("with_logging", {"level": "DEBUG"}, "logging.level", "DEBUG"),
+        ("with_telemetry", {"otel": True}, "telemetry.otel", True),
         ("with_supervision", {"mailbox": 9}, "supervision.mailbox", 9),
         ("with_retry_budget", {"initial": 3}, "retry_budget.initial", 3.0),
         ("with_fallback", {"strategy": "hedged", "hedge_delay": "250ms"}, "fallback.hedge_delay", 0.25),

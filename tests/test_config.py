@@ -656,3 +656,17 @@ def test_sessions_may_be_kept_in_memory_a_file_or_a_database() -> None:
     """The three kinds of storage are accepted as they are written."""
     for storage in ("memory:", "sqlite:wizard.db", "file:some/folder"):
         assert SessionsConfig(storage=storage).storage == storage
+
+
+def test_tables_that_are_parsed_already_are_loaded_as_a_file_is() -> None:
+    """`[defaults]` and the environment count, messages name the file, and the tables stay as they were."""
+    tables = {"defaults": {"timeouts": {"stall": 3}}, "models": [{"name": "a", "provider": "simulated"}]}
+    before = copy.deepcopy(tables)
+
+    config = WizardConfig.from_tables(tables, "part.toml", {"WIZARD_CACHE_MAX_ENTRIES": "5"})
+
+    assert config.models[0].timeouts.stall == 3
+    assert config.cache.max_entries == 5
+    assert tables == before
+    with pytest.raises(ConfigError, match=r"^part\.toml: `models` must be a list"):
+        WizardConfig.from_tables({"models": 3}, "part.toml", {})

@@ -35,6 +35,7 @@ from wizard_actors.config import (
     StreamConfig,
     SupervisionConfig,
     SupportsConfig,
+    TelemetryConfig,
     TimeoutsConfig,
     WizardConfig,
 )
@@ -60,6 +61,7 @@ TABLES: dict[str, type[attrs.AttrsInstance]] = {
     "## `[batch]`": BatchConfig,
     "## `[server]`": ServerConfig,
     "## `[logging]`": LoggingConfig,
+    "## `[telemetry]`": TelemetryConfig,
     "## `[supervision]`": SupervisionConfig,
     "## `[retry_budget]`": RetryBudgetConfig,
 }

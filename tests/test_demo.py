@@ -217,6 +217,7 @@ async def test_an_interruption_ends_the_line(autojump_clock: trio.testing.MockCl
     assert screen.getvalue().endswith("no two waves of\n")
 
 
+@pytest.mark.long
 def test_the_command_runs_it_for_real() -> None:
     """`wizard demo`, in real time and with what is installed here, tells the same story and ends with status 0."""
     done = subprocess.run(

@@ -2,21 +2,30 @@
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import msgspec
 import pytest
+import yaml  # type: ignore[import-untyped]  # comes without types
 
+from tests.wizard_cli import PROGRAM, clean_environment
 from wizard_actors import cli
 from wizard_actors.cli_output import ExitStatus
-from wizard_actors.config import WizardConfig
+from wizard_actors.config import TimeoutsConfig, WizardConfig
+from wizard_actors.http_api.openapi import document
+from wizard_actors.server.http_calls import PING_EVERY
 from wizard_actors.server.life import PING_AFTER
 from wizard_actors.server.serving import GRACE
 
 TEXT = (Path(__file__).resolve().parent.parent / "docs" / "deploy.md").read_text(encoding="utf-8")
-DOCKERFILE, UNIT, NGINX, CADDY = re.findall(r"^```text\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+DOCKERFILE, UNIT, NGINX, CADDY, KUBERNETES = re.findall(r"^```text\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 [CONFIG] = re.findall(r"^```toml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-DRAIN = WizardConfig.from_toml(CONFIG, env={}).server.drain_timeout
+SERVER = WizardConfig.from_toml(CONFIG, env={}).server
+DRAIN = SERVER.drain_timeout
+DESCRIBED = document(version="1", keyed=True)["paths"]
+assert isinstance(DESCRIBED, dict)
+PATHS = frozenset(DESCRIBED)
 NEW_KEYS = [line.removeprefix("$ ") for line in re.findall(r"^\$ wizard .*$", TEXT, re.MULTILINE)]
 
 
@@ -46,13 +55,51 @@ def test_commands_and_their_flags_exist(command: list[str]) -> None:
 
 
 def test_the_container_is_checked_at_the_port_that_it_serves() -> None:
-    """By a command without a shell, which is Python."""
+    """By a command without a shell, which is Python, and asks for what there is."""
     program, flag, code = re.findall(r'"([^"]*)"', re.findall(r"^    CMD (.*)$", DOCKERFILE, re.MULTILINE)[0])
     assert (program, flag) == ("python", "-c")
     compile(code, "healthcheck", "exec")
-    port = instruction("CMD")[-1].rpartition(":")[2]
-    assert f", {port})" in code
-    assert f"EXPOSE {port}\n" in DOCKERFILE
+    options = instruction("CMD")
+    http, websocket = (options[options.index(f"--{name}") + 1].rpartition(":")[2] for name in ("http", "websocket"))
+    assert f"127.0.0.1:{http}/health/live'" in code
+    assert f"EXPOSE {http} {websocket}\n" in DOCKERFILE
+    assert "/health/live" in PATHS
+    assert "'/src[http]'" in DOCKERFILE
+
+
+def test_the_first_key_of_a_container_is_where_its_server_looks(tmp_path: Path) -> None:
+    """Both mount the volume where the image's user may write, and starts; the ports are those that it serves."""
+    made, ran = map(shlex.split, re.findall(r"^docker run .*$", TEXT, re.MULTILINE))
+    image = made.index("IMAGE")
+    folder = str(Path(re.findall(r"--home-dir (\S+) ", DOCKERFILE)[0]))
+    assert made[made.index("-v") + 1] == ran[ran.index("-v") + 1] == f"wizard:{folder}"
+    assert f"WORKDIR {folder}\n" in DOCKERFILE
+    published = [ran[index + 1].split(":") for index, each in enumerate(ran) if each == "-p"]
+    assert f"EXPOSE {' '.join(inside for _, inside in published)}\n" in DOCKERFILE
+    assert float(ran[ran.index("--stop-timeout") + 1]) == DRAIN + 20
+    assert ran[-1] == "IMAGE"
+    (tmp_path / "wizard.toml").write_text(CONFIG)
+    home = tmp_path / "home"
+    home.mkdir()
+    env = {**clean_environment(), "WIZARD_CONFIG": str(tmp_path / "wizard.toml")}
+    done = subprocess.run([*PROGRAM, *made[image + 1 :]], check=True, cwd=home, env=env, capture_output=True)
+    assert done.stdout.startswith(b"wz_")
+    assert [each.name for each in home.iterdir() if not each.name.startswith(".")] == ["keys.toml"]
+
+
+def test_kubernetes_asks_for_what_there_is_and_waits_for_the_end() -> None:
+    """Whether it lives and is ready, at the container's port; and `preStop` is time that the server has beside its
+    own.
+    """
+    container = yaml.safe_load(KUBERNETES)["spec"]["containers"][0]
+    for probe, path in (("startup", "live"), ("liveness", "live"), ("readiness", "ready")):
+        asked = container[f"{probe}Probe"]["httpGet"]
+        assert asked == {"path": f"/health/{path}", "port": "http"}
+        assert asked["path"] in PATHS
+    options = instruction("CMD")
+    assert options[options.index("--http") + 1].endswith(f":{container['ports'][0]['containerPort']}")
+    [_, first] = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert yaml.safe_load(KUBERNETES)["spec"]["terminationGracePeriodSeconds"] - int(first) == DRAIN + 20
 
 
 def test_nobody_is_killed_while_it_stops_in_order() -> None:
@@ -90,9 +137,24 @@ def test_what_the_unit_says_of_the_program_is_so() -> None:
 
 
 def test_proxies_wait_longer_than_the_server_is_silent() -> None:
-    """A ping is on its way before they give up."""
-    timeouts = [float(each) for each in re.findall(r"proxy_(?:read|send)_timeout (\d+)s;", NGINX)]
-    assert len(timeouts) == 2
-    assert min(timeouts) > 2 * PING_AFTER
-    assert "proxy_buffering off;" in NGINX
-    assert "flush_interval -1" in CADDY
+    """A ping is on its way before they give up; and they use no connection that the server is about to close."""
+    websocket, http = re.findall(r"location .*?\n    }", NGINX, re.DOTALL)
+    for location, silent in ((websocket, PING_AFTER), (http, PING_EVERY)):
+        timeouts = [float(each) for each in re.findall(r"proxy_(?:read|send)_timeout (\d+)s;", location)]
+        assert len(timeouts) == 2
+        assert min(timeouts) > 2 * silent
+        assert "proxy_buffering off;" in location
+    assert CADDY.count("flush_interval -1") == CADDY.count("reverse_proxy") == 2
+    kept = [float(each) for each in re.findall(r"keepalive(?:_timeout)? (\d+)s", NGINX + CADDY)]
+    assert len(kept) == 2
+    assert max(kept) < SERVER.idle_timeout
+
+
+def test_proxies_let_pass_what_the_server_takes() -> None:
+    """Paths that there are, and bodies that it bounds itself; answers that are not streamed take their time."""
+    [prefix] = re.findall(r"location (/v1/) ", NGINX)
+    assert {path for path in PATHS if path.startswith(prefix)}
+    assert f"reverse_proxy {prefix}* " in CADDY
+    assert re.findall(r"health_uri (.*)", CADDY)[0] in PATHS
+    assert int(re.findall(r"client_max_body_size (\d+)m;", NGINX)[0]) * 2**20 == SERVER.max_message
+    assert float(re.findall(r"proxy_read_timeout (\d+)s;", NGINX)[-1]) > TimeoutsConfig().total

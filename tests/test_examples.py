@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -457,6 +458,38 @@ async def test_the_app_keeps_a_conversation_for_each_user(tmp_path: Path) -> Non
             assert (deleted.json(), (await history("bob")).status_code) == ({"deleted": True}, 404)
             assert await served.stopped(signal.SIGTERM) in {0, -signal.SIGTERM}
             assert "Traceback" not in served.said.decode()
+
+
+# -- a property --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+async def test_the_property_finds_the_naive_retry_loop(tmp_path: Path) -> None:
+    """It fails for the loop that shows a beginning again and again, with the one fault that it takes, and passes for
+    the one that is mended.
+    """
+    for name in ("naive_retry.py", "test_naive_retry.py"):
+        shutil.copy(EXAMPLES / name, tmp_path)
+    left_out = ["-p", "no:schemathesis", "-p", "no:langsmith_plugin", "-p", "no:cacheprovider"]
+    pytest_ = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "pytest",
+        "-q",
+        *left_out,
+        "--show-capture=no",
+        "--hypothesis-seed=2",
+    ]
+    with trio.fail_after(LIMIT):
+        done = await trio.run_process(pytest_, cwd=tmp_path, capture_stdout=True, check=False, env=environment())
+
+    printed = done.stdout.decode()
+    assert "1 failed, 1 passed" in printed, printed
+    assert "FAILED test_naive_retry.py::test_the_screen_shows_one_answer[naive]" in printed
+    assert re.search(r"faults=\(FaultWindow\(kind='(cut|stall)'\),\),", printed), printed
+    assert re.search(r"- <0:40> word .*word <1:40> word .*word <4:40> word ", printed), printed
 
 
 # -- what all have in common -----------------------------------------------------------------------------------------

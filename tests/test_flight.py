@@ -218,6 +218,7 @@ async def test_followers_who_find_no_leader_make_one_call(autojump_clock: MockCl
 async def test_a_flight_that_nobody_leads_or_follows_is_over(autojump_clock: MockClock) -> None:
     """Whoever asks then begins another; a seat that was kept in vain holds it open no longer than it is kept."""
     flight: Flight[str] = Flight()
+    assert repr(flight) == "<Flight led, 0 follow>"
     flight.reserve()
     flight.hand_over()
     assert repr(flight) == "<Flight vacant, 1 follow>"

@@ -44,6 +44,13 @@ def sent_at_once(core: GcraCore[int], now: float) -> int:
     return sum(isinstance(core.acquire(key, now, now), Grant) for key in range(1000))
 
 
+def refused_for(answer: Grant | Waiting | Rejected) -> float:
+    """Return for how many seconds a request was refused, which it must have been."""
+    assert isinstance(answer, Rejected)
+    assert answer.retry_after is not None
+    return answer.retry_after
+
+
 # -- the pace
 
 
@@ -142,6 +149,19 @@ def test_a_late_tick_grants_nothing_to_whoever_has_given_up() -> None:
     assert run_out(core) == {4: 6.0, 6: 7.0}
 
 
+@pytest.mark.parametrize(("late_ticks", "due"), [((1.04,), 3.04), ((1.04, 2.08), 4.08)])
+def test_a_newcomer_is_told_of_the_time_that_late_ticks_have_cost(late_ticks: tuple[float, ...], due: float) -> None:
+    """Each a little, and all together: who would be too late by it is rejected, and who would not waits."""
+    core = limiter()
+    for key in range(len(late_ticks) + 2):
+        core.acquire(key, 0.0, NEVER)
+    for now in late_ticks:
+        assert len(core.tick(now).granted) == 1
+    now = late_ticks[-1]
+    assert refused_for(core.acquire(8, now, due - 0.02)) == pytest.approx(due - now)
+    assert isinstance(core.acquire(9, now, due + 0.01), Waiting)
+
+
 def test_a_newcomer_does_not_overtake_whoever_is_due_already() -> None:
     """Even where the tick is late, order of arrival counts."""
     core = limiter()
@@ -173,6 +193,16 @@ def test_an_unsent_request_is_there_for_the_next_one() -> None:
     assert core.wake_at() <= 0.0
     assert granted(core, 0.0) == [2]
     assert core.snapshot().refunded == 1
+
+
+def test_every_refund_is_counted() -> None:
+    """And none of them counts as sent."""
+    core = limiter(None)
+    for key in range(3):
+        grant = core.acquire(key, 0.0, NEVER, 10)
+        assert isinstance(grant, Grant)
+        core.refund(grant, 1.0)
+    assert (core.snapshot().refunded, core.snapshot().tokens_reserved) == (3, 0)
 
 
 def test_a_late_refund_is_worth_what_nobody_else_got_the_use_of() -> None:
@@ -235,6 +265,16 @@ def test_a_pause_rejects_at_once_whoever_it_makes_too_late() -> None:
     assert run_out(core) == {3: 10.0, 4: 11.0}
 
 
+def test_a_pause_rejects_nobody_who_is_due_at_the_very_instant_of_giving_up() -> None:
+    """That is in time."""
+    core = limiter()
+    core.acquire(1, 0.0, NEVER)
+    assert core.acquire(2, 0.0, 1.0) == Waiting(1.0)
+    core.pause(1.0, 0.0)
+    assert core.tick(0.0).rejected == ()
+    assert granted(core, 1.0) == [2]
+
+
 def test_a_waiter_may_leave_before_it_is_told_that_it_is_too_late() -> None:
     """Nobody is answered who has gone."""
     core = limiter()
@@ -282,6 +322,14 @@ def test_many_429s_at_once_halve_the_rate_once() -> None:
     assert core.snapshot().rate == 15.0
 
 
+def test_a_429_to_a_request_of_the_very_instant_of_the_halving_halves_nothing() -> None:
+    """It may have been sent at the former rate."""
+    core = limiter(60)
+    core.slow_down(0.0, 1.0)
+    core.slow_down(1.0, 2.0)
+    assert core.snapshot().rate == 30.0
+
+
 def test_the_rate_never_falls_below_a_sixteenth() -> None:
     """A client that only meets 429s still finds out when they are over."""
     core = limiter()
@@ -317,7 +365,29 @@ def test_an_answer_to_a_request_of_before_the_429_does_not_end_the_slow_start() 
     assert sent_at_once(core, 2.0) <= 2
 
 
+def test_an_answer_to_a_request_of_the_very_instant_of_the_429_does_not_end_the_slow_start() -> None:
+    """Nobody knows which of the two the provider saw first."""
+    core = limiter(None)
+    at_once = core.acquire(1, 1.0, NEVER)
+    assert isinstance(at_once, Grant)
+    core.slow_down(0.0, 1.0)
+    core.answered(2.0, at_once)
+    assert sent_at_once(core, 2.0) <= 2
+
+
 # -- the slow start
+
+
+def test_the_first_answer_moves_everybody_up_during_a_pause_too() -> None:
+    """A newcomer whom the slow start would have made too late waits, and goes with the others as the pause ends."""
+    core = GcraCore[int](RateLimitConfig())
+    core.pause(1.0, 0.0)
+    for key in range(40):
+        assert isinstance(core.acquire(key, 0.0, NEVER), Waiting)
+    assert isinstance(core.acquire(40, 0.0, 2.0), Rejected)
+    core.answered(0.5)
+    assert isinstance(core.acquire(41, 0.5, 2.0), Waiting)
+    assert set(run_out(core).values()) == {1.0}
 
 
 def test_before_the_first_answer_a_bounded_number_goes_at_once() -> None:
@@ -448,6 +518,25 @@ def test_what_is_over_half_of_the_limit_may_go_at_once() -> None:
     assert sent_at_once(core, 0.0) == 59 - 4 - 30
 
 
+def test_answers_to_requests_of_one_instant_all_teach() -> None:
+    """Neither is older than the other, so the one that came last counts."""
+    core = limiter(None)
+    one, other = core.acquire(1, 0.0, NEVER), core.acquire(2, 0.0, NEVER)
+    assert isinstance(one, Grant)
+    assert isinstance(other, Grant)
+    core.observe(headers(100, 2, 20), 1.0, one)
+    core.observe(headers(100, 20, 20), 1.0, other)
+    assert core.snapshot().rate == pytest.approx(60.0)
+
+
+def test_headers_of_no_known_request_know_of_all_that_was_granted() -> None:
+    """Nothing is taken off what they say remains."""
+    core = limiter(None)
+    core.acquire(1, 0.0, NEVER, 500)
+    core.observe(LimitHeaders(LimitWindow(60, 50, 40), LimitWindow(1000, 800, 42)), 1.0)
+    assert (core.snapshot().remaining_requests, core.snapshot().remaining_tokens) == (50, 800)
+
+
 def test_an_answer_to_an_earlier_request_is_old_news() -> None:
     """What a later one said already counts."""
     core = limiter(None)
@@ -487,9 +576,12 @@ class WindowedAccount:
         return headers(self.limit, self.limit - self.used, reset) if self.used <= self.limit else None
 
 
-@pytest.mark.parametrize("account", [RefillingAccount(120), WindowedAccount(120)])
-def test_a_client_without_a_configured_rate_never_meets_a_429(account: RefillingAccount | WindowedAccount) -> None:
+@pytest.mark.parametrize("kind", [RefillingAccount, WindowedAccount])
+def test_a_client_without_a_configured_rate_never_meets_a_429(
+    kind: type[RefillingAccount] | type[WindowedAccount],
+) -> None:
     """Headers alone keep an eager client within its limit for ten minutes, and let it use most of it."""
+    account = kind(120)
     core = limiter(None)
     now, sent = 0.0, 0
     core.acquire(0, now, NEVER)
@@ -598,6 +690,28 @@ def granted_at_once(core: GcraCore[int], now: float) -> list[int]:
     """Return who is granted at `now`, where the limiter wants to be woken by then."""
     assert core.wake_at() <= now
     return granted(core, now)
+
+
+def test_a_newcomer_is_in_time_where_others_have_just_moved_up() -> None:
+    """What came back counts for it at once, before any tick."""
+    core = tokens_a_minute(600)
+    first = core.acquire(1, 0.0, NEVER, 500)
+    assert isinstance(first, Grant)
+    assert isinstance(core.acquire(2, 0.0, NEVER, 300), Waiting)
+    assert isinstance(core.acquire(3, 0.0, 40.0, 10), Rejected)
+    core.settle(first, 0, 1.0)
+    assert isinstance(core.acquire(4, 1.0, 40.0, 10), Waiting)
+    assert max(run_out(core).values()) <= 40.0
+
+
+def test_what_all_answers_used_is_counted() -> None:
+    """As they tell it, one after the other."""
+    core = tokens_a_minute(600)
+    for used in (50, 70):
+        grant = core.acquire(1, 0.0, NEVER, 40)
+        assert isinstance(grant, Grant)
+        core.settle(grant, used, 1.0)
+    assert core.snapshot().tokens_settled == 120
 
 
 def test_what_was_reserved_too_little_is_a_debt_that_delays_the_next() -> None:
@@ -726,6 +840,38 @@ def test_a_limiter_that_has_heard_nothing_yet_tells_what_is_configured() -> None
     state = GcraCore[int](RateLimitConfig(requests_per_minute=60, burst=3, tokens_per_minute=600)).snapshot()
     assert (state.rate, state.burst_used, state.token_debt, state.remaining_tokens) == (60.0, 0.0, 0.0, 600)
     assert state.at(50.0).burst_used == 0.0
+
+
+def test_what_has_no_limit_is_never_used_up() -> None:
+    """There is nothing that it could owe, nor any rate."""
+    core = limiter(None, burst=None)
+    for key in range(100):
+        core.acquire(key, 1.0, NEVER, 1_000)
+    state = core.snapshot()
+    assert (state.burst_used, state.token_debt, state.rate, state.token_rate) == (0.0, 0.0, None, None)
+
+
+def test_the_burst_comes_back_at_the_rate_of_the_limit() -> None:
+    """A tenth of a second for each request of ten a second."""
+    core = limiter(600, burst=10)
+    for key in range(4):
+        core.acquire(key, 50.0, NEVER)
+    state = core.snapshot()
+    assert [state.at(now).burst_used for now in (50.0, 50.2, 51.0)] == pytest.approx([4.0, 2.0, 0.0])
+
+
+def test_what_is_used_up_is_none_left() -> None:
+    """By the headers, and of a configured minute; never less than none."""
+    core = tokens_a_minute(600)
+    first = core.acquire(1, 0.0, NEVER, 100)
+    assert isinstance(first, Grant)
+    core.settle(first, 900, 1.0)
+    assert core.snapshot().remaining_tokens == 0.0
+    known = limiter(None)
+    second = known.acquire(1, 0.0, NEVER)
+    assert isinstance(second, Grant)
+    known.observe(headers(60, 0, 40), 1.0, second)
+    assert known.snapshot().remaining_requests == 0.0
 
 
 @pytest.mark.parametrize("used", [60_000, 10**9])
@@ -945,6 +1091,23 @@ def test_new_limits_keep_what_was_spent_and_owed() -> None:
     assert run_out(core) == {2: 72.0}  # the debt is paid within a minute of the change; then the bucket has to fill
 
 
+def test_what_a_minute_has_spent_outlasts_a_time_without_limits_and_an_incarnation() -> None:
+    """The provider counts on, whatever is configured and whoever counts here."""
+    unlimited, limited = (RateLimitConfig(tokens_per_minute=most, adaptive=False) for most in (None, 600))
+    core = GcraCore[int](limited)
+    core.acquire(1, 0.0, NEVER, 600)
+    core.reconfigure(unlimited, 1.0)
+    for at in (2.0, 3.0):
+        core = GcraCore[int].restore(unlimited, core.snapshot(), at)
+
+    core.reconfigure(limited, 4.0)
+    again = core.acquire(2, 4.0, NEVER, 600)
+
+    assert isinstance(again, Waiting)
+    assert again.due is not None
+    assert again.due >= 60.0
+
+
 def test_a_smaller_room_turns_nobody_out() -> None:
     """Who waits stays; nobody else comes in before enough have left."""
     core = limiter(queue=3)
@@ -982,7 +1145,22 @@ def test_a_budget_of_a_day_may_be_spent_at_once() -> None:
     again = GcraCore[int].restore(
         RateLimitConfig(tokens_per_minute=1000, adaptive=False), core.snapshot(), later + 1.0, window=day
     )
-    assert isinstance(again.acquire(13, later + 1.0, later + 1.0, 1), Rejected)
+    assert refused_for(again.acquire(13, later + 1.0, later + 1.0, 1)) == pytest.approx(day, rel=0.01)
+
+
+def test_a_budget_of_a_day_stays_one_of_a_day_under_new_limits() -> None:
+    """Requests come back over a day, and tokens that were spent are back after one."""
+    day = 86_400.0
+    requests = GcraCore[int](RateLimitConfig(requests_per_minute=4, adaptive=False), window=day)
+    assert [type(requests.acquire(key, 0.0, 0.0)) for key in range(4)] == [Grant] * 4
+    requests.reconfigure(RateLimitConfig(requests_per_minute=8, adaptive=False), 0.0)
+    assert refused_for(requests.acquire(9, 0.0, 0.0)) == pytest.approx(day / 8)
+
+    tokens = GcraCore[int](RateLimitConfig(tokens_per_minute=400, adaptive=False), window=day)
+    assert isinstance(tokens.acquire(1, 0.0, 0.0, 400), Grant)
+    tokens.reconfigure(RateLimitConfig(tokens_per_minute=600, adaptive=False), 0.0)
+    assert [type(tokens.acquire(key, 0.0, 0.0, 100)) for key in (2, 3)] == [Grant] * 2
+    assert refused_for(tokens.acquire(3, 0.0, 0.0, 100)) == pytest.approx(day, rel=0.01)
 
 
 def test_the_counts_say_what_happened() -> None:

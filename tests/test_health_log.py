@@ -2,9 +2,11 @@
 
 import pytest
 import trio
+from attrs import evolve
 from trio.testing import MockClock
 
 from tests.models import Scripted, client_of, fails, model, says
+from tests.test_reload import config_of
 from wizard_actors import AuthError, OverloadedError, WizardError
 from wizard_actors.config import BreakerConfig, RetryConfig
 
@@ -44,4 +46,23 @@ async def test_a_circuit_that_opens_and_closes_is_told(
 
     opened, closed = lines(caplog)
     assert opened.startswith("a failed too often: its circuit is open, for ")
-    assert closed == "a answers again: its circuit is closed"
+    assert closed == "a: its circuit is closed again"
+
+
+async def test_a_model_whose_key_is_wrong_again_is_told_at_once(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever has changed it and reloaded looks now, and not after the minute; of an unchanged model nothing is new."""
+    a, b = (Scripted(fails(AuthError(f"{name} answered 401", model=name))) for name in ("a", "b"))
+    models = [model(name) for name in ("a", "b", "c")]
+    async with client_of({"a": a, "b": b, "c": Scripted()}, *models) as client:
+        await client.generate("Why?")
+        await client.reload(config_of(evolve(models[0], headers={"x": "y"}), *models[1:]))
+        await client.generate("Why?")
+
+    told = "is left out for 60 s:"
+    assert lines(caplog) == [
+        f"a {told} a answered 401",
+        f"b {told} b answered 401",
+        f"a {told} a answered 401",
+    ]

@@ -211,6 +211,25 @@ def test_under_guest_mode_the_hosts_stall_is_ours() -> None:
     assert excused(told[0], 0.2)
 
 
+def test_a_client_shows_how_often_and_for_how_long_its_loop_stood_still() -> None:
+    """One long stall is told from a short one."""
+
+    async def main() -> tuple[int, float]:
+        async with client_of(Scripted()) as client:
+            before = client.metrics().gauges
+            time.sleep(0.3)  # noqa: ASYNC251 - that is what is measured
+            await trio.sleep(0.01)
+            after = client.metrics().gauges
+        assert before is not None
+        assert after is not None
+        return after.loop_stalls - before.loop_stalls, after.loop_stalled - before.loop_stalled
+
+    stalls, seconds = trio.run(main)
+
+    assert stalls >= 1
+    assert seconds >= 0.3
+
+
 def test_a_watch_ends_with_its_block() -> None:
     """However the block ends, nothing of it stays in the loop."""
 

@@ -13,7 +13,7 @@ import wizard_actors
 PACKAGE = Path(wizard_actors.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LINES_AT_MOST = 450
-EXTRAS = frozenset({"xllamacpp"})
+EXTRAS = frozenset({"opentelemetry", "xllamacpp"})
 """What a function may import: the modules of optional extras, absent from a plain installation."""
 
 LATE = frozenset(
@@ -21,8 +21,12 @@ LATE = frozenset(
         "wizard_actors.asyncio_bell",
         "wizard_actors.cli",
         "wizard_actors.cli_serve",
+        "wizard_actors.cli_simulate.play",
         "wizard_actors.embed.asyncio_host",
         "wizard_actors.interactive",
+        "wizard_actors.server.http",
+        "wizard_actors.otel.sdk",
+        "wizard_actors.otel.spans",
     }
 )
 """What else a function may import: what imports asyncio, which only programs that run it should pay for, and the

@@ -53,6 +53,16 @@ def test_a_store_of_no_entries_stores_nothing() -> None:
     assert (len(lru), lru.bytes) == (0, 0)
 
 
+def test_one_entry_may_be_all_there_is_room_for() -> None:
+    """By their number, or to the last byte."""
+    one = filled(store(entries=1), b"a", b"b", b"c")
+    assert (list(one), one.evicted) == ([b"c"], 2)
+
+    lru = filled(store(size=ENTRY_OVERHEAD + 100), b"a", size=100)
+    assert lru.bytes == ENTRY_OVERHEAD + 100
+    assert not lru.put(b"b", "a byte too many", 101, 0.0)
+
+
 # -- time
 
 
@@ -118,6 +128,25 @@ def test_a_sweep_removes_what_matches_some_at_a_time() -> None:
     filled(lru, b"a4")
     assert sweep.advance(100, len)
     assert (list(lru), sweep.removed) == ([b"b1", b"a4"], 2)
+
+
+def test_unless_told_otherwise_nothing_stands_in_once_its_time_has_passed() -> None:
+    """It is gone at that instant, whoever finds out; and each is counted."""
+    lru: TtlLru[str] = TtlLru(max_entries=9, max_bytes=1_000_000, ttl=10.0)
+    filled(lru, b"a", b"b", b"c")
+    assert [lru.get(key, 10.0) for key in (b"a", b"b")] == [None, None]
+    assert lru.next_expiry() == 10.0
+    lru.expire(10.0)
+    assert (lru.expired, len(lru)) == (3, 0)
+
+
+def test_a_sweep_looks_at_no_more_than_its_budget_allows() -> None:
+    """One entry more only where something of the budget is left for it."""
+    sweep = Sweep(filled(store(entries=5), b"a", b"b", b"c", b"d"), lambda _: True)
+    assert not sweep.advance(2, len)
+    assert sweep.removed == 2
+    assert not sweep.advance(0, len)
+    assert sweep.removed == 2
 
 
 def test_clearing_leaves_nothing() -> None:

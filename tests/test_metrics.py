@@ -338,6 +338,13 @@ def test_labels_are_bounded() -> None:
     assert snapshot.requests.in_flight == 0
 
 
+def test_what_every_model_refused_is_counted_as_such() -> None:
+    """Apart from what failed because the models did."""
+    refused = evolve(ended("all_models_failed"), refused=True)
+    snapshot = counted(refused, ended("all_models_failed"), refused)
+    assert snapshot.requests.failed == {"all_models_refused": 2, "all_models_failed": 1}
+
+
 def test_codes_are_bounded() -> None:
     """However many codes errors have."""
     snapshot = counted(*[ended(f"code-{number}") for number in range(CODES_AT_MOST + 7)], ended("code-0"))
@@ -360,6 +367,8 @@ def test_a_snapshot_is_shown_as_json() -> None:
         sessions=SessionGauges(turns=3, waiting=1),
         events_dropped=4,
         loop_stalls=1,
+        loop_stalled=2.5,
+        restarts={"wizard/cache": 3},
     )
     metrics = Metrics(0.0)
     for event in (began(), evolve(ended(), cost=Decimal("0.10")), BreakerChanged(1.0, "m", "open", 2.0)):
@@ -375,6 +384,7 @@ def test_a_snapshot_is_shown_as_json() -> None:
     assert shown["gauges"]["sessions"] == {"turns": 3, "waiting": 1}
     assert shown["gauges"]["cache"] == {"entries": 2, "bytes": 4096}
     assert (shown["gauges"]["events_dropped"], shown["gauges"]["loop_stalls"]) == (4, 1)
+    assert (shown["gauges"]["loop_stalled"], shown["gauges"]["restarts"]) == (2.5, {"wizard/cache": 3})
 
 
 def test_no_gauges_are_null() -> None:

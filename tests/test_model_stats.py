@@ -186,6 +186,12 @@ def test_what_was_broken_off_before_any_token_could_come_is_not_kept() -> None:
     assert len(stats.waits) == 20
 
 
+def test_what_was_broken_off_when_the_first_token_could_have_come_is_kept() -> None:
+    """So is whatever was broken off while no first token is known, however soon."""
+    assert len(waited(0.5, broken_off=(0.5,)).waits) == 2
+    assert waited(broken_off=(0.25,)).waits == (Wait(0.25, broken_off=True),)
+
+
 @pytest.mark.parametrize(
     ("error", "cancelled", "waits"),
     [

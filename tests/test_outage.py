@@ -42,6 +42,7 @@ def chain(primary: str) -> WizardConfig:
     )
 
 
+@pytest.mark.long
 async def test_a_silent_primary_costs_impatient_callers_no_answer(autojump_clock: trio.testing.MockClock) -> None:
     """The primary stays silent; callers with 2 s, far below its first-token limit, are all answered by the fallback."""
     served: Counter[str] = Counter()
@@ -60,6 +61,7 @@ async def test_a_silent_primary_costs_impatient_callers_no_answer(autojump_clock
     assert served == {"backup": TEN_MINUTES * 2}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("every", [1, 5, 20, 90])
 async def test_an_impatient_caller_does_not_close_a_healthy_primary_to_the_patient(
     autojump_clock: trio.testing.MockClock, every: int

@@ -114,10 +114,19 @@ def test_a_model_that_is_down_is_the_very_last_resort() -> None:
     assert planned(ModelFacts(down=True), ModelFacts(enabled=False)).choices == (Choice("a", Why.LAST_RESORT),)
 
 
+def test_of_models_that_are_down_the_one_that_nothing_bars_is_the_last_resort() -> None:
+    """A bar counts for one that is DOWN too, and the skip tells until when."""
+    out = ModelFacts(down=True, bar=Bar(150.0, "auth"))
+    made = planned(out, ModelFacts(down=True))
+    assert tried(made) == "b"
+    assert made.skipped == (Skipped("a", Skip.DOWN, 150.0),)
+
+
 def test_a_prompt_too_long_for_all_is_an_error_that_names_the_largest_window() -> None:
     """Nothing is sent."""
-    with pytest.raises(TokenLimitError) as caught:
-        planned(ModelFacts(context_window=10), ModelFacts(context_window=30), ModelFacts(enabled=False), tokens=50)
+    windows = [ModelFacts(context_window=window) for window in (10, 30, 20)]
+    with pytest.raises(TokenLimitError, match=r"at least 50 tokens, .* more than 30 \(b\)") as caught:
+        planned(*windows, ModelFacts(enabled=False), tokens=50)
     assert (caught.value.model, caught.value.requested, caught.value.max) == ("b", 50, 30)
 
 
@@ -132,7 +141,7 @@ def test_a_route_without_an_enabled_model_is_an_error_that_names_them() -> None:
         planned(ModelFacts(enabled=False), ModelFacts(enabled=False))
 
 
-@pytest.mark.parametrize("feature", ["tools", "images", "schema"])
+@pytest.mark.parametrize("feature", ["tools", "images", "schema", "sampling"])
 def test_a_model_that_cannot_do_what_the_prompt_needs_is_skipped(feature: str) -> None:
     """The skip names what it lacks; a prompt that does not need it goes there."""
     without = ModelFacts(supports=SupportsConfig(**{feature: False}))
@@ -163,8 +172,17 @@ def test_a_prompt_that_no_model_can_answer_is_an_error_that_names_what_each_lack
 def test_an_error_names_too_small_windows_beside_what_others_lack() -> None:
     """Both reasons stand in it: either kind of model may be the one to replace."""
     blind = ModelFacts(supports=SupportsConfig(images=False))
-    with pytest.raises(UnsupportedError, match="b takes at most 10 tokens, and the prompt has at least 11"):
+    with pytest.raises(UnsupportedError, match="b takes at most 10 tokens, and the prompt has at least 11") as caught:
         planned(blind, ModelFacts(context_window=10), needs=Needs(11, images=True))
+    assert caught.value.model is None
+
+
+def test_where_one_model_alone_is_in_the_way_the_error_is_its_own() -> None:
+    """Beside one that is disabled, nobody else could be corrected."""
+    blind = ModelFacts(supports=SupportsConfig(images=False))
+    with pytest.raises(UnsupportedError) as caught:
+        planned(ModelFacts(enabled=False), blind, needs=Needs(images=True))
+    assert caught.value.model == "b"
 
 
 def test_a_suitable_model_that_is_barred_is_better_than_one_that_cannot() -> None:
@@ -437,3 +455,32 @@ def test_a_fallback_that_fails_is_barred_like_a_first_choice() -> None:
     bars = expired()
     bars.record("b", AuthError("bad key", model="b"), started=101.0, now=102.0)
     assert bars.snapshot() == {"a": Bar(160.0, "auth"), "b": Bar(162.0, "auth")}
+
+
+def test_what_is_known_of_models_that_are_gone_is_forgotten() -> None:
+    """Their bars, their probes, and what was old news of them; the others' stay."""
+    bars = expired()
+    bars.record("b", AuthError("bad key", model="b"), started=99.0, now=100.0)
+    probe = bars.claim("b", 160.0)
+    assert probe is not None
+    bars.keep(["a"])
+    bars.abandon(probe)
+    assert bars.snapshot() == {"a": Bar(160.0, "auth")}
+    bars.record("b", AuthError("bad key", model="b"), started=50.0, now=161.0)  # one that is new has no past
+    bars.record("a", None, started=50.0, now=161.0)
+    assert bars.snapshot() == {"a": Bar(160.0, "auth"), "b": Bar(221.0, "auth")}
+
+
+def test_a_model_that_is_another_one_now_is_free() -> None:
+    """Neither an attempt nor a probe at the former one says anything of it, but one that began since does."""
+    bars = expired()
+    probe = bars.claim("a", 160.0)
+    assert probe is not None
+    bars.drop("a", 170.0)
+    assert bars.snapshot() == {}
+    bars.record("a", BAD_KEY, started=169.0, now=171.0)
+    bars.abandon(probe)
+    bars.drop("b", 170.0)
+    assert bars.snapshot() == {}
+    bars.record("a", BAD_KEY, started=170.0, now=172.0)
+    assert bars.snapshot() == {"a": Bar(232.0, "auth")}

@@ -9,7 +9,7 @@ import trio
 from attrs import evolve
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.models import NO_JITTER, Scripted, Turn, client_of, model, says
+from tests.models import NO_JITTER, Scripted, Turn, client_of, fails, model, says
 from tests.test_reload import ONCE, config_of, groups, settled, simulated
 from wizard_actors import ActorStoppedError, AuthError, NetworkError, ResilientClient, WizardError
 from wizard_actors.breaker_core import Circuit
@@ -18,6 +18,7 @@ from wizard_actors.event_stream import EventStream
 from wizard_actors.events import BreakerChanged
 from wizard_actors.response_stream import ResponseStream
 from wizard_actors.slots import WorkerState
+from wizard_actors.specs import ChildSpec, GroupSpec
 
 # -- who asks ----------------------------------------------------------------------------------------------------------
 
@@ -147,6 +148,26 @@ async def test_a_former_circuit_says_nothing_until_it_is_asked_again(autojump_cl
         assert circuits == [Circuit.OPEN]
 
 
+async def test_an_open_circuit_that_comes_back_is_told(autojump_clock: MockClock) -> None:
+    """The model was disabled meanwhile, and a request of before has kept its actors."""
+    a, b = Scripted(says(100.0, "x"), fails(NetworkError("gone", model="a"))), Scripted(says("b"))
+    broken, other = model("a", retry=ONCE, breaker=POLICY), model("b")
+    async with client_of({"a": a, "b": b}, broken, other) as client, trio.open_nursery() as nursery:
+        circuits = heard(client.events)
+        nursery.start_soon(client.generate, "Hi")
+        await trio.sleep(1)
+        with pytest.raises(WizardError):
+            await client.generate("Hi", model="a")
+        await wait_all_tasks_blocked()
+
+        await client.reload(config_of(evolve(broken, enabled=False), other))
+        assert circuits == [Circuit.OPEN, Circuit.CLOSED]
+        await client.reload(config_of(broken, other))
+
+        assert circuits == [Circuit.OPEN, Circuit.CLOSED, Circuit.OPEN]
+        assert client.metrics().breakers["a"].circuit == Circuit.OPEN
+
+
 async def test_the_gauges_count_the_calls_of_former_configurations(autojump_clock: MockClock) -> None:
     """Under the model's name, also where nobody can ask it any more."""
     a, b = Scripted(says(50.0, "a")), Scripted(says("b"))
@@ -234,6 +255,61 @@ async def test_a_model_whose_actors_somebody_took_out_gets_new_ones(autojump_clo
         await client.reload(config_of(simulated("a")))
         await settled(client)
         assert groups(client) == ["models/model:a"]
+
+
+@pytest.mark.parametrize(
+    ("taken_out", "changed"),
+    [
+        ("models/model:a/worker", False),  # of a model that stays
+        ("models/model:b", False),  # which has just been started
+        ("models/model:a", True),  # under which the next actor is to start
+    ],
+)
+async def test_a_reload_whose_actors_somebody_takes_out_meanwhile_says_so(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, taken_out: str, *, changed: bool
+) -> None:
+    """It has changed nothing, and the next one makes what is missing."""
+    first = config_of(simulated("a"))
+    second = config_of(simulated("b"), simulated("a", headers={"x": "y"} if changed else {}))
+    async with ResilientClient.open(first) as client:
+        add = client.supervisor.add
+
+        async def add_and_take_out(spec: ChildSpec | GroupSpec, *, under: str = "") -> None:
+            await add(spec, under=under)
+            if spec.name == ("breaker#2" if changed else "model:b"):
+                await client.supervisor.remove(taken_out)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(client.supervisor, "add", add_and_take_out)
+            with pytest.raises(ActorStoppedError, match=taken_out) as raised:
+                await client.reload(second)
+        assert isinstance(raised.value.__cause__, KeyError) is changed
+        assert client.config == first
+
+        await client.reload(second)
+        await settled(client)
+        assert [(await client.generate("Hi", model=name)).model for name in ("a", "b")] == ["a", "b"]
+
+
+async def test_a_cancelled_reload_starts_nothing_more(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is starting is waited for, and taken out again."""
+    first = config_of(simulated("a"))
+    async with ResilientClient.open(first) as client:
+        add, started = client.supervisor.add, list[str]()
+        with trio.CancelScope() as scope:
+
+            async def add_and_cancel(spec: ChildSpec | GroupSpec, *, under: str = "") -> None:
+                started.append(spec.name)
+                scope.cancel()
+                await add(spec, under=under)
+
+            monkeypatch.setattr(client.supervisor, "add", add_and_cancel)
+            await client.reload(config_of(simulated("a"), simulated("b"), simulated("c")))
+
+        assert started == ["model:b"]
+        assert (client.config, groups(client)) == (first, ["models/model:a"])
 
 
 async def test_cancelled_beside_an_old_seat_all_is_as_it_was_or_new(autojump_clock: MockClock) -> None:

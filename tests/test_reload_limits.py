@@ -14,7 +14,7 @@ from tests.models import Scripted, client_of, fails, model, says
 from tests.test_reload import ONCE, config_of, groups, settled, simulated
 from wizard_actors import ModelConfig, RateLimitError, ResilientClient, WizardConfig, WizardError
 from wizard_actors.config import RateLimitConfig, ScriptStep, SimulatedConfig
-from wizard_actors.gcra import LimiterState
+from wizard_actors.gcra import GcraCore, LimiterState
 from wizard_actors.limit_memory import MOST, LimitMemory
 from wizard_actors.seats import LimitSeat
 
@@ -68,8 +68,11 @@ async def test_what_was_spent_stays_spent(autojump_clock: MockClock, changes: li
         assert await sent(client) == 5
 
 
-async def test_the_tokens_of_a_minute_outlast_limits_that_are_taken_away(autojump_clock: MockClock) -> None:
-    """And set again, within the minute."""
+@pytest.mark.parametrize("removed", [False, True])
+async def test_the_tokens_of_a_minute_outlast_limits_that_are_taken_away(
+    autojump_clock: MockClock, *, removed: bool
+) -> None:
+    """And set again, within the minute, though the model itself was gone meanwhile."""
     tokens = RateLimitConfig(tokens_per_minute=1000, max_wait=600, adaptive=False)
     limited = evolve(model("a"), rate_limit=tokens)
     async with client_of(Scripted(says("x")), limited) as client:
@@ -79,6 +82,9 @@ async def test_the_tokens_of_a_minute_outlast_limits_that_are_taken_away(autojum
         assert left < 500
 
         await client.reload(config_of(evolve(limited, rate_limit=RateLimitConfig(adaptive=False))))
+        if removed:
+            await client.reload(config_of(simulated("b")))
+            await settled(client)
         await client.reload(config_of(limited))
         await trio.sleep(1)
 
@@ -121,6 +127,19 @@ async def test_disabled_and_enabled_it_stays_away_as_long_as_it_was_told(
         assert await sent(client, 1) == 0
         for config in (config_of(evolve(bad, enabled=False), simulated("b")), config_of(bad, simulated("b"))):
             await client.reload(config)
+            await settled(client)
+
+        assert limiter(client).paused_until == pytest.approx(3600, abs=1)
+
+
+async def test_a_former_member_of_a_group_is_still_told_to_stay_away(autojump_clock: MockClock) -> None:
+    """The group goes on without it; with limits of its own it begins where the group's limiter stands."""
+    bad = evolve(BAD, rate_limit_group="account")
+    b = simulated("b", rate_limit=BAD.rate_limit, rate_limit_group="account")
+    async with ResilientClient.open(config_of(bad, b)) as client:
+        assert await sent(client, 1) == 0
+        for a in (evolve(bad, enabled=False), evolve(bad, rate_limit_group=None)):
+            await client.reload(config_of(a, b))
             await settled(client)
 
         assert limiter(client).paused_until == pytest.approx(3600, abs=1)
@@ -244,6 +263,21 @@ async def test_a_model_keeps_no_limiter_that_is_about_to_go(autojump_clock: Mock
         await settled(client)
 
         assert [(await client.generate("Hi", model=name)).text for name in ("a", "b")] == ["three", "two"]
+
+
+def test_the_successor_starts_from_the_one_that_has_counted_most() -> None:
+    """One that had no limit of tokens has nothing to say of them."""
+    unlimited, limited = (RateLimitConfig(tokens_per_minute=most, adaptive=False) for most in (None, 600))
+    counted, idle = GcraCore[int](limited), GcraCore[int](unlimited)
+    counted.acquire(1, 0.0, 0.0, 500)
+    idle.acquire(1, 0.0, 0.0, 500)
+    seat, other, new = (LimitSeat("a", "a", limited, ONCE, (("a", ("openai", None)),)) for _ in range(3))
+    memory = LimitMemory()
+    memory.keep(seat, counted.snapshot(), 1.0)
+
+    memory.successor(new, [(other, idle.snapshot())], 2.0)
+
+    assert new.first == counted.snapshot()
 
 
 def test_what_no_longer_matters_is_forgotten() -> None:

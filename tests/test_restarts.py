@@ -42,6 +42,15 @@ def test_the_doubling_does_not_overflow_after_thousands_of_crashes() -> None:
     assert decisions[-1] == Decision(Comeback.BACKOFF, 10.0)
 
 
+@pytest.mark.parametrize("most", [0, 1, 5])
+def test_a_long_life_of_crashes_leaves_nothing_behind(most: int) -> None:
+    """No more instants are kept than can count."""
+    restarts = window(max_restarts=most)
+    for now in range(0, 100_000, 100):
+        restarts.crashed(float(now), started=float(now) - 90.0)
+    assert len(restarts._restarts) <= most
+
+
 def test_the_delays_are_drawn_from_the_whole_range() -> None:
     """Full jitter: anything from nothing to the bound."""
     delays = []

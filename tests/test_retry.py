@@ -183,6 +183,12 @@ def test_a_wait_that_the_provider_asks_for_is_the_least() -> None:
     assert 4.0 <= min(delays) <= max(delays) <= 4.5
 
 
+def test_a_wait_of_less_than_a_second_is_waited_for() -> None:
+    """However short: the provider knows when it is back."""
+    delays = [delay_after(overloaded(0.4), seed=seed) or 0.0 for seed in range(100)]
+    assert 0.4 <= min(delays) < 0.45
+
+
 @pytest.mark.parametrize(
     ("wanted", "last", "waited"),
     [(5.0, False, True), (5.1, False, False), (60.0, True, True), (60.1, True, False)],

@@ -29,6 +29,8 @@ ENDS_AT: Final = 5.0
 ANSWER: Final = says("one ", ENDS_AT, "two", USAGE)
 """All calls of one instant end in one tick, five seconds later."""
 
+pytestmark = pytest.mark.long
+
 Ask: TypeAlias = Callable[[ResilientClient, str], Awaitable[str]]
 
 

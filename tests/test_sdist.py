@@ -13,7 +13,7 @@ INCLUDED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
 ALWAYS = {"LICENSE", "README.md", "pyproject.toml"}
 """What the build backend adds by itself."""
 
-MADE = re.compile(r"build|dist|\.venv|\.coverage.*|\.hypothesis|\..*_cache")
+MADE = re.compile(r"build|dist|mutants|\.venv|\.coverage.*|\.hypothesis|\..*_cache")
 """What targets make, and remove again."""
 
 

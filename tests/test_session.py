@@ -149,6 +149,18 @@ def test_the_last_turn_is_left_out_to_ask_again() -> None:
     assert again.with_turn(turn("new"), 9.0).record.version == 6
 
 
+def test_of_many_turns_only_the_last_is_left_out_or_undone() -> None:
+    """The others stay, in their order, also where the last two go together."""
+    many = session(turns=4)
+    assert many.without_last_turn().record.turns == many.record.turns[:3]
+    assert many.undone(9.0)[0].record.turns == many.record.turns[:3]
+
+    asks = turn("b", calling("1"))
+    ends = TurnRecord([Message(Role.TOOL, "x", tool_call_id="1"), Message(Role.ASSISTANT, "done")], at=1.0)
+    left, taken = many.with_turn(asks, 8.0).with_turn(ends, 8.0).undone(9.0)
+    assert (left.record.turns, taken) == (many.record.turns, (asks, ends))
+
+
 def test_undo_takes_the_newest_turn() -> None:
     """And tells what it was."""
     left, taken = session().undone(9.0)
@@ -180,9 +192,10 @@ def test_undo_takes_a_turn_that_waits_alone() -> None:
 
 @pytest.mark.parametrize("step", [Session.without_last_turn, lambda made: made.undone(9.0)])
 def test_where_no_turn_is_none_is_taken_back(step: Callable[[Session], object]) -> None:
-    """The message names the session."""
-    with pytest.raises(InvalidStateTransitionError, match="session 'alice' has no turn yet"):
+    """The message names the session, and it stays in its state."""
+    with pytest.raises(InvalidStateTransitionError, match="session 'alice' has no turn yet") as refused:
         step(session(turns=0))
+    assert refused.value.from_state is refused.value.to_state is ACTIVE
 
 
 # -- settings
@@ -197,6 +210,24 @@ def test_what_is_kept_stays() -> None:
     assert made.with_settings(Settings(system="Be brief.", context={"a": 1}, forget=["b"]), 9.0) is made
     bare = made.with_settings(Settings(system=None, route=None, model=None, forget=["a"]), 9.0).record
     assert (bare.system, bare.route, bare.model, bare.context) == (None, None, None, {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "route", "model"),
+    [
+        (Settings(route="fast"), "fast", None),
+        (Settings(route="usual"), "usual", "large"),
+        (Settings(route=None), None, "large"),
+        (Settings(route="fast", model="small"), "fast", "small"),
+        (Settings(system="Be brief."), "usual", "large"),
+        (Settings(model="small"), "usual", "small"),
+    ],
+)
+def test_another_route_takes_the_model_back(settings: Settings, route: str | None, model: str | None) -> None:
+    """It would be asked alone; unless both are set, or the route is the same, or none."""
+    record = session(route="usual", model="large").with_settings(settings, 9.0).record
+
+    assert (record.route, record.model) == (route, model)
 
 
 def test_an_empty_system_prompt_is_not_none() -> None:
@@ -352,3 +383,23 @@ def test_a_turn_holds_the_whole_answer() -> None:
         request_id="r1",
     )
     assert made.messages[-1].thoughts == response.thoughts
+
+
+def test_half_a_surrogate_pair_in_an_answer_does_not_keep_a_turn_from_being_stored() -> None:
+    """U+FFFD stands in its place, in the text, in thoughts, in what tools are called with and in the model's name."""
+    half = "a\ud800"
+    response = WizardResponse(
+        half,
+        "primary",
+        upstream_model=half,
+        thoughts=(Thought(half),),
+        tool_calls=(ToolCall("1", "look", half),),
+    )
+
+    made = turn_of([], response, 9.0)
+
+    (answer,) = made.messages
+    (call,) = answer.tool_calls
+    (thought,) = answer.thoughts
+    assert {answer.text, made.upstream_model, thought.text, call.arguments} == {"a\ufffd"}
+    assert turn_of([], evolve(response, upstream_model=None), 9.0).upstream_model is None

@@ -95,7 +95,7 @@ def test_a_late_tick_passes_over_whoever_has_given_up() -> None:
     wait(core, 3)
     core.release(slot, 9.0)
     answers = core.tick(9.0)
-    assert answers.rejected == (2,)
+    assert (answers.rejected, answers.rejection) == ((2,), Rejected())
     assert [key for key, _ in answers.granted] == [3]
 
 
@@ -110,6 +110,32 @@ def test_nobody_waits_without_patience_or_room() -> None:
     assert core.snapshot().rejected == 2
 
 
+def test_who_gave_up_waiting_is_counted_as_rejected() -> None:
+    """One after the other, or several at once."""
+    core: SlotCore[int] = SlotCore(1, 10)
+    taken(core, 1)
+    for key, give_up_at in ((2, 5.0), (3, 6.0), (4, 6.0)):
+        wait(core, key, give_up_at)
+    core.tick(5.0)
+    assert core.snapshot().rejected == 1
+    core.tick(6.0)
+    assert core.snapshot().rejected == 3
+
+
+def test_it_wakes_at_the_instant_at_which_a_slot_came_back() -> None:
+    """Slots that came back, or were added, while nobody waited are no reason to wake earlier."""
+    core: SlotCore[int] = SlotCore(1, 10)
+    core.release(taken(core, 1), 1.0)
+    core.reconfigure(2, 2.0)
+    slots = [taken(core, 2, 3.0), taken(core, 3, 3.0)]
+    wait(core, 4)
+    core.reconfigure(1, 4.0)
+    core.reconfigure(2, 5.0)
+    assert core.wake_at() == NEVER
+    core.release(slots[0], 9.0)
+    assert core.wake_at() == 9.0
+
+
 def test_a_new_incarnation_adopts_the_live_slots() -> None:
     """With more of them than there are places now, nobody gets one until enough came back."""
     old: SlotCore[int] = SlotCore(3, 10)
@@ -121,7 +147,7 @@ def test_a_new_incarnation_adopts_the_live_slots() -> None:
     assert granted(core, 1.0) == []
     core.release(live[1], 2.0)
     assert granted(core, 2.0) == [9]
-    assert core.snapshot().granted == 4
+    assert (core.snapshot().granted, core.snapshot().slots) == (4, 2)
 
 
 def test_health_remembers_the_last_of_each_and_counts() -> None:
@@ -171,3 +197,38 @@ def test_the_slowest_of_the_newest_first_tokens_is_known() -> None:
     assert core.snapshot().health.slowest_first_token == 9.0
     core.first_token(1.0, 16.0)
     assert core.snapshot().health.slowest_first_token == 1.0
+
+
+def test_a_model_is_silent_once_nobody_who_asks_has_heard_from_it_for_ten_seconds() -> None:
+    """Whoever asks next does not begin the time anew, and a first token ends it."""
+    core: SlotCore[int] = SlotCore(9, 1)
+    assert core.snapshot().health.silent_for(1000.0) == 0.0
+    taken(core, 1, 5.0)
+    taken(core, 2, 12.0)
+    health = core.snapshot().health
+    assert health.silent_for(15.0) == 10.0
+    assert not health.silent(15.0)
+    assert health.silent(15.1)
+    core.first_token(11.0, 16.0)
+    assert core.snapshot().health.silent_for(1000.0) == 0.0
+    taken(core, 3, 1000.0)
+    assert core.snapshot().health.silent_for(1003.0) == 3.0
+
+
+def test_a_model_whose_first_tokens_are_slow_is_silent_later() -> None:
+    """It must have said nothing for longer than the slowest of them took."""
+    core: SlotCore[int] = SlotCore(9, 1)
+    core.first_token(30.0, 0.0)
+    taken(core, 1, 1.0)
+    assert not core.snapshot().health.silent(31.0)
+    assert core.snapshot().health.silent(31.1)
+
+
+def test_who_asks_at_the_instant_of_a_first_token_begins_no_silence() -> None:
+    """It may have asked before the token came; the next one who asks begins one."""
+    core: SlotCore[int] = SlotCore(9, 1)
+    core.first_token(1.0, 7.0)
+    taken(core, 1, 7.0)
+    assert core.snapshot().health.silent_for(9.0) == 0.0
+    taken(core, 2, 9.0)
+    assert core.snapshot().health.silent_for(10.0) == 1.0

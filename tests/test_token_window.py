@@ -49,6 +49,17 @@ def test_what_comes_back_is_free_at_once() -> None:
     assert window.total == 0
 
 
+def test_what_comes_back_comes_out_of_the_slot_that_it_went_into() -> None:
+    """Late in the life of a clock too; and what was never added cannot come back."""
+    window = TokenWindow(100)
+    window.add(60, 1000.0)
+    window.add(30, 1002.0)
+    window.give_back(50, 1000.0)
+    assert (window.total, window.free_at(70), window.free_at(90)) == (40, 1060.25, 1062.25)
+    window.give_back(50, 1002.25)
+    assert window.total == 40
+
+
 def test_a_long_rest_leaves_no_slots() -> None:
     """However far the clock jumps."""
     window = TokenWindow(100)

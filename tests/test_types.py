@@ -146,6 +146,8 @@ def test_everything_but_the_messages_is_given_by_name_and_left_to_the_model_by_d
         (lambda: Prompt("Why?", max_tokens="9"), "max_tokens must be a whole number, not '9'"),  # type: ignore[arg-type]
         (lambda: Prompt("Why?", seed=1.5), "seed must be a whole number, not 1.5"),  # type: ignore[arg-type]
         (lambda: Prompt("Why?", top_p="all"), "top_p must be a number, not 'all'"),  # type: ignore[arg-type]
+        (lambda: Prompt("Why?", parallel_tool_calls=0), "parallel_tool_calls is True or False, not 0"),  # type: ignore[arg-type]
+        (lambda: Prompt("Why?", extra_protocol=1), "extra_protocol is the name of a protocol, not 1"),  # type: ignore[arg-type]
         (lambda: Prompt("Why?", tools=[{"name": "weather"}]), "tools of a Prompt are Tool objects"),  # type: ignore[list-item]
         (lambda: Prompt("Why?", response_schema="{}"), "a response_schema is a JSON Schema"),  # type: ignore[arg-type]
         (lambda: Prompt("half a \ud83d pair"), "the user message is not valid Unicode text: .* at character 7"),

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Final, TypeVar
 
 import trio
-from attrs import evolve
+from attrs import evolve, frozen
 
 from wizard_actors.actor import Ask
 from wizard_actors.books import Books
@@ -35,6 +35,7 @@ from wizard_actors.errors import DeadlineExceededError, WizardError
 from wizard_actors.events import CacheLooked, CacheOutcome, Degraded, DegradedTo
 from wizard_actors.failure import total_cost
 from wizard_actors.lane import Begun, Lane
+from wizard_actors.metrics import overhead
 from wizard_actors.port import deadline_exceeded
 from wizard_actors.reporting import reported
 from wizard_actors.request import Request
@@ -54,12 +55,29 @@ from wizard_actors.types import (
 from wizard_actors.verdict import Row
 from wizard_actors.way import Way, forget_frames
 
-__all__ = ["Answering"]
+__all__ = ["Answering", "SoFar"]
 
 R = TypeVar("R")
 
 CALLERS_FAULT: Final = frozenset({Row.TOO_LONG, Row.REFUSED})
 """Where every model says no more than this, the request itself is at fault, and its caller has to learn so."""
+
+
+@frozen
+class SoFar:
+    """How a request stands, while it is answered and afterwards.
+
+    `model` is the one whose answer is being delivered, by its configured name, and `served_by` the step of the way; ""
+    and None before there is one. So many `attempts` have begun. `overhead` are the seconds that were neither a model's
+    nor a wait; None while a stream has yet to begin, for what goes on then is known once it is over. `cache` is what
+    the look into it came to, None where there was none.
+    """
+
+    model: str
+    served_by: ServedBy | None
+    attempts: int
+    overhead: float | None
+    cache: CacheOutcome | None
 
 
 class Answering:
@@ -75,8 +93,25 @@ class Answering:
         self._way = Way(self._books)
         self._key = self._make_key()
         self._stale: WizardResponse | None = None
+        self._begun: Begun | WizardResponse | None = None
+        self._look: CacheOutcome | None = None
+        self._seeking = False  # nothing can be delivered, and it is being waited for
         self.over = False
         self.hit = False
+
+    @property
+    def so_far(self) -> SoFar:
+        """How it stands now."""
+        books, now, served_by = self._books, trio.current_time(), None
+        waits, model = books.waits, ""
+        if isinstance(self._begun, Begun):
+            model, served_by = self._begun.lane.model, self._way.served_by(self._begun)
+            sent_at = self._begun.attempt.sent_at
+            waits = waits if sent_at is None else [*waits, (sent_at, now)]
+        if books.response is not None:
+            model, served_by = books.response.model, books.response.served_by
+        spent = None if self._seeking else overhead(books.began, now, waits)
+        return SoFar(model, served_by, books.begun, spent, self._look)
 
     @trio.lowlevel.enable_ki_protection
     async def whole(self) -> WizardResponse:
@@ -120,7 +155,7 @@ class Answering:
         way = self._way
         with reported(self._books):
             try:
-                begun = await self._next()
+                begun = self._begun = await self._next()
                 while isinstance(begun, Begun) and not begun.attempt.complete:
                     failure: WizardError | None = None
                     try:
@@ -133,7 +168,7 @@ class Answering:
                     except WizardError as error:
                         failure = error
                     if failure is not None:
-                        begun = await self._next(begun, failure)
+                        begun = self._begun = await self._next(begun, failure)
                 rest = self._rest(begun)
             finally:
                 way.leave()
@@ -154,6 +189,7 @@ class Answering:
         begun, or the whole response that stands in for one.
         """
         lane: Lane | None = None
+        self._seeking = True
         try:
             if broken is not None and error is not None:
                 lane = self._way.broken(broken, error)
@@ -169,6 +205,8 @@ class Answering:
                 raise
             self._books.response = response
             return response
+        finally:
+            self._seeking = False
 
     async def _stored(self) -> WizardResponse | None:
         """Return a stored answer that is fresh; keep one that is not for when all models fail."""
@@ -235,7 +273,7 @@ class Answering:
         the client, makes a call of its own.
         """
         route = self._request.route
-        how = (self._shared.generation.number, route.strategy, route.spill, route.hedge_delay, route.hedge_quantile)
+        how = (self._shared.holds.number, route.strategy, route.spill, route.hedge_delay, route.hedge_quantile)
         return key + repr(how).encode()
 
     async def _ask(self, message: Ask[R]) -> R | None:
@@ -294,6 +332,7 @@ class Answering:
 
     def _looked(self, outcome: CacheOutcome) -> None:
         if self._shared.cache is not None:
+            self._look = outcome
             self._books.publish(CacheLooked(trio.current_time(), self._request.request_id, outcome))
 
 

@@ -9,7 +9,7 @@ from wizard_actors.errors import ConfigError, ConfigProblem
 from wizard_actors.request import CacheUse, Delivery
 from wizard_actors.strategies import strategy_problem
 
-__all__ = ["AskOptions", "check_options", "delivery_of"]
+__all__ = ["AskOptions", "check_options", "delivery_of", "of_the_call"]
 
 
 class AskOptions(TypedDict, total=False):
@@ -59,10 +59,10 @@ def check_options(options: AskOptions, *, strategies: Collection[str]) -> None:
         if not isinstance(value, str) and (value is not None or name == "tenant")
     ]
     if problems:
-        raise _of_the_call(problems)
+        raise of_the_call(problems)
 
 
-def _of_the_call(problems: Sequence[ConfigProblem]) -> ConfigError:
+def of_the_call(problems: Sequence[ConfigProblem]) -> ConfigError:
     """Return the error for options that are wrong: no configuration is."""
     error = ConfigError(problems)
     error.message = error.message.replace("configuration", "this call", 1)
@@ -72,5 +72,5 @@ def _of_the_call(problems: Sequence[ConfigProblem]) -> ConfigError:
 def delivery_of(how: str) -> Delivery:
     """Return how a stream is delivered. Raises `ConfigError` for what is no way to do that."""
     if how not in {"live", "buffered"}:
-        raise _of_the_call([ConfigProblem("delivery", f'must be "live" or "buffered", not {how!r}')])
+        raise of_the_call([ConfigProblem("delivery", f'must be "live" or "buffered", not {how!r}')])
     return Delivery(how)

@@ -87,6 +87,7 @@ class Attempt:
         self.complete = False
         self.ended_at: float | None = None
         self.upstream_model: str | None = None
+        self.streamed = False
         self._call = call
         self._patience = patience
         self._delay = delay
@@ -286,7 +287,7 @@ class Attempt:
 
     async def _open(self) -> None:
         with self._bugs():
-            streams = self.port.provider.streams
+            streams = self.streamed = self.port.provider.streams
         probe = self._permit is not None and self._permit.probe
         timing = self._timing = Timing(self.port, self._patience, streams=streams, probe=probe)
         self.sent_at = timing.sent_at

@@ -43,6 +43,11 @@ class Books:
         """Every attempt that has ended, in the order of their beginning."""
         return tuple(record for _, record in sorted(self._records.items()))
 
+    @property
+    def begun(self) -> int:
+        """How many attempts have begun, whether or not they have ended."""
+        return self._begun
+
     def publish(self, event: Event) -> None:
         """Tell everybody who listens."""
         self.shared.events.publish(event)
@@ -71,6 +76,7 @@ class Books:
         self.hurried |= error is not None and attempt.hurried
         self._records[number] = attempt.record(error, cancelled=cancelled)
         now, sent_at, usage = trio.current_time(), attempt.sent_at, attempt.assembly.usage
+        finished = attempt.assembly.finished if attempt.complete else None
         self.waited(attempt.began - (attempt.delay - attempt.leave), attempt.began)
         if attempt.leave >= WAIT_FROM:
             self.waited(attempt.began, attempt.began + attempt.leave)
@@ -96,6 +102,9 @@ class Books:
                 input_tokens=0 if usage is None else usage.input_tokens,
                 output_tokens=0 if usage is None else usage.output_tokens,
                 cost=attempt.cost,
+                upstream_model=attempt.upstream_model,
+                finish_reason=None if finished is None else finished.reason.value,
+                streamed=attempt.streamed,
             )
         )
 

@@ -4,8 +4,7 @@ what is added to them.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from random import Random
 from types import MappingProxyType
@@ -37,7 +36,19 @@ from wizard_actors.providers.simulated import SimulatedProvider
 from wizard_actors.purging import Purging
 from wizard_actors.retry import RetryBudget
 from wizard_actors.routing import Reconfigure, Router, RouterState
-from wizard_actors.seats import Account, LimitSeat, Member, ModelSeat, Specs, account_of, asked, patience, shared_limits
+from wizard_actors.seats import (
+    Account,
+    LimitSeat,
+    Member,
+    ModelSeat,
+    Specs,
+    account_of,
+    asked,
+    limit_path,
+    model_path,
+    patience,
+    shared_limits,
+)
 from wizard_actors.session import Lifetime
 from wizard_actors.session_store import SessionStore, SessionStoreState
 from wizard_actors.shared import InFlight, Shared
@@ -48,9 +59,7 @@ from wizard_actors.strategies import RoutingStrategy, known_strategies, own_stra
 from wizard_actors.supervisor import ChildSpec, GroupSpec, Supervisor
 from wizard_actors.wall_clock import WallClock
 
-__all__ = ["Builder", "Clients", "Layout", "make_keeping", "not_used"]
-
-log = logging.getLogger("wizard_actors.client")
+__all__ = ["Builder", "Clients", "Layout", "make_keeping"]
 
 NATIVE_PROVIDERS: Final[Mapping[str, type[OpenAIProvider | AnthropicProvider | GeminiProvider]]] = MappingProxyType(
     {"openai": OpenAIProvider, "anthropic": AnthropicProvider, "gemini": GeminiProvider}
@@ -174,7 +183,7 @@ class Builder:
             # The newest first: an older one may stand only for as long as a former configuration's requests do.
             there = (seat for seat in reversed(standing) if isinstance(seat, LimitSeat) and seat.name == name)
             known = next((seat for seat in there if seat.shares_account(members)), None)
-            layout.limits[name] = known or LimitSeat(_free(f"limits/{name}", paths), name, rates, retry, members)
+            layout.limits[name] = known or LimitSeat(_free(limit_path(name), paths), name, rates, retry, members)
         return layout
 
     def _seat(self, model: ModelConfig, standing: Sequence[ModelSeat | LimitSeat], taken: set[str]) -> ModelSeat:
@@ -189,7 +198,7 @@ class Builder:
             if seat.account == account and seat.config.rate_limit_group == model.rate_limit_group:
                 beside = (ModelSeat(seat.path, how, account, model, seat.limit, number) for number in count(1))
                 return next(new for new in beside if new.worker not in taken)
-        path = _free(f"models/model:{model.name}", taken)
+        path = _free(model_path(model.name), taken)
         limit = None if model.rate_limit_group is not None else _limit(f"{path}/limiter", model, account)
         return ModelSeat(path, how, account, model, limit)
 
@@ -204,7 +213,7 @@ class Builder:
 
         def make_router(ledger: Ledger, carry: object) -> Router:
             now = self._routing
-            return Router(now.models, rng, ledger, carry, now.strategies, now.asked)
+            return Router(now.models, rng, ledger, carry, now.strategies, now.workers)
 
         children: list[ChildSpec | GroupSpec] = [
             specs.child("router", make_router),
@@ -231,8 +240,6 @@ class Builder:
         strangers = sorted(self._given.keys() - layout.known.keys())
         if strangers:
             raise ConfigError([ConfigProblem("providers", f"names no model: {name!r}") for name in strangers])
-        for setting in not_used(config):
-            log.warning("%s", setting)
         shared = Shared(
             config=config,
             models=layout.configs,
@@ -280,9 +287,10 @@ class Builder:
             for name, seat in layout.models.items():
                 port = shared.ports.get(name)
                 if name not in ports and port is not None and before.models[name] is seat:
-                    was, now = before.config.model(name), layout.config.model(name)  # a price of its own has no tiers
+                    was, now = before.config.model(name), layout.config.model(name)
                     if before.limiter(was) != layout.limiter(now):
                         continue
+                    # Both: a price that is set now may be the one that was known, and yet it has none of its tiers.
                     if was == now and port.config == layout.known[name].config:
                         ports[name] = port
         return ports
@@ -373,15 +381,3 @@ def make_keeping(
     store = tree.ref("sessions", SessionStoreState)
     lifetime = Lifetime(idle=settings.expire_idle, age=settings.expire_age)
     return Keeping(store, storing, lifetime, wall, events), storing, Purging(storing, store, lifetime, wall)
-
-
-def _unused(config: WizardConfig) -> Iterator[str]:
-    """Yield what is set, valid, and without effect in this version."""
-    for name in ("http",):
-        if getattr(config.server, name) is not None:
-            yield f"server.{name}"
-
-
-def not_used(config: WizardConfig) -> list[str]:
-    """Return a sentence for each setting that is valid, and set, and without effect in this version."""
-    return [f"{setting} is set, but this version does not use it yet" for setting in _unused(config)]

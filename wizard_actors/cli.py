@@ -20,7 +20,6 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from wizard_actors import __version__
-from wizard_actors.builder import not_used
 from wizard_actors.cli_batch import BatchJob
 from wizard_actors.cli_check import (
     in_force,
@@ -37,6 +36,7 @@ from wizard_actors.cli_config import DEFAULT_FILE, Found, find_config, set_up_lo
 from wizard_actors.cli_output import Errors, ExitStatus, Output
 from wizard_actors.cli_sessions import app as sessions_app
 from wizard_actors.cli_signals import Signals
+from wizard_actors.cli_simulate import simulate
 from wizard_actors.cli_usage import usage
 from wizard_actors.client import ResilientClient
 from wizard_actors.config import TEMPLATE
@@ -272,6 +272,9 @@ app.command(sessions_app)
 async def serve(
     *,
     signals: Annotated[Signals, Parameter(parse=False)],
+    http: Annotated[
+        str | None, Parameter(help="Serve OpenAI's and Anthropic's HTTP at HOST:PORT. Default: [server] http.")
+    ] = None,
     websocket: Annotated[
         str | None, Parameter(help="Serve WebSocket connections at HOST:PORT. Default: [server] websocket.")
     ] = None,
@@ -287,11 +290,10 @@ async def serve(
 
     errors = Errors(sys.stderr, verbose=verbose)
     if new_key is None and not admin:
-        return await run_server(config, websocket, errors, signals, verbose=verbose)
-    if new_key is None or websocket is not None:
-        said = (
-            "--admin goes with --new-key NAME" if new_key is None else "--new-key serves nothing: leave --websocket out"
-        )
+        return await run_server(config, {"http": http, "websocket": websocket}, errors, signals, verbose=verbose)
+    if new_key is None or (http, websocket) != (None, None):
+        alone = "--new-key serves nothing: leave --http and --websocket out"
+        said = "--admin goes with --new-key NAME" if new_key is None else alone
         raise CycloptsError(msg=said, command_chain=["serve"])
     return await make_key(config, new_key, Output(sys.stdout), errors, admin=admin)
 
@@ -346,14 +348,14 @@ async def check(
     verbose: Verbose = False,
 ) -> int:
     """Check the configuration, and show every setting in force and where it comes from."""
-    from wizard_actors.cli_serve import check_files
+    from wizard_actors.cli_serve import check_server
 
     output = Output(sys.stdout)
     errors = Errors(sys.stderr, as_json=json)
     found = await _configuration(config, errors, verbose=verbose)
-    for note in (*keyless(found.config), *not_used(found.config)):
+    for note in keyless(found.config):
         errors.note(note)
-    await check_files(found.config)
+    await check_server(found.config, config)
     settings = in_force(found.config)
     if not json:
         await output.tables(settings_table(settings, found.source))
@@ -373,6 +375,11 @@ async def _configuration(path: str | None, errors: Errors, *, verbose: bool = Fa
         errors.note(note)
     set_up_logs(found.config, verbose=verbose)
     return found
+
+
+# -- wizard simulate -------------------------------------------------------------------------------------------------
+
+app.command(simulate)
 
 
 # -- wizard demo -----------------------------------------------------------------------------------------------------
@@ -412,14 +419,16 @@ def run(tokens: Sequence[str], signals: Signals) -> int:
         command, given, unparsed = app.parse_args(
             tokens, console=output.console(page), print_error=False, exit_on_error=False
         )
-        if not iscoroutinefunction(command):  # --help, --version
-            command(*given.args, **given.kwargs)
-            output.write_now(output.rendered(page))
-            return ExitStatus.OK
         for name, command_name in HYPHENS.items():
             _check_hyphen(given.arguments.get(name, ""), name, command_name, explicit="--" in tokens)
         own = {"signals": signals} if "signals" in unparsed else {}
-        return signals.run(partial(command, *given.args, **given.kwargs, **own))
+        work = partial(command, *given.args, **given.kwargs, **own)
+        if iscoroutinefunction(command):
+            return signals.run(work)
+        status = work()  # --help, --version, and a simulation, which is a Trio run of its own
+        if page.getvalue():
+            output.write_now(output.rendered(page))
+        return status or ExitStatus.OK
     except CycloptsError as error:
         return errors.usage(usage(error))
     except WizardError as error:

@@ -16,7 +16,7 @@ from wizard_actors.config.environment import API_KEYS, keys_without_model
 from wizard_actors.errors import ConfigError, ConfigProblem
 from wizard_actors.providers.local import available
 
-__all__ = ["DEFAULT_FILE", "Found", "find_config", "set_up_logs", "silence_logs"]
+__all__ = ["DEFAULT_FILE", "Found", "find_config", "named_file", "set_up_logs", "silence_logs"]
 
 DEFAULT_FILE: Final = "wizard.toml"
 
@@ -55,8 +55,13 @@ async def find_config(path: str | None, env: Mapping[str, str]) -> Found:
     return await trio.to_thread.run_sync(_find, path, env, abandon_on_cancel=True)
 
 
+def named_file(path: str | None, env: Mapping[str, str]) -> str | None:
+    """Return the file that `find_config` reads, None where it reads none."""
+    return path or env.get("WIZARD_CONFIG") or (DEFAULT_FILE if Path(DEFAULT_FILE).exists() else None)
+
+
 def _find(path: str | None, env: Mapping[str, str]) -> Found:
-    named = path or env.get("WIZARD_CONFIG") or (DEFAULT_FILE if Path(DEFAULT_FILE).exists() else None)
+    named = named_file(path, env)
     if named is not None:
         return Found(WizardConfig.load(named, env), named)
     more = keys_without_model(env)

@@ -22,6 +22,7 @@ from wizard_actors.config import (
     SessionsConfig,
     StreamConfig,
     SupervisionConfig,
+    TelemetryConfig,
     TimeoutsConfig,
     WizardConfig,
 )
@@ -40,6 +41,7 @@ from wizard_actors.config.keywords import (
     SessionsSettings,
     StreamSettings,
     SupervisionSettings,
+    TelemetrySettings,
     TimeoutsSettings,
 )
 from wizard_actors.config.values import described
@@ -184,6 +186,10 @@ class ClientBuilder(Generic[C_co]):
     def with_logging(self, table: LoggingConfig | None = None, /, **settings: Unpack[LoggingSettings]) -> Self:
         """Set what is logged."""
         return self._with("logging", table, settings)
+
+    def with_telemetry(self, table: TelemetryConfig | None = None, /, **settings: Unpack[TelemetrySettings]) -> Self:
+        """Set whether spans and metrics are recorded for OpenTelemetry."""
+        return self._with("telemetry", table, settings)
 
     def with_supervision(
         self, table: SupervisionConfig | None = None, /, **settings: Unpack[SupervisionSettings]

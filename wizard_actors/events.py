@@ -161,7 +161,8 @@ class RequestEnded(Event):
     `seconds` is the whole time, from the ask to the end, and `overhead` the part of it in which neither a model was
     being asked nor a delay waited out. `first_token` is in seconds from the ask, None where no content came. `attempts`
     counts all, `upstream_calls` those that were sent. Tokens are the answer's, also of one from the cache; `cost`, in
-    US dollars, is that of all attempts together, as far as it is known; None where nothing is.
+    US dollars, is that of all attempts together, as far as it is known; None where nothing is. `refused`: every model
+    failed for the request's own fault, which `code` does not tell.
     """
 
     request_id: str
@@ -177,6 +178,7 @@ class RequestEnded(Event):
     output_tokens: int = field(default=0, kw_only=True)
     cost: Decimal | None = field(default=None, kw_only=True)
     upstream_calls: int = field(default=0, kw_only=True)
+    refused: bool = field(default=False, kw_only=True)
 
 
 # -- an attempt --------------------------------------------------------------------------------------
@@ -208,7 +210,9 @@ class AttemptEnded(Event):
 
     `cancelled`: its caller left, or another attempt was faster. `duration` is in seconds from the send to the end, 0.0
     where nothing was sent; `delay` what was waited for before the attempt, `slot_wait` and `rate_wait` in the queues of
-    the bulkhead and of the limiter. `cost` is in US dollars, None where unknown.
+    the bulkhead and of the limiter. `cost` is in US dollars, None where unknown. `upstream_model` is what the provider
+    says that it is, None where it does not, `finish_reason` why its answer ended, None where that is not whole;
+    `streamed`: it was asked for in pieces.
     """
 
     request_id: str
@@ -225,6 +229,9 @@ class AttemptEnded(Event):
     input_tokens: int = field(default=0, kw_only=True)
     output_tokens: int = field(default=0, kw_only=True)
     cost: Decimal | None = field(default=None, kw_only=True)
+    upstream_model: str | None = field(default=None, kw_only=True)
+    finish_reason: str | None = field(default=None, kw_only=True)
+    streamed: bool = field(default=False, kw_only=True)
 
 
 @frozen

@@ -25,6 +25,8 @@ def gauges_of(
     `former` is shared by the requests that a reload has left in former configurations: what they use of a model counts
     under its name, also where it is no longer configured.
     """
+    actors = [node for node in tree.tree().walk() if node.lanes is not None]
+    lag = next((port.lag for port in shared.ports.values()), None)
     cache = None if shared.cache is None else shared.cache.published
     sessions = tree.ref("sessions", SessionStoreState).published or SessionStoreState()
     ports: dict[str, list[Port]] = {}
@@ -35,15 +37,13 @@ def gauges_of(
         budget=shared.budget.balance(now),
         in_flight=shared.in_flight.count,
         models={name: _model(model, now) for name, model in ports.items()},
-        lanes={
-            node.path: LaneGauges(node.lanes.asks, node.lanes.asks_bound)
-            for node in tree.tree().walk()
-            if node.lanes is not None
-        },
+        lanes={node.path: LaneGauges(node.lanes.asks, node.lanes.asks_bound) for node in actors if node.lanes},
+        restarts={node.path: node.restarts for node in actors},
         cache=None if cache is None else CacheGauges(cache.entries, cache.bytes),
         sessions=SessionGauges(sessions.turns, sessions.waiting),
         events_dropped=events.dropped,
-        loop_stalls=next((port.lag.count for port in shared.ports.values()), 0),
+        loop_stalls=0 if lag is None else lag.count,
+        loop_stalled=0.0 if lag is None else lag.stalled,
     )
 
 

@@ -72,7 +72,7 @@ class GcraCore(Generic[K]):
     def __init__(
         self, config: RateLimitConfig, carry: LimiterState | None = None, *, window: float | None = None
     ) -> None:
-        self._budget = window
+        self._window = window
         requests, tokens = _first_states(config) if carry is None else (carry.requests, carry.tokens)
         self._requests = Meter(REQUESTS, _requests(config, requests, window))
         self._tokens = Meter(TOKENS, _tokens(config, tokens, window))
@@ -110,13 +110,12 @@ class GcraCore(Generic[K]):
         """
         self._advance(now)
         for meter, given in (
-            (self._requests, _requests(config, self._requests.state, self._budget)),
-            (self._tokens, _tokens(config, self._tokens.state, self._budget)),
+            (self._requests, _requests(config, self._requests.state, self._window)),
+            (self._tokens, _tokens(config, self._tokens.state, self._window)),
         ):
             meter.reconfigure(given, adaptive=config.adaptive, now=now, paused_until=self._paused_until)
         self._most_expected = _most_expected(config)
         self._room.resize(config.queue)
-        self._exact = False
         self._delayed(now)
 
     # -- requests

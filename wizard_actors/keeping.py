@@ -5,30 +5,37 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Self
 
 import trio
 from attrs import field, frozen
 
 from wizard_actors.actor import ActorRef
-from wizard_actors.errors import DeadlineExceededError
+from wizard_actors.errors import ActorCrashedError, DeadlineExceededError
 from wizard_actors.event_stream import EventStream
 from wizard_actors.session import Lifetime, Session
-from wizard_actors.session_record import SessionRecord, SessionState
+from wizard_actors.session_record import SessionRecord, SessionState, SessionSummary
 from wizard_actors.session_store import Begin, End, Lease, SessionStoreState
 from wizard_actors.storage.base import SessionStorage
 
-__all__ = ["Keeping", "Sweep"]
+__all__ = ["Keeping", "Removal"]
 
 
 @frozen(eq=False)
-class Sweep:
+class Removal:
     """A removal of old sessions that is under way: whoever finds one within its reach waits until it is `over`."""
 
     used_before: float | None
     created_before: float | None
     over: trio.Event = field(factory=trio.Event)
 
-    def reaches(self, record: SessionRecord) -> bool:
+    @classmethod
+    def of_older(cls, now: float, *, idle: float | None, age: float | None) -> Self:
+        """Return the removal of what was idle for so many seconds, or is so old, at the wall-clock time `now`."""
+        return cls(None if idle is None else now - idle, None if age is None else now - age)
+
+    def reaches(self, record: SessionRecord | SessionSummary) -> bool:
         """Whether the session may be removed."""
         unused = self.used_before is not None and record.used_at < self.used_before
         return unused or (self.created_before is not None and record.created_at < self.created_before)
@@ -43,17 +50,22 @@ class Keeping:
     lifetime: Lifetime
     wall: Callable[[], float]
     events: EventStream
-    _sweeps: list[Sweep] = field(factory=list)
+    _removals: list[Removal] = field(factory=list)
 
     # -- leases
 
     async def take(self, session: str, request_id: str, *, deadline: float = math.inf) -> Lease:
         """Return the lease of a session, to be given back: nobody else of this client changes it meanwhile.
 
-        Raises `MailboxFullError` where too many wait for it, `DeadlineExceededError`, `ActorError`.
+        Where the store crashes meanwhile, it is asked once more, for nothing was granted. Raises `MailboxFullError`
+        where too many wait for it, `DeadlineExceededError`, `ActorError`.
         """
+        ask = partial(self.store.ask, Begin(session, request_id), deadline=deadline)
         try:
-            return await self.store.ask(Begin(session, request_id), deadline=deadline)
+            try:
+                return await ask()
+            except ActorCrashedError:
+                return await ask()
         except DeadlineExceededError:
             raise DeadlineExceededError(
                 f"session {session!r}: a turn is in progress, and did not end before the deadline of this one"
@@ -78,10 +90,10 @@ class Keeping:
         """Return what is stored of a session; None where there is nothing, or one that has expired."""
         while True:
             record = await self.storage.load(name)
-            sweep = next((each for each in self._sweeps if record is not None and each.reaches(record)), None)
-            if sweep is None:
+            removal = next((each for each in self._removals if record is not None and each.reaches(record)), None)
+            if removal is None:
                 break
-            await sweep.over.wait()
+            await removal.over.wait()
         if record is None or self.lifetime.state(record, self.wall()) is SessionState.EXPIRED:
             return None
         return Session.loaded(record)
@@ -104,14 +116,14 @@ class Keeping:
         await self.storage.save(Session.loaded(record).expired(now).record)
 
     @contextmanager
-    def sweeping(self, sweep: Sweep) -> Iterator[None]:
-        """Let who finds a session within the reach of `sweep` wait, for the length of a block.
+    def removing(self, removal: Removal) -> Iterator[None]:
+        """Let who finds a session within the reach of `removal` wait, for the length of a block.
 
         A turn that began before the block is known to the store as in progress; one that begins in it waits here.
         """
-        self._sweeps.append(sweep)
+        self._removals.append(removal)
         try:
             yield
         finally:
-            self._sweeps.remove(sweep)
-            sweep.over.set()
+            self._removals.remove(removal)
+            removal.over.set()

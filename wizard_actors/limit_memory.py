@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 from wizard_actors.gcra import LimiterState
 from wizard_actors.seats import LimitSeat, Member
-from wizard_actors.token_window import MINUTE
+from wizard_actors.token_window import MINUTE, TokenWindow
 
 __all__ = ["LimitMemory"]
 
@@ -62,4 +62,7 @@ def _matters_until(state: LimiterState, now: float) -> float:
 
 def _urgency(state: LimiterState, now: float) -> tuple[float, ...]:
     at = state.at(now)
-    return (max(state.paused_until, now), at.burst_used * at.interval, -(at.remaining_tokens or 0.0))
+    counter = TokenWindow(0, state.tokens.spent, window=state.tokens.window)  # also where no limit is set any more
+    counter.expire(now)
+    left = inf if at.remaining_tokens is None else at.remaining_tokens
+    return (max(state.paused_until, now), at.burst_used * at.interval, counter.total, -left)

@@ -148,7 +148,7 @@ class Sweep(Generic[V]):
         """How many have been removed."""
 
     def advance(self, budget: int, cost: Callable[[V], int]) -> bool:
-        """Look at entries until what they `cost` exceeds the `budget`; return whether all have been looked at."""
+        """Look at entries until what they `cost` reaches the `budget`; return whether all have been looked at."""
         while self._keys and budget > 0:
             key = self._keys.pop()
             value = self._store.peek(key)

@@ -42,14 +42,15 @@ class MeterState:
 class Meter:
     """One limit: of requests, or of tokens. It begins as `state` says."""
 
-    __slots__ = ("_base", "_bucket", "_burst", "_former", "_held", "_left", "_minute", "_scale", "_window", "pace")
+    __slots__ = ("_base", "_bucket", "_burst", "_counter", "_former", "_held", "_left", "_scale", "_window", "pace")
 
     def __init__(self, scale: Scale, state: MeterState) -> None:
         self._scale = scale
         self._base, self._burst, self.pace = state.base, state.burst, state.pace
-        self._minute = state.window
-        self._window = None if state.limit is None else TokenWindow(state.limit, state.spent, window=state.window)
-        self._former: tuple[Gcra | None, Spent] = (None, (0, ()))  # of limits that were taken away meanwhile
+        self._window = state.window
+        self._counter = None if state.limit is None else TokenWindow(state.limit, state.spent, window=state.window)
+        # Of limits that were taken away meanwhile; what they had counted came with the state.
+        self._former: tuple[Gcra | None, Spent] = (None, (0, ()) if state.limit is not None else state.spent)
         self._held = -math.inf
         self._left = state.left
         self._bucket = Gcra(self.pace.interval(self._base), self._at_once(self.pace), state.empty_at)
@@ -58,24 +59,24 @@ class Meter:
         """Return a meter that goes its own way from here, but for the window, unless it gets its own."""
         other: Meter = Meter.__new__(Meter)
         other._scale, other._base, other._burst, other.pace = self._scale, self._base, self._burst, self.pace
-        other._minute, other._former = self._minute, (None, (0, ()))
+        other._window, other._former = self._window, (None, (0, ()))
         other._bucket, other._held, other._left = self._bucket.copy(), self._held, None
-        other._window = self._window.copy() if own_window and self._window is not None else self._window
+        other._counter = self._counter.copy() if own_window and self._counter is not None else self._counter
         return other
 
     @property
     def state(self) -> MeterState:
         """How the limit stands: what another meter can be made from."""
-        window = self._window
+        counter = self._counter
         return MeterState(
             self.pace,
             self._base,
             self._burst,
-            None if window is None else window.limit,
+            None if counter is None else counter.limit,
             self._bucket.empty_at,
-            (0, ()) if window is None else window.spent,
+            self._former[1] if counter is None else counter.spent,
             self._left,
-            self._minute,
+            self._window,
         )
 
     def reconfigure(self, given: MeterState, *, adaptive: bool, now: float, paused_until: float) -> None:
@@ -87,22 +88,22 @@ class Meter:
         bucket, spent = self._former
         if self._base and not given.base:
             bucket = self._bucket.copy()
-        if self._window is not None and given.limit is None:
-            spent = self._window.spent
+        if self._counter is not None and given.limit is None:
+            spent = self._counter.spent
         self._former = bucket, spent
         self._base, self._burst = given.base, given.burst
-        if self._window is None or given.limit is None:
-            self._window = None if given.limit is None else TokenWindow(given.limit, spent, window=self._minute)
+        if self._counter is None or given.limit is None:
+            self._counter = None if given.limit is None else TokenWindow(given.limit, spent, window=self._window)
         else:
-            self._window.limit = given.limit
+            self._counter.limit = given.limit
         limited = bool(given.base)
         pace = self.pace.reconfigured(self._scale, was_limited=bool(before[0]), limited=limited, adaptive=adaptive)
         if (self._base, self._burst, pace) != before:
             if bucket is not None and given.base and not before[0]:
                 self._bucket = bucket
             self.set_pace(pace, now, paused_until)
-        if self._window is not None:  # the same debt may be longer now: see `_charge`
-            self._bucket.forgive(now + self._minute / pace.share)
+        if self._counter is not None:  # the same debt may be longer now: see `_charge`
+            self._bucket.forgive(now + self._window / pace.share)
 
     @property
     def base(self) -> float:
@@ -130,23 +131,23 @@ class Meter:
         """
         if self._left is not None and now < self._left[1]:
             return max(0.0, self._left[0])
-        if self._window is None:
+        if self._counter is None:
             return None
-        self._window.expire(now)
-        return max(0.0, self._window.limit - self._window.total)
+        self._counter.expire(now)
+        return max(0.0, self._counter.limit - self._counter.total)
 
     def due(self, amount: int) -> float:
         """Return the instant at which `amount` may go at this pace; nothing is always due."""
         if not amount:
             return -math.inf
         due = self._bucket.due(amount)
-        return due if self._window is None else max(due, self._window.free_at(amount))
+        return due if self._counter is None else max(due, self._counter.free_at(amount))
 
     def hold(self, amount: int, now: float) -> None:
         """Note that `amount` is the next to go, and has to wait. While a full minute is what it waits for, nothing is
         saved up: the next ten seconds' worth would go in a lump, and so each minute for ever.
         """
-        if self._window is not None and (at := self._window.free_at(amount)) > now:
+        if self._counter is not None and (at := self._counter.free_at(amount)) > now:
             self._held = max(self._held, at)
 
     def take(self, amount: int, now: float, paused_until: float) -> None:
@@ -160,8 +161,8 @@ class Meter:
             bucket.forgo(min(self._held, now), amount)
             self._held = -math.inf
         self._charge(amount, now)
-        if self._window is not None:
-            self._window.add(amount, now)
+        if self._counter is not None:
+            self._counter.add(amount, now)
         if self._left is not None:
             self._left = (self._left[0] - amount, self._left[1])
         if self.pace.starting and self.pace.learned_until == math.inf:
@@ -173,7 +174,7 @@ class Meter:
         """
         owed_until = self._bucket.empty_at
         self._bucket.charge(amount, now)
-        self._bucket.forgive(max(owed_until, now + self._minute / self.pace.share))
+        self._bucket.forgive(max(owed_until, now + self._window / self.pace.share))
 
     def settle(self, taken: int, used: int, taken_at: float, now: float) -> None:
         """Account for `used` where `taken` was taken at the instant `taken_at`: the rest comes back, or is owed.
@@ -184,18 +185,18 @@ class Meter:
         headers_rule = self.pace.learned and not self.pace.starting
         if not (headers_rule and (not self._base or self.pace.learned_until < math.inf)):
             self._bucket.credit(taken - used) if used <= taken else self._charge(used - taken, now)
-        if self._window is None:
+        if self._counter is None:
             return
         if used > taken:
-            self._window.add(used - taken, now)
+            self._counter.add(used - taken, now)
         else:
-            self._window.give_back(taken - used, taken_at)
+            self._counter.give_back(taken - used, taken_at)
 
     def refund(self, amount: int, taken_at: float) -> None:
         """Put back `amount` of what was taken at `taken_at`."""
         self._bucket.credit(amount)
-        if self._window is not None:
-            self._window.give_back(amount, taken_at)
+        if self._counter is not None:
+            self._counter.give_back(amount, taken_at)
 
     def advance(self, now: float, paused_until: float) -> None:
         """Make the changes of pace that have become due."""
@@ -236,11 +237,11 @@ class Meter:
     def observe(self, window: LimitWindow | None, unseen: float, now: float, paused_until: float) -> bool:
         """Learn from an answer's headers; return whether anybody may be later for it."""
         if window is not None and window.remaining is not None and 0.0 <= window.remaining < math.inf:
-            reset = window.reset if window.reset is not None and 0.0 < window.reset < math.inf else self._minute
+            reset = window.reset if window.reset is not None and 0.0 < window.reset < math.inf else self._window
             self._left = (window.remaining - unseen, now + reset)
         pace = self.pace
         if window is not None:
-            pace = pace.taught(window, unseen, now, self._scale, minute=self._minute)
+            pace = pace.taught(window, unseen, now, self._scale, minute=self._window)
         if pace is self.pace:
             return False
         before = self._bucket.interval, self._bucket.empty_at
@@ -335,12 +336,12 @@ class LimiterState:
 
     @property
     def rate(self) -> float | None:
-        """Requests a minute at most; None where unlimited."""
+        """Requests a minute at most; None where unlimited, or where only a window bounds them."""
         return 60.0 / self.interval if self.interval else None
 
     @property
     def token_rate(self) -> float | None:
-        """Tokens a minute at most; None where unlimited."""
+        """Tokens a minute at most; None where unlimited, or where only a window bounds them."""
         return 60.0 / self.token_interval if self.token_interval else None
 
     @property

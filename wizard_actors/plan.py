@@ -29,7 +29,20 @@ from wizard_actors.model_stats import ModelStats
 from wizard_actors.needs import Needs
 from wizard_actors.strategies import ORDERS, Candidate, Planning, RoutingStrategy
 
-__all__ = ["Bar", "Bars", "Choice", "ModelFacts", "Plan", "Probe", "Skip", "Skipped", "Tactics", "Why", "plan"]
+__all__ = [
+    "BARRED_FOR",
+    "Bar",
+    "Bars",
+    "Choice",
+    "ModelFacts",
+    "Plan",
+    "Probe",
+    "Skip",
+    "Skipped",
+    "Tactics",
+    "Why",
+    "plan",
+]
 
 BARRED_FOR: Final = 60.0
 

@@ -10,7 +10,6 @@ clients) is removed once the last of its requests has ended; what its limiters k
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
@@ -23,8 +22,9 @@ from wizard_actors.bells import TrioBell
 from wizard_actors.builder import Builder, Layout
 from wizard_actors.config import WizardConfig
 from wizard_actors.errors import ActorError, ActorStoppedError
+from wizard_actors.events import BreakerChanged
 from wizard_actors.gcra import LimiterState
-from wizard_actors.generation import Generation, Hold
+from wizard_actors.holds import Hold, Holds
 from wizard_actors.lag import LagWatch
 from wizard_actors.limit_memory import LimitMemory
 from wizard_actors.seats import LimitSeat, ModelSeat, closed
@@ -33,9 +33,7 @@ from wizard_actors.supervisor import Supervisor
 
 __all__ = ["Reloaded", "Reloading"]
 
-log = logging.getLogger("wizard_actors.client")
-
-TABLES: Final = ("cache", "sessions", "supervision", "retry_budget")
+TABLES: Final = ("cache", "sessions", "supervision", "retry_budget", "telemetry")
 """What is fixed when a client is opened: whole tables, and settings of others."""
 
 SETTINGS: Final = (
@@ -44,6 +42,9 @@ SETTINGS: Final = (
     ("server", "websocket"),
     ("server", "drain_timeout"),
 )
+
+MEMBERS: Final = 256
+"""Of a shared limiter, present and former ones, at most."""
 
 
 @frozen
@@ -62,17 +63,11 @@ class Reloaded:
 
 
 @define(eq=False)
-class Epoch:
+class Generation:
     """One configuration of the client, from its reload on until nobody uses it."""
 
     layout: Layout
     shared: Shared
-
-    @property
-    def seats(self) -> Iterator[ModelSeat | LimitSeat]:
-        """Every seat that its requests use, but for the limiters that stand in a model's own group."""
-        yield from self.layout.models.values()
-        yield from self.layout.limits.values()
 
 
 class Reloading:
@@ -85,9 +80,9 @@ class Reloading:
         self._builder = builder
         self._tree = tree
         self._lag = lag
-        self._current = Epoch(layout, builder.first(layout, tree, lag))
-        self._former: dict[Generation, Epoch] = {}
-        self._standing: list[ModelSeat | LimitSeat] = list(self._current.seats)
+        self._current = Generation(layout, builder.first(layout, tree, lag))
+        self._former: dict[Holds, Generation] = {}
+        self._standing: list[ModelSeat | LimitSeat] = _seats(layout)
         self._memory = LimitMemory()
         self._changing = trio.Lock()
         self._emptied = TrioBell()
@@ -103,19 +98,19 @@ class Reloading:
     @property
     def former(self) -> list[Shared]:
         """What the requests of the former configurations share that are still in use, the latest first."""
-        return [epoch.shared for epoch in reversed(self._former.values())]
+        return [generation.shared for generation in reversed(self._former.values())]
 
     def hold(self) -> tuple[Shared, Hold]:
         """Return what the requests of the current configuration share, and what keeps that in use; in any thread."""
         while True:
             shared = self._current.shared
-            if (hold := shared.generation.hold()) is not None:
+            if (hold := shared.holds.hold()) is not None:
                 return shared, hold
 
     def held(self, hold: Hold | None) -> Shared:
         """Return what a request with this hold shares; in any thread."""
-        epoch = None if hold is None else self._former.get(hold.generation)
-        return self.shared if epoch is None else epoch.shared
+        generation = None if hold is None else self._former.get(hold.holds)
+        return self.shared if generation is None else generation.shared
 
     # -- reloads
 
@@ -128,14 +123,15 @@ class Reloading:
             layout = self._layout(config)
             started: list[ModelSeat | LimitSeat] = []
             try:
-                known = [(epoch.layout, epoch.shared) for epoch in (before, *reversed(self._former.values()))]
+                known = [(each.layout, each.shared) for each in (before, *reversed(self._former.values()))]
                 kept = self._builder.reused(layout, known)
                 providers = self._builder.providers(layout, kept)
                 await self._start(layout, started)
                 await trio.lowlevel.checkpoint_if_cancelled()
                 self._check_open()  # a client that closes meanwhile ends as it was
+                self._check_there(layout)
                 ports = self._builder.ports(layout, self._tree, self._lag, providers, kept)
-                after = Epoch(layout, self._builder.next(layout, before.shared, ports))
+                after = Generation(layout, self._builder.next(layout, before.shared, ports))
             except BaseException:
                 with trio.CancelScope(shield=True):  # bounded by the actors' own timeouts
                     await self._remove(started)  # noqa: ASYNC102, ASYNC120 - shielded
@@ -158,16 +154,25 @@ class Reloading:
         root = self._tree.tree()
         return {node.path.removeprefix(f"{root.path}/") for node in root.walk()}
 
+    def _check_there(self, layout: Layout) -> None:
+        """Raise `ActorStoppedError` where somebody has taken out of the tree what `layout` needs in it."""
+        missing = set[str]().union(*map(_paths_of, _seats(layout))) - self._paths()
+        if missing:
+            raise _taken_out(min(missing))
+
     async def _start(self, layout: Layout, started: list[ModelSeat | LimitSeat]) -> None:
         """Start the actors that do not stand yet, and note them."""
-        seats: list[ModelSeat | LimitSeat] = [*layout.limits.values(), *layout.models.values()]
-        for seat in [seat for seat in seats if seat not in self._standing]:
+        for seat in [seat for seat in _seats(layout) if seat not in self._standing]:
+            await trio.lowlevel.checkpoint_if_cancelled()  # a start itself is not cancelled
             limit = seat if isinstance(seat, LimitSeat) else seat.limit
             if limit is not None and limit.path not in self._paths():
                 self._memory.successor(limit, self._limiters(), trio.current_time())
             self._standing.append(seat)
             started.append(seat)  # before: also where only some of its actors have started
-            await (self._start_limit(seat) if isinstance(seat, LimitSeat) else self._start_model(seat))
+            try:
+                await (self._start_limit(seat) if isinstance(seat, LimitSeat) else self._start_model(seat))
+            except KeyError as error:
+                raise _taken_out(seat.path) from error
 
     async def _start_limit(self, seat: LimitSeat) -> None:
         tree, specs = self._tree, self._builder.specs
@@ -191,7 +196,7 @@ class Reloading:
         known = [(seat, self._tree.ref(seat.path, LimiterState)) for seat in seats if seat and seat.path in there]
         return [(seat, ref.published) for seat, ref in known if ref.published is not None]
 
-    async def _switch(self, before: Epoch, after: Epoch) -> None:
+    async def _switch(self, before: Generation, after: Generation) -> None:
         """Let the actors that stay go by their new settings, and the next request be made in the new configuration: in
         one step, up to the first wait.
         """
@@ -200,11 +205,12 @@ class Reloading:
             seat.settle(after.layout.config.model(name), self._tree)
         for limit, now in after.layout.shared_limits():
             limit.settle(*now, self._tree)
-            limit.members = after.layout.members(limit.name)
-        self._former[before.shared.generation] = before
+            members = dict.fromkeys((*after.layout.members(limit.name), *limit.members))
+            limit.members = tuple(members)[:MEMBERS]
+        self._former[before.shared.holds] = before
         self._current = after
         self._tell_circuits(before.layout, after.layout)
-        before.shared.generation.retire(self._ring)
+        before.shared.holds.retire(self._ring)
         with suppress(ActorError):  # an incarnation after a crash finds out by itself
             await after.shared.router.ask(routing)
 
@@ -217,9 +223,9 @@ class Reloading:
             seat.in_force = False
         for seat in after.models.values():
             seat.in_force = True
-        for name, was in before.models.items():
-            circuit = after.models[name].circuit(now) if name in after.models else closed(name, now)
-            if circuit.circuit != was.circuit(now).circuit:
+        for name in before.models | after.models:
+            was, circuit = (_circuit(layout, name, now) for layout in (before, after))
+            if circuit.circuit != was.circuit:
                 self._current.shared.events.publish(circuit)
 
     def _check_open(self) -> None:
@@ -236,15 +242,15 @@ class Reloading:
         while True:
             await self._emptied.heard()
             async with self._changing:
-                ended = [generation for generation in self._former if generation.end()]
-                for generation in ended:
-                    del self._former[generation]
+                ended = [holds for holds in self._former if holds.end()]
+                for holds in ended:
+                    del self._former[holds]
                 if ended:
-                    used = {seat for epoch in self._epochs() for seat in epoch.seats}
+                    used = {seat for each in self._generations() for seat in _seats(each.layout)}
                     await self._remove([seat for seat in self._standing if seat not in used])
                     await self._close_clients()
 
-    def _epochs(self) -> Iterator[Epoch]:
+    def _generations(self) -> Iterator[Generation]:
         yield self._current
         yield from self._former.values()
 
@@ -268,20 +274,36 @@ class Reloading:
 
     async def _remove_limiter(self, limit: LimitSeat | None, path: str) -> None:
         """Take out what stands at `path`, with this limiter in it, and remember how that stood."""
-        state = None
+        ref = None
         if limit is not None and limit.path in self._paths():
-            state = self._tree.ref(limit.path, LimiterState)
+            ref = self._tree.ref(limit.path, LimiterState)
         await self._take_out(path)
-        if limit is not None and state is not None and state.published is not None:
-            self._memory.keep(limit, state.published, trio.current_time())
+        if limit is not None and ref is not None and ref.published is not None:
+            self._memory.keep(limit, ref.published, trio.current_time())
 
     async def _take_out(self, path: str) -> None:
         with suppress(KeyError):  # somebody else has taken it out
             await self._tree.remove(path)
 
     async def _close_clients(self) -> None:
-        used = {route for epoch in self._epochs() for route in self._builder.routes(epoch.layout)}
+        used = {route for each in self._generations() for route in self._builder.routes(each.layout)}
         await self._builder.clients.keep(used)
+
+
+def _seats(layout: Layout) -> list[ModelSeat | LimitSeat]:
+    """Return every seat of `layout` in the order of their start, but for limiters that stand in a model's own group."""
+    return [*layout.limits.values(), *layout.models.values()]
+
+
+def _circuit(layout: Layout, name: str, now: float) -> BreakerChanged:
+    """Return how the circuit of a model stands; a model that is not asked has a closed one."""
+    return layout.models[name].circuit(now) if name in layout.models else closed(name, now)
+
+
+def _taken_out(path: str) -> ActorStoppedError:
+    return ActorStoppedError(
+        f"{path!r} was taken out of the tree during the reload, which has changed nothing: reload once more", actor=path
+    )
 
 
 def _paths_of(seat: ModelSeat | LimitSeat) -> set[str]:

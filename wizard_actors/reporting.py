@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Final
 
 import trio
 
 from wizard_actors.books import Books
-from wizard_actors.errors import ActorStoppedError, MailboxFullError, WizardError
+from wizard_actors.errors import (
+    ActorStoppedError,
+    ContentFilterError,
+    FallbackError,
+    InvalidPromptError,
+    MailboxFullError,
+    RequestError,
+    RetryError,
+    UnsupportedError,
+    WizardError,
+)
 from wizard_actors.events import RequestBegan, RequestEnded, Shed
-from wizard_actors.failure import total_cost
+from wizard_actors.failure import Attempt, total_cost
 from wizard_actors.metrics import overhead
 from wizard_actors.shared import Shared
 
@@ -22,6 +32,12 @@ log = logging.getLogger("wizard_actors.requests")
 log.addHandler(logging.NullHandler())  # its lines are fields, which a program without a handler would print as one word
 
 FINE: Final = frozenset({None, "cancelled"})
+
+OF_MANY: Final = frozenset({FallbackError.code, RetryError.code})
+"""The codes that do not say why."""
+
+OWN_FAULT: Final = (InvalidPromptError, ContentFilterError, RequestError, UnsupportedError)
+"""What is wrong with the request itself, as models see it."""
 
 
 @contextmanager
@@ -94,9 +110,16 @@ def _report(books: Books, code: str) -> None:
             output_tokens=0 if usage is None else usage.output_tokens,
             cost=total_cost(records),
             upstream_calls=sum(record.sent for record in records),
+            refused=ended in OF_MANY and _own_fault(records),
         )
     )
     _log(books, ended, now - books.began)
+
+
+def _own_fault(records: Sequence[Attempt]) -> bool:
+    """Say whether what each model came to in the end was the request's own fault."""
+    last = {record.model: record.error for record in records if record.error is not None}
+    return bool(last) and all(isinstance(error, OWN_FAULT) for error in last.values())
 
 
 def _log(books: Books, code: str | None, seconds: float) -> None:

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from attrs import field, frozen
 
 from wizard_actors.config import RouteConfig
-from wizard_actors.generation import Hold
+from wizard_actors.holds import Hold
 from wizard_actors.types import Prompt
 
 __all__ = ["CacheUse", "Delivery", "Request"]

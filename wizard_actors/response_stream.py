@@ -12,7 +12,7 @@ from typing import Literal, Protocol, Self, TypeAlias
 
 import trio
 
-from wizard_actors.answering import Answering
+from wizard_actors.answering import Answering, SoFar
 from wizard_actors.background import background
 from wizard_actors.errors import (
     DeadlineExceededError,
@@ -107,6 +107,11 @@ class AnswerSource:
         self._answering = Answering(shared, request)
         self._events: AsyncGenerator[StreamEvent, None] | None = self._answering.events()
         self._lost: WizardError | None = None
+
+    @property
+    def so_far(self) -> SoFar:
+        """How the request stands now."""
+        return self._answering.so_far
 
     def __aiter__(self) -> Self:
         return self

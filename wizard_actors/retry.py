@@ -92,7 +92,7 @@ def parse_retry_after(headers: Mapping[str, str], *, wall_now: float) -> float |
     milliseconds = _number(headers.get("retry-after-ms"))
     text = headers.get("retry-after")
     seconds = _number(text)
-    instant = None if text is None or seconds is not None else _http_date(text)
+    instant = None if text is None else _http_date(text)
     for delay in (
         None if milliseconds is None else milliseconds / 1000,
         seconds,

@@ -62,7 +62,7 @@ class Observed:
 
     `first_token` is how long after `started` the first token came, in seconds; None where none did, or the answer came
     in one piece. `cost` is in US dollars, None where unknown. `cancelled`: nobody waited for its end any more, because
-    another model answered first or the caller left. `asked` tells apart what the model was before it was configured to
+    another model answered first or the caller left. `worker` tells apart what the model was before it was configured to
     be asked elsewhere, or otherwise, from what it is now: see `Reconfigure`.
     """
 
@@ -72,21 +72,21 @@ class Observed:
     first_token: float | None = None
     cost: Decimal | None = None
     cancelled: bool = False
-    asked: str = ""
+    worker: str = ""
 
 
 @frozen
 class Reconfigure(Ask[None]):
     """Ask to route among `models` from now on, by `strategies`. Of the models that stay, what was learned stays.
 
-    `asked` names what each model is, for those of which it is known: where that is another than before, the model's bar
-    is dropped, and what attempts at the former one say counts no more. Asked, not told: attempts tell the router so
-    much at once that a told message might be dropped.
+    `workers` are the paths of the models' workers, for those of which they are known: where that is another than
+    before, the model is another one, its bar is dropped, and what attempts at the former one say counts no more. Asked,
+    not told: attempts tell the router so much at once that a told message might be dropped.
     """
 
     models: Mapping[str, ModelConfig]
     strategies: Mapping[str, RoutingStrategy] = field(factory=dict)
-    asked: Mapping[str, str] = field(factory=dict)
+    workers: Mapping[str, str] = field(factory=dict)
 
 
 @frozen
@@ -94,13 +94,13 @@ class RouterState:
     """Which models are barred, until when, and why; and the statistics of every model, by its name.
 
     `strategy_failures` counts, for each strategy that is not ours, how often the chain's order had to be taken because
-    it raised, or returned what is no order; those that never did are not in it. `asked`: see `Reconfigure`.
+    it raised, or returned what is no order; those that never did are not in it. `workers`: see `Reconfigure`.
     """
 
     bars: Mapping[str, Bar] = field(factory=dict)
     models: Mapping[str, ModelStats] = field(factory=dict)
     strategy_failures: Mapping[str, int] = field(factory=dict)
-    asked: Mapping[str, str] = field(factory=dict)
+    workers: Mapping[str, str] = field(factory=dict)
 
 
 class _Guarded:
@@ -147,22 +147,22 @@ class Router(Actor):
         ledger: Ledger,
         carry: object,
         strategies: Mapping[str, RoutingStrategy] | None = None,
-        asked: Mapping[str, str] | None = None,
+        workers: Mapping[str, str] | None = None,
     ) -> None:
         ledger.clear()
         self._rng = rng
         self._published = carry if isinstance(carry, RouterState) else RouterState()
         self._bars = Bars(self._published.bars)
-        self._settle(Reconfigure(models, strategies or {}, asked or {}), -math.inf)
+        self._settle(Reconfigure(models, strategies or {}, workers or {}), -math.inf)
 
     def _settle(self, given: Reconfigure, now: float) -> None:
         """Go by what is given, and keep what the last published state knows of it."""
         known = self._published
         self._bars.keep(given.models)
         for name in given.models:
-            if known.asked.get(name) != given.asked.get(name):
+            if known.workers.get(name) != given.workers.get(name):
                 self._bars.drop(name, now)
-        self._models, self._asked = given.models, given.asked
+        self._models, self._workers = given.models, given.workers
         self._stats = {name: known.models.get(name, ModelStats()) for name in given.models}
         own = given.strategies
         self._failures = {name: count for name, count in known.strategy_failures.items() if name in own}
@@ -223,7 +223,7 @@ class Router(Actor):
         A model that the configuration no longer has, or that is another one now, is none of ours.
         """
         name, known = message.model, self._stats.get(message.model)
-        if known is None or (message.asked and message.asked != self._asked.get(name)):
+        if known is None or (message.worker and message.worker != self._workers.get(name)):
             return
         self._stats[name] = known.observed(
             message.error,
@@ -258,5 +258,5 @@ class Router(Actor):
             self._bars.snapshot(),
             MappingProxyType(dict(self._stats)),
             MappingProxyType(dict(self._failures)),
-            self._asked,
+            self._workers,
         )

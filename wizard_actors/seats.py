@@ -38,6 +38,8 @@ __all__ = [
     "account_of",
     "asked",
     "closed",
+    "limit_path",
+    "model_path",
     "patience",
     "shared_limits",
 ]
@@ -91,8 +93,8 @@ def _key(model: ModelConfig) -> Secret | None:
 
 @define(eq=False)
 class LimitSeat:
-    """A limiter at `path`, what it goes by, and whose calls it grants: of its `members`. `name` is what its errors call
-    it; `first` is what it starts from the first time, None: from nothing.
+    """A limiter at `path`, what it goes by, and whose calls it grants, or has granted: its `members`, present and
+    former. `name` is what its errors call it; `first` is what it starts from the first time, None: from nothing.
     """
 
     path: str
@@ -103,7 +105,7 @@ class LimitSeat:
     first: LimiterState | None = None
 
     def shares_account(self, members: Sequence[Member]) -> bool:
-        """Whether it grants the calls of one of these accounts."""
+        """Whether it grants, or has granted, the calls of one of these accounts."""
         return any(account == own for _, account in members for _, own in self.members)
 
     def inherit(self, other: LimitSeat, state: LimiterState) -> None:
@@ -266,6 +268,20 @@ class Specs:
                 self.child(_last(seat.engine), lambda _ledger, _carry: Engine(local), start_timeout=local.start_timeout)
             )
         return children
+
+
+def model_path(name: str) -> str:
+    """Return where a model's actors stand in a client's tree: "models/model:NAME", a "/" of the name as "%2F"."""
+    return f"models/model:{_segment(name)}"
+
+
+def limit_path(group: str) -> str:
+    """Return where the limiter of a `rate_limit_group` stands: "limits/GROUP", a "/" of the name as "%2F"."""
+    return f"limits/{_segment(group)}"
+
+
+def _segment(name: str) -> str:
+    return name.replace("/", "%2F")
 
 
 def _last(path: str) -> str:

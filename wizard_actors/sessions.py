@@ -16,12 +16,12 @@ from wizard_actors.errors import (
     SessionConflictError,
 )
 from wizard_actors.held_session import HeldSession
-from wizard_actors.keeping import Keeping, Sweep
+from wizard_actors.keeping import Keeping, Removal
 from wizard_actors.request import Delivery
 from wizard_actors.response_stream import Taken
 from wizard_actors.session import Session, Settings
 from wizard_actors.session_question import Question
-from wizard_actors.session_record import SessionRecord, SessionState, SessionSummary, TurnRecord
+from wizard_actors.session_record import SessionRecord, SessionState, SessionSummary, TurnRecord, check_id
 from wizard_actors.session_store import Busy
 from wizard_actors.session_turn import Asker, SessionSource, Turn
 from wizard_actors.storage.base import MAX_PAGE
@@ -120,7 +120,7 @@ class TrioSessions:
 
     async def load(self, name: str) -> SessionRecord | None:
         """Return what is stored of a session, in the state that it is in now."""
-        _check_name(name)
+        check_id(name)
         record = await self._keeping.storage.load(name)
         if record is None:
             return None
@@ -128,7 +128,7 @@ class TrioSessions:
 
     async def delete(self, name: str) -> bool:
         """Remove a session, once the turn in progress has ended."""
-        _check_name(name)
+        check_id(name)
         async with self._keeping.lease(name):
             return await self._keeping.storage.delete(name)
 
@@ -170,13 +170,13 @@ class TrioSessions:
             raise ConfigError([ConfigProblem("sessions", "expire never", "say how old: idle=..., age=..., in seconds")])
         keeping, removed = self._keeping, list[str]()
         now = keeping.wall()
-        sweep = Sweep(None if idle is None else now - idle, None if age is None else now - age)
-        with keeping.sweeping(sweep):  # first: a turn that begins after the store was asked finds it
+        removal = Removal.of_older(now, idle=idle, age=age)
+        with keeping.removing(removal):  # first: a turn that begins after the store was asked finds it
             while True:
                 page = await keeping.storage.purge(
                     limit=MAX_PAGE,
-                    used_before=sweep.used_before,
-                    created_before=sweep.created_before,
+                    used_before=removal.used_before,
+                    created_before=removal.created_before,
                     busy=await keeping.store.ask(Busy()),
                 )
                 removed += page
@@ -192,11 +192,6 @@ class TrioSessions:
             options["model"] = settings.model
         if options:
             self._asker.request("?", Delivery.WHOLE, options)
-
-
-def _check_name(name: str) -> None:
-    """Raise `SerializationError` for what no session can be called."""
-    SessionRecord(name, created_at=0.0)
 
 
 def _made_now(record: SessionRecord, now: float) -> SessionRecord:

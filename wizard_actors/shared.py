@@ -13,7 +13,7 @@ from wizard_actors.cache import CacheState
 from wizard_actors.config import ModelConfig, RouteConfig, WizardConfig
 from wizard_actors.errors import SupervisorError
 from wizard_actors.event_stream import EventStream
-from wizard_actors.generation import Generation
+from wizard_actors.holds import Holds
 from wizard_actors.port import Port
 from wizard_actors.retry import RetryBudget
 from wizard_actors.routing import RouterState
@@ -37,7 +37,7 @@ class Shared:
     `models` are all that it names, `ports` those that are enabled. `stopping` is set once the client begins to close;
     `failure` says why, where it closes because its tree cannot go on. All configurations of a client, one after the
     other, have all in common but `config`, `models`, `ports`, `strategies`, which are the names that a request may ask
-    for, `routes`, those that requests have asked for as they changed them, and `generation`, which counts who holds it.
+    for, `routes`, those that requests have asked for as they changed them, and `holds`, by which it is in use.
     """
 
     config: WizardConfig
@@ -52,5 +52,5 @@ class Shared:
     events: EventStream
     rng: Random
     in_flight: InFlight
-    generation: Generation = field(factory=Generation)
+    holds: Holds = field(factory=Holds)
     routes: dict[tuple[str, str | None, str | None], RouteConfig] = field(factory=dict)

@@ -14,7 +14,8 @@ from typing import Self, TypeAlias, TypeVar, Unpack
 import trio
 from attrs import evolve, frozen
 
-from wizard_actors.answering import Answering
+from wizard_actors import otel
+from wizard_actors.answering import Answering, SoFar
 from wizard_actors.ask_options import AskOptions, check_options
 from wizard_actors.background import background
 from wizard_actors.batch import Patient, check_batch, gather, run_batch
@@ -82,6 +83,7 @@ class TrioClient:
         metrics: Metrics,
         watch: IdleWatch,
         keeping: Keeping,
+        health: HealthLog,
     ) -> None:
         self.keeping = keeping
         self.sessions = TrioSessions(keeping, self, reloading.shared.config.sessions)
@@ -90,6 +92,7 @@ class TrioClient:
         self._reloading = reloading
         self._metrics = metrics
         self._watch = watch
+        self._health = health
         self._clock = trio.lowlevel.current_clock()
 
     @property
@@ -117,9 +120,9 @@ class TrioClient:
         """Start the supervision tree of `config`, and stop it when the block is left; see `ResilientClient.open`."""
         settings, randomness, stream = _loaded(config), rng or Random(), EventStream()
         builder = Builder(settings, rng=randomness, events=stream, providers=providers, strategies=strategies)
-        metrics, watch = Metrics(trio.current_time()), IdleWatch(settings.stream.consumer_idle)
+        metrics, health, watch = Metrics(trio.current_time()), HealthLog(), IdleWatch(settings.stream.consumer_idle)
         stream.listen(metrics.apply)
-        stream.listen(HealthLog().hear)
+        stream.listen(health.hear)
         if events is not None:
             stream.listen(events.publish)
         try:
@@ -127,6 +130,8 @@ class TrioClient:
                 layout = builder.layout(settings)
                 tree = builder.tree(layout)
                 reloading = Reloading(builder, layout, tree, lag)
+                if settings.telemetry.otel:
+                    stream.listen(otel.listener(lambda: reloading.shared.config))
                 keeping, storing, purging = make_keeping(settings, tree, storage, events=stream)
                 # The tree stops first: it waits for the turns in progress, which have yet to be stored.
                 async with (
@@ -136,14 +141,16 @@ class TrioClient:
                     background(lambda _nursery: purging.run()),
                     background(lambda _nursery: reloading.run()),
                 ):
-                    yield cls(reloading, tree, events or stream, metrics, watch, keeping)
+                    yield cls(reloading, tree, events or stream, metrics, watch, keeping, health)
         finally:
             with trio.CancelScope(shield=True):  # closing sockets waits for nobody
                 await builder.clients.aclose()
 
     async def reload(self, config: Settings) -> Reloaded:
         """Go by another configuration from now on; see `ResilientClient.reload`."""
-        return await self._reloading.reload(_loaded(config))
+        reloaded = await self._reloading.reload(_loaded(config))
+        self._health.forget((*reloaded.changed, *reloaded.removed))
+        return reloaded
 
     # -- asking
 
@@ -192,9 +199,14 @@ class TrioClient:
     def _new_id(self) -> str:
         return f"{self.shared.rng.getrandbits(64):016x}"
 
-    async def answer(self, request: Request) -> WizardResponse:
-        """Return the whole answer to `request`."""
-        return await Answering(self._reloading.held(request.hold), request).whole()
+    async def answer(self, request: Request, *, told: Callable[[SoFar], None] | None = None) -> WizardResponse:
+        """Return the whole answer to `request`; `told` is called at its end, whatever it is, with how it stands."""
+        answering = Answering(self._reloading.held(request.hold), request)
+        try:
+            return await answering.whole()
+        finally:
+            if told is not None:
+                told(answering.so_far)
 
     async def answer_as(self, request: Request, form: Form[T], home: Home) -> Structured[T]:
         """Return the answer to `request` as a value. It is read at home: that runs code of the caller's class."""

@@ -236,6 +236,12 @@ class Way:
             raise self._final(error)
         return None
 
+    def served_by(self, begun: Begun) -> ServedBy:
+        """Return which step of the way answers."""
+        if begun.lane.model != self._first:
+            return ServedBy.FALLBACK
+        return ServedBy.RETRY if begun.lane.attempts > 1 else ServedBy.DIRECT
+
     def answered(self, begun: Begun) -> WizardResponse:
         """Return the response, made once."""
         if self._books.response is not None:
@@ -244,9 +250,6 @@ class Way:
         attempts = self._books.attempts
         for record in attempts:
             forget_frames(record.error)
-        served_by = (
-            ServedBy.FALLBACK if name != self._first else ServedBy.RETRY if begun.lane.attempts > 1 else ServedBy.DIRECT
-        )
         parts = attempt.assembly
         finished = parts.finished or Finished(FinishReason.OTHER)
         self._books.response = WizardResponse(
@@ -260,7 +263,7 @@ class Way:
             thoughts=parts.thoughts,
             tool_calls=parts.tool_calls,
             attempts=attempts,
-            served_by=served_by,
+            served_by=self.served_by(begun),
             request_id=self._request.request_id,
             raw=parts.raw,
         )

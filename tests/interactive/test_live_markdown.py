@@ -129,6 +129,7 @@ def test_a_table_too_wide_for_the_terminal_is_drawn_as_text() -> None:
     assert words == [*names, *reversed(names)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("width", "height"), [(40, 20), (50, 8), (20, 4), (10, 6)])
 @pytest.mark.parametrize("before", ["", "Text:\n", "- item\n\n"])
 def test_a_table_longer_than_the_screen_stands_there_once(width: int, height: int, before: str) -> None:

@@ -21,7 +21,7 @@ from wizard_actors.remote import RemoteClient
 from wizard_actors.remote.address import Address
 from wizard_actors.remote.trio_remote import TrioRemote
 
-__all__ = ["ANSWER", "FakeServer", "Peer", "Plain", "answering", "client_of"]
+__all__ = ["ANSWER", "FakeServer", "Peer", "Plain", "answering", "client_of", "in_progress", "open_connections"]
 
 Plain: TypeAlias = dict[str, Any]
 
@@ -160,3 +160,13 @@ async def client_of(
         async with ClientBlock(RemoteClient, opening, Place("", 0)) as client:
             yield client, server
         nursery.cancel_scope.cancel()
+
+
+def open_connections(client: RemoteClient) -> int:
+    """Return how many connections a client has, those that drain included."""
+    return len(client._inside.link._open)
+
+
+def in_progress(client: RemoteClient) -> int:
+    """Return how many requests of a client are in progress."""
+    return sum(len(connection._requests) for connection in client._inside.link._open)

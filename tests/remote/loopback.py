@@ -11,8 +11,8 @@ from tests.models import Scripted, client_of, says
 from tests.server.wire import key
 from wizard_actors import ResilientClient, WizardConfig
 from wizard_actors.server.access import Access
-from wizard_actors.server.callers import Limits
 from wizard_actors.server.key_settings import KeysConfig
+from wizard_actors.server.limits import Limits
 from wizard_actors.server.service import Service
 from wizard_actors.server.websocket import WebSocketEndpoint
 
@@ -26,7 +26,7 @@ async def listening(tls: ssl.SSLContext | None = None, *, config: WizardConfig |
     keys = KeysConfig(keys=[key("alice")]) if config is None else None
     async with opened as client, trio.open_nursery() as nursery:
         limits = Limits(client.supervisor)
-        await limits.set(keys)
+        await limits.prepare(keys)
         endpoint = WebSocketEndpoint(Service(client._inside, Access(keys), limits))
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
 

@@ -12,6 +12,7 @@ import trio
 from trio.testing import MockClock, memory_stream_pair
 
 from tests.models import Scripted, says
+from tests.remote.fake_server import in_progress
 from tests.server.wire import Served, key, served
 from wizard_actors import (
     AccessDeniedError,
@@ -206,6 +207,7 @@ async def test_a_batch_has_an_outcome_for_each_prompt_in_order(autojump_clock: M
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
+@pytest.mark.long
 async def test_a_large_batch_travels_in_parts(autojump_clock: MockClock) -> None:
     """Prompts that come one by one, more than one request takes; nobody knows their total."""
 
@@ -479,7 +481,7 @@ async def test_a_connection_that_is_cut_anywhere_is_an_error_or_nothing(autojump
                 read, error = await read_all(client)
                 cuts[0].left += 10**6  # what was not cut is not cut any more
                 again = await client.generate("Why?")
-                assert client._inside.link.in_progress == 0
+                assert in_progress(client) == 0
             await trio.testing.wait_all_tasks_blocked()
 
             ends.add(type(error))
@@ -491,6 +493,7 @@ async def test_a_connection_that_is_cut_anywhere_is_an_error_or_nothing(autojump
     assert ends == {NetworkError, StreamInterruptedError, type(None)}
 
 
+@pytest.mark.long
 async def test_servers_are_replaced_under_load_without_a_failed_request(autojump_clock: MockClock) -> None:
     """Whatever crosses with a server that drains is answered by it, or by its successor; twenty times over."""
     async with served(Scripted(says(0.013, "Because."))) as server:

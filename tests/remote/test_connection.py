@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock
 from trio_websocket import ConnectionClosed
 
-from tests.remote.fake_server import ANSWER, FakeServer, Peer, answering, client_of
+from tests.remote.fake_server import ANSWER, FakeServer, Peer, answering, client_of, in_progress, open_connections
 from wizard_actors import (
     ActorStoppedError,
     DeadlineExceededError,
@@ -27,7 +27,7 @@ from wizard_actors.remote import RemoteClient
 
 def idle(client: RemoteClient) -> bool:
     """Whether nothing is in progress."""
-    return client._inside.link.in_progress == 0
+    return in_progress(client) == 0
 
 
 async def forever(peer: Peer) -> None:
@@ -301,7 +301,7 @@ async def test_a_draining_server_gets_no_new_requests_and_its_connection_is_clos
         await trio.testing.wait_all_tasks_blocked()
 
         assert texts == ["Because.", "old"]
-        assert client._inside.link.connections == 1
+        assert open_connections(client) == 1
 
 
 async def test_an_idle_connection_is_closed_when_its_server_drains() -> None:
@@ -315,7 +315,7 @@ async def test_an_idle_connection_is_closed_when_its_server_drains() -> None:
         await trio.testing.wait_all_tasks_blocked()
 
         assert server.open == 0
-        assert client._inside.link.connections == 0
+        assert open_connections(client) == 0
 
 
 async def test_a_request_that_was_not_begun_is_sent_again_elsewhere() -> None:
@@ -752,7 +752,7 @@ async def test_leaving_ends_what_is_in_progress_and_closes_the_connection() -> N
     assert [type(error) for error in errors] == [ActorStoppedError]
     assert codes == [1000]
     assert server.open == 0
-    assert client._inside.link.connections == 0
+    assert open_connections(client) == 0
     with pytest.raises(ActorStoppedError, match="closed"):
         await client.generate("Why?")
 

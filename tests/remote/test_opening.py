@@ -12,7 +12,7 @@ import trustme
 from trio.testing import MockClock, memory_stream_pair
 from trio_websocket import WebSocketConnection, WebSocketRequest
 
-from tests.remote.fake_server import Greeting, answering
+from tests.remote.fake_server import Greeting, answering, in_progress
 from tests.remote.fake_server import client_of as faked
 from tests.remote.loopback import in_a_thread, listening
 from wizard_actors import (
@@ -146,6 +146,7 @@ async def failure_of(greet: Greeting) -> tuple[WizardError, int]:
         (400, b'{"error": {"code": "bad_request", "message": "wizard.v1 was not offered"}}', UnsupportedError, 1),
         (404, b"<html>", UnsupportedError, 1),
         (503, b"[]", OverloadedError, 4),
+        (503, b'{"error": {"code": ["access_denied"], "message": {}}}', OverloadedError, 4),
         (502, None, OverloadedError, 4),
     ],
 )
@@ -302,7 +303,7 @@ def test_programs_under_asyncio_use_it_as_well() -> None:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0):
                     await client.generate("Why?")
-            assert client._inside.link.in_progress == 0
+            assert in_progress(client) == 0
         with pytest.raises(WizardError):
             await client.generate("Why?")
 

@@ -13,7 +13,7 @@ from attrs import frozen
 from trio.testing import MockClock
 from trio_websocket import WebSocketConnection, WebSocketRequest
 
-from tests.remote.fake_server import ANSWER, Peer, Plain, answering, client_of
+from tests.remote.fake_server import ANSWER, Peer, Plain, answering, client_of, in_progress, open_connections
 from wizard_actors import (
     InvalidPromptError,
     NetworkError,
@@ -188,7 +188,7 @@ async def test_whoever_is_cancelled_before_the_request_has_left_leaves_nothing(a
                 for _ in range(5):
                     nursery.start_soon(client.generate, "Why?")
 
-        assert client._inside.link.in_progress == 0
+        assert in_progress(client) == 0
 
 
 async def test_what_came_before_the_end_is_read() -> None:
@@ -279,7 +279,7 @@ async def test_a_server_that_closes_an_idle_connection_is_dialled_anew() -> None
             await trio.testing.wait_all_tasks_blocked()
 
         assert server.dials == 3
-        assert client._inside.link.connections == 1
+        assert open_connections(client) == 1
 
 
 @pytest.mark.parametrize(("frame", "code"), [(b"\x83\x00", 1002), (b"\x81\x01\xff", 1007)])
@@ -364,7 +364,7 @@ async def test_a_subscription_whose_beginning_is_cancelled_is_left() -> None:
                 await events.__aenter__()
             await trio.testing.wait_all_tasks_blocked()
 
-        assert client._inside.link.in_progress == 0
+        assert in_progress(client) == 0
         assert [frame["method"] for frame in server.peers[0].heard] == ["subscribe", "cancel"] * 20
 
 
@@ -378,6 +378,20 @@ def stored(*ids: str) -> Plain:
 async def opened(peer: Peer) -> None:
     """Open the session."""
     await peer.answer(await peer.hear("session.create"), stored())
+
+
+async def test_an_answer_with_a_time_that_no_clock_shows_is_an_answer(autojump_clock: MockClock) -> None:
+    """It is paid for; the turn after it says of no time that it has seen the session then."""
+
+    async def script(peer: Peer) -> None:
+        await opened(peer)
+        for _ in range(2):
+            await peer.answer(await peer.hear("session.send"), {**ANSWER, "session": {"created_at": 10**400}})
+        await forever(peer)
+
+    async with client_of(script) as (client, server), client.session("s") as session:
+        assert [(await session.send("q")).text for _ in range(2)] == ["Because."] * 2
+        assert "created_at" not in server.peers[0].heard[-1]["params"]
 
 
 async def refresh_first(peer: Peer) -> None:

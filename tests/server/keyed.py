@@ -120,7 +120,7 @@ async def served(
         config, rng=Random(1), providers=by_name, storage=None if shelf is None else shelf.open
     ) as client:
         server = Served(client, keys)
-        await server.limits.set(KeysConfig(keys=keys))
+        await server.limits.prepare(KeysConfig(keys=keys))
         yield server
         await wait_all_tasks_blocked()
         assert client.supervisor.outstanding == {}

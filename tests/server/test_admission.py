@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import ExitStack, suppress
 
 import pytest
-import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
 
 from wizard_actors.config import ServerConfig
 from wizard_actors.errors import MailboxFullError
@@ -39,21 +37,6 @@ def test_the_one_too_many_is_told_which_bound_it_met(
             pass
 
         assert admission.in_progress == len(in_progress)
-        assert admission.of_connection(3) == 0
-
-
-def test_a_request_of_weight_takes_as_many_places_of_its_key_and_of_the_server() -> None:
-    """One of its connection; and where there are not so many it takes none."""
-    admission = Admission()
-    with admission.request(ALICE, 1, BOUNDS, weight=2):
-        assert (admission.in_progress, admission.of_key("alice"), admission.of_connection(1)) == (2, 2, 1)
-        with pytest.raises(MailboxFullError, match="max_per_key"), admission.request(ALICE, 2, BOUNDS, weight=2):
-            pass
-        with pytest.raises(MailboxFullError, match="max_in_flight"), admission.request(BOB, 2, BOUNDS, weight=3):
-            pass
-        assert (admission.in_progress, admission.of_connection(2)) == (2, 0)
-
-    assert (admission.in_progress, admission.of_key("alice"), admission.of_connection(1)) == (0, 0, 0)
 
 
 def test_the_room_is_that_of_the_key_and_of_the_server() -> None:
@@ -87,11 +70,11 @@ def test_what_ends_makes_room_however_it_ends() -> None:
 
     for error in (None, KeyError(), None):
         with suppress(KeyError), admission.request(ALICE, 1, tight):
-            assert (admission.in_progress, admission.of_key("alice"), admission.of_connection(1)) == (1, 1, 1)
+            assert (admission.in_progress, admission.of_key("alice")) == (1, 1)
             if error is not None:
                 raise error
 
-    assert (admission.in_progress, admission.of_key("alice"), admission.of_connection(1)) == (0, 0, 0)
+    assert (admission.in_progress, admission.of_key("alice")) == (0, 0)
 
 
 def test_who_has_nothing_in_progress_leaves_no_trace() -> None:
@@ -114,26 +97,3 @@ def test_bounds_that_a_reload_lowers_refuse_newcomers_alone() -> None:
             pass
 
         assert admission.in_progress == 2
-
-
-async def test_whoever_waits_for_the_end_is_woken_by_the_last_one(autojump_clock: MockClock) -> None:
-    """Not before, and at once where there is none."""
-    admission, idle_at = Admission(), []
-    await admission.idle()
-
-    async def wait() -> None:
-        await admission.idle()
-        idle_at.append(trio.current_time())
-
-    async def request(seconds: float) -> None:
-        with admission.request(ALICE, seconds, BOUNDS):
-            await trio.sleep(seconds)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(request, 1.0)
-        nursery.start_soon(request, 3.0)
-        await wait_all_tasks_blocked()
-        began = trio.current_time()
-        nursery.start_soon(wait)
-
-    assert [at - began for at in idle_at] == [3.0]

@@ -22,6 +22,7 @@ CASES = int(os.environ.get("FUZZ_CASES", "600"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 
 
+@pytest.mark.long
 def test_bad_clients_are_told_so_and_leave_nothing_behind(report_line: Callable[[str], None]) -> None:
     """Nothing escapes, nobody waits in vain, good clients are answered throughout, and nothing is left afterwards."""
     report = fuzz(SEED, CASES)
@@ -89,6 +90,7 @@ def test_a_wrong_code_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found(["good"], "owed")
 
 
+@pytest.mark.long
 def test_a_request_without_an_answer_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody waits for it in vain."""
 

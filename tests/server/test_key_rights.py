@@ -13,6 +13,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.models import USAGE, Scripted, cut, fails, model, says
 from tests.server.keyed import ASKED, RESERVED, Served, budget, key, per_minute, read, served, spent
+from tests.server.wire import key as wire_key
+from tests.server.wire import served as wire_served
 from wizard_actors import WizardConfig
 from wizard_actors.batch import run_batch
 from wizard_actors.config import PriceConfig, RetryConfig, RouteConfig
@@ -62,7 +64,8 @@ async def test_each_prompt_of_a_batch_asks_whether_its_key_is_still_good(
             outcomes.append(outcome)
 
         async def batch() -> None:
-            await run_batch(server.of("alice").patient({}), ["?"] * 10, max_concurrency=1, done=done)
+            with server.of("alice").patient({}) as ask:
+                await run_batch(ask, ["?"] * 10, max_concurrency=1, done=done)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(batch)
@@ -196,11 +199,31 @@ async def test_a_key_sends_no_fields_of_its_own_unless_it_may(autojump_clock: Mo
             with pytest.raises(AccessDeniedError, match=r"(?s)'alice'.*model.*n.*`extra = true`") as caught:
                 server.of("alice").request(EXTRA, how, {})
             assert caught.value.key == "alice"
-        with pytest.raises(AccessDeniedError):
-            await server.of("alice").patient({})(EXTRA)
+        with pytest.raises(AccessDeniedError), server.of("alice").patient({}) as ask:
+            await ask(EXTRA)
         assert upstream.calls == []
 
         await server.of("bob").generate(EXTRA)
+        assert len(upstream.calls) == 1
+
+
+@pytest.mark.parametrize("method", ["session.send", "session.stream"])
+async def test_a_session_is_no_way_round_that(autojump_clock: MockClock, method: str) -> None:
+    """A turn has its prompt only once it is its turn: nothing of it is asked, stored or counted."""
+    upstream = Scripted()
+    keys = [wire_key("alice", rate_limit=per_minute(60, tokens=1000)), wire_key("bob", extra=True)]
+    async with wire_served(upstream, keys=keys) as server:
+        alice, bob = await server.connect(bearer="wz_alice"), await server.connect(bearer="wz_bob")
+        prompt = {"messages": "Why?", "extra": {"model": "dear", "n": 50}}
+
+        error = await alice.failure(method, session="s", prompt=prompt)
+
+        assert (error["data"]["code"], "model" in error["message"]) == ("access_denied", True)
+        assert upstream.calls == []
+        assert (await alice.call("session.history", session="s")) is None
+        left = server.service.limits.left("alice")
+        assert (left.requests, left.tokens) == (1, 1000)
+        assert (await bob.call(method, session="s", prompt=prompt))["text"] == "Hello"
         assert len(upstream.calls) == 1
 
 
@@ -343,7 +366,7 @@ async def test_what_is_free_of_charge_still_counts_as_used(autojump_clock: MockC
     upstream = Scripted(says("half", USAGE, NetworkError("gone", model="a")))
     async with TrioClient.open(WizardConfig(models=[free]), providers={"a": upstream}) as client:
         server = Served(client, keys.keys)
-        await server.limits.set(keys)
+        await server.limits.prepare(keys)
         with pytest.raises(WizardError):
             await server.of("alice").generate(ASKED)
 
@@ -359,11 +382,11 @@ async def test_a_stream_that_was_never_read_holds_no_configuration(autojump_cloc
         alice = server.of("alice")
         request = alice.request("?", Delivery.LIVE, {})
         assert request.hold is not None
-        before = request.hold.generation.held
+        before = len(request.hold.holds._taken)
 
         await alice.source(request).aclose()
 
-        assert request.hold.generation.held == before - 1
+        assert len(request.hold.holds._taken) == before - 1
 
 
 async def test_what_is_left_is_told(autojump_clock: MockClock) -> None:

@@ -187,6 +187,12 @@ def test_a_key_in_the_place_of_its_hash_is_not_repeated() -> None:
     assert "--new-key" in str(caught.value)
 
 
+def test_tables_that_are_called_key_are_told_what_they_are_called() -> None:
+    """`[[key]]` is no key in the place of a hash."""
+    with pytest.raises(ConfigError, match="did you mean `keys`"):
+        loaded(table().replace("[[keys]]", "[[key]]"))
+
+
 @pytest.mark.parametrize("mode", [0o644, 0o620, 0o602])
 def test_a_file_that_is_open_to_others_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int) -> None:
     """It holds hashes only: a warning, and it is read."""

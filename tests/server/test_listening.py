@@ -276,6 +276,38 @@ async def test_sockets_that_say_nothing_keep_nobody_out(monkeypatch: pytest.Monk
     assert ended == ["hello", "hello", "late", "late"]
 
 
+async def test_handshakes_are_ended_where_the_server_stops(files: tuple[Path, Path]) -> None:
+    """Those of TLS, too; whoever has been let in stays, and who comes now is closed unheard."""
+    let, heard = trio.Event(), list[bytes]()
+
+    async def handle(stream: trio.abc.Stream, let_in: Callable[[], object]) -> None:
+        heard.append(bytes(await stream.receive_some(100)))
+        let_in()
+        let.set()
+        heard.append(bytes(await stream.receive_some(100)))
+        await stream.send_all(b"done")
+
+    async with (
+        taking(handle, handshake_timeout=60) as (port, intake),
+        await trio.open_tcp_stream("127.0.0.1", port) as known,
+    ):
+        await known.send_all(b"hello")
+        await let.wait()
+        intake.tls = load_tls(*files)
+        async with await trio.open_tcp_stream("127.0.0.1", port) as silent:
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert intake.open == 2
+            intake.close_shaking()
+            with trio.fail_after(5):
+                assert await silent.receive_some(1) == b""
+        intake.tls = None
+        with trio.fail_after(5):
+            assert await asked_or_closed(port) == b""
+            await known.send_all(b"and?")
+            assert await known.receive_some(100) == b"done"
+    assert heard == [b"hello", b"and?"]
+
+
 async def asked_or_closed(port: int) -> bytes:
     """Return the answer, b"" where the connection is closed."""
     try:

@@ -78,7 +78,7 @@ async def connected() -> AsyncIterator[Peer]:
     async with TrioClient.open(config, rng=Random(1)) as client, trio.open_nursery() as nursery:
         ours, theirs = memory_stream_pair()
         limits = Limits(client.supervisor)
-        await limits.set(KEYS)
+        await limits.prepare(KEYS)
         nursery.start_soon(WebSocketEndpoint(Service(client, Access(KEYS), limits)).handle, theirs)
         yield Peer(ours)
         nursery.cancel_scope.cancel()

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
 
+import pytest
 import trio
 from attrs import define, field
 from trio_websocket import ConnectionClosed, ConnectionRejected
@@ -104,6 +105,7 @@ class Caller:
                 return
 
 
+@pytest.mark.long
 async def test_replicas_that_are_restarted_in_turn_fail_no_request(tmp_path: Path) -> None:
     """Each is stopped with SIGTERM and started again under load, without a word to the balancer: callers use the other
     one meanwhile.

@@ -14,7 +14,7 @@ from tests.server.live import Files, Live, Refused, Talker, knocked, live, talki
 from wizard_actors.config import WizardConfig
 from wizard_actors.errors import ConfigError, SupervisorError
 from wizard_actors.request import Delivery, Request
-from wizard_actors.server import serving
+from wizard_actors.server import doors, serving
 from wizard_actors.server.key_settings import KeyConfig, KeyLimitConfig, KeysConfig
 from wizard_actors.server.keys_file import hash_of
 from wizard_actors.server.listening import Intake
@@ -80,7 +80,7 @@ async def test_without_an_address_there_is_nothing_to_serve(files: Files) -> Non
     """The error names the setting."""
     files.write()
     files.config.write_text(files.config.read_text().replace("websocket", "#websocket"))
-    with pytest.raises(ConfigError, match=r"`server\.websocket` is not set"):
+    with pytest.raises(ConfigError, match=r"`server\.http` is not set, nor server\.websocket"):
         await Live(files).server.run()
 
 
@@ -168,7 +168,39 @@ async def test_what_takes_longer_than_the_drain_ends_with_an_error_and_the_stop_
         assert talker.code == 1001
 
 
-async def test_a_peer_that_says_nothing_does_not_hold_up_the_end(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def lasting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections that do not end by themselves."""
+
+    async def handle(_stream: trio.abc.Stream, let_in: Callable[[], object]) -> None:
+        let_in()
+        await trio.sleep_forever()
+
+    def make(_handle: object, *arguments: object) -> Intake:
+        return Intake(handle, *arguments)  # type: ignore[arg-type]  # passed on as they are
+
+    monkeypatch.setattr(serving, "Intake", make)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("scheme", ["http", "websocket"])
+async def test_a_peer_that_says_nothing_does_not_hold_up_the_end(files: Files, scheme: str, tls: bool) -> None:
+    """Not for as long as a handshake may take: it is closed at once."""
+    files.server = 'http = "127.0.0.1:0"' if scheme == "http" else ""
+    if tls:
+        files.server += f"\n{certified(files.folder, trustme.CA())}"
+    async with live(files) as running:
+        [url] = [each for each in running.endpoints if each.startswith("http" if scheme == "http" else "ws")]
+        async with await trio.open_tcp_stream("127.0.0.1", int(url.rpartition(":")[2])):
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            running.server.stop()
+            await until_ended(running, 1)
+
+
+@pytest.mark.usefixtures("lasting")
+async def test_a_connection_that_does_not_end_does_not_hold_up_the_end(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It has as long as everybody else, and some seconds more."""
     monkeypatch.setattr(serving, "GRACE", 0.2)
     files.server = "drain_timeout = 0.2"
@@ -180,6 +212,7 @@ async def test_a_peer_that_says_nothing_does_not_hold_up_the_end(files: Files, m
             await until_ended(running, 2)
 
 
+@pytest.mark.usefixtures("lasting")
 async def test_the_time_to_drain_counts_once(
     files: Files, services: list[Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,7 +389,7 @@ async def test_bounds_of_connections_are_those_of_the_last_reload(
 
 async def test_an_address_counts_by_what_it_stands_for(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name for this machine may be that of a public address: without keys nothing is served there."""
-    monkeypatch.setattr(serving, "shown_address", lambda _host, _port: "192.0.2.1:80")
+    monkeypatch.setattr(doors, "shown_address", lambda _host, _port: "192.0.2.1:80")
     files.write()
     running = Live(files)
     needed = r"`server\.api_keys_file` is needed to listen on 192\.0\.2\.1:80"
@@ -402,7 +435,7 @@ async def test_a_bug_in_a_reload_ends_nothing(files: Files) -> None:
 async def test_a_new_certificate_is_for_new_connections(files: Files) -> None:
     """Those that are open go on with the old one."""
     authority = trustme.CA()
-    files.server = f"tls_cert = '{files.folder / 'cert.pem'}'\ntls_key = '{files.folder / 'key.pem'}'"
+    files.server = certified(files.folder, authority)
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
 
@@ -415,9 +448,7 @@ async def test_a_new_certificate_is_for_new_connections(files: Files) -> None:
             return found["serialNumber"]
 
     def issue() -> None:
-        issued = authority.issue_cert("localhost")
-        issued.cert_chain_pems[0].write_to_path(str(files.folder / "cert.pem"))
-        issued.private_key_pem.write_to_path(str(files.folder / "key.pem"))
+        certified(files.folder, authority)
 
     issue()
     async with live(files) as running:
@@ -441,11 +472,8 @@ async def test_a_new_certificate_is_for_new_connections(files: Files) -> None:
 
 async def test_a_server_without_tls_begins_none_by_a_reload(files: Files) -> None:
     """Its callers have an address that begins with ws."""
-    issued = trustme.CA().issue_cert("localhost")
-    issued.cert_chain_pems[0].write_to_path(str(files.folder / "cert.pem"))
-    issued.private_key_pem.write_to_path(str(files.folder / "key.pem"))
     async with live(files) as running:
-        files.server = f"tls_cert = '{files.folder / 'cert.pem'}'\ntls_key = '{files.folder / 'key.pem'}'"
+        files.server = certified(files.folder, trustme.CA())
         assert "`server.tls_cert` is set now, but the server speaks no TLS" in await running.reload()
         assert await knocked(running.url) == 101
 
@@ -486,6 +514,14 @@ async def test_a_hundred_reloads_under_load_lose_no_request_and_leave_nothing_be
         await trio.testing.wait_all_tasks_blocked(0.05)  # what nobody uses any more has stopped
         assert names(services[0].client.supervisor.tree()) == tree
         assert open_files() <= files_open
+
+
+def certified(folder: Path, authority: trustme.CA) -> str:
+    """Write a certificate and its key, and return the settings that name them."""
+    issued = authority.issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(str(folder / "cert.pem"))
+    issued.private_key_pem.write_to_path(str(folder / "key.pem"))
+    return f"tls_cert = '{folder / 'cert.pem'}'\ntls_key = '{folder / 'key.pem'}'"
 
 
 def open_files() -> int:

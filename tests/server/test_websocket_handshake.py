@@ -185,6 +185,7 @@ async def test_what_is_no_handshake_is_told_so_and_closed(autojump_clock: MockCl
         assert found == status
         assert headers["content-type"] == "application/json"
         assert body["error"]["message"]
+        assert ("HTTP is served where --http" in body["error"]["message"]) == (status in {405, 426})
         assert trio.current_time() < 5
 
 
@@ -263,3 +264,19 @@ async def test_a_handshake_may_come_in_small_pieces(autojump_clock: MockClock) -
             await trio.sleep(0.01)
 
         assert (await stream.receive_some()).startswith(b"HTTP/1.1 101")
+
+
+async def test_a_head_request_is_refused_without_a_body(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """HTTP allows it none, though it is told how long that of a GET is; and nothing of it is a bug."""
+    async with served(Scripted()) as server:
+        stream = server.raw()
+        await stream.send_all(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+        received = b"".join([chunk async for chunk in stream])
+
+        head, _, body = received.partition(b"\r\n\r\n")
+        assert (head.split()[1], body) == (b"405", b"")
+        assert b"Content-Length: 0" not in head
+        assert [record for record in caplog.records if record.levelname == "ERROR"] == []

@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 import trio
 import trustme
+from attrs import evolve
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed, open_websocket
 
@@ -31,6 +32,23 @@ async def test_an_idle_connection_is_closed(autojump_clock: MockClock) -> None:
         assert (code, "100 s" in reason) == (1001, True)
         assert 160 <= trio.current_time() < 161
         assert wire.notifications("draining") == [{"seconds": 0.0}]
+
+
+@pytest.mark.parametrize(("seconds", "closed_at"), [(100.0, 100), (30.0, 60), (500.0, 500)])
+async def test_a_reload_sets_how_long_connections_may_be_idle(
+    autojump_clock: MockClock, seconds: float, closed_at: float
+) -> None:
+    """Those that are silent already, too: for as long as they have been, or as they still may be."""
+    async with served(Scripted(), server=ServerConfig(idle_timeout=200.0)) as server:
+        wire = await server.connect()
+        await trio.sleep(60)
+
+        await server.client.reload(evolve(server.client.config, server=ServerConfig(idle_timeout=seconds)))
+        server.service.access.replace(None, bound=[])
+        _code, reason = await wire.closed()
+
+        assert f"{seconds:g} s" in reason
+        assert closed_at <= trio.current_time() < closed_at + 1
 
 
 async def test_a_request_that_crosses_with_the_idle_close_was_not_begun(autojump_clock: MockClock) -> None:

@@ -4,17 +4,39 @@ from __future__ import annotations
 
 import pytest
 import trio
+from attrs import evolve
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.conversations import Shelf
-from tests.models import Scripted, assert_nothing_held, fails, says
+from tests.models import Scripted, assert_nothing_held, fails, model, says
 from tests.server.wire import key, served
 from wizard_actors import ToolCallDelta
-from wizard_actors.config import BatchConfig, CacheConfig
+from wizard_actors.config import BatchConfig, CacheConfig, RouteConfig
 from wizard_actors.errors import RequestError, StorageError
 from wizard_actors.server.call import MOST_PROMPTS
 from wizard_actors.server.key_settings import KeyLimitConfig, KeysConfig
 from wizard_actors.session_record import SessionRecord
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), [("generate", "deadline"), ("batch", "deadline"), ("session.send", "created_at")]
+)
+async def test_a_number_that_nothing_can_hold_is_told_by_its_name(
+    autojump_clock: MockClock, method: str, name: str
+) -> None:
+    """JSON's whole numbers have no bound."""
+    upstream = Scripted()
+    async with served(upstream) as server:
+        wire = await server.connect()
+        params: dict[str, object] = {"prompts": ["?"]} if method == "batch" else {"prompt": "?"}
+        if method == "session.send":
+            params["session"] = "s"
+
+        error = await wire.failure(method, **params, **{name: 10**400})
+
+        assert (error["code"], f"`{name}`" in error["message"]) == (-32602, True)
+        assert upstream.calls == []
+
 
 # -- batches -----------------------------------------------------------------------------------------
 
@@ -137,6 +159,32 @@ async def test_a_batch_waits_for_the_limits_of_its_key(autojump_clock: MockClock
         assert all("response" in outcome for outcome in wire.notifications("outcome"))
         assert 3 <= trio.current_time() < 8
         assert (await wire.failure("generate", prompt="?"))["data"]["code"] == "rate_limit"
+
+
+@pytest.mark.parametrize("method", ["batch", "cache.warm"])
+@pytest.mark.parametrize("way", [{"route": "old"}, {"model": "a"}])
+async def test_a_batch_goes_on_though_what_it_asks_is_taken_away(
+    autojump_clock: MockClock, method: str, way: dict[str, str]
+) -> None:
+    """Its later prompts go the old way, in the configuration in which it began; and that goes once it has ended."""
+    models = {"a": Scripted(says(1.0, "a")), "b": Scripted()}
+    routes = [RouteConfig(name="old", chain=("a",))]
+    async with served(models, routes=routes, cache=CacheConfig(max_entries=10)) as server:
+        wire, client = await server.connect(), server.client
+        asked = await wire.ask(method, prompts=["1", "2", "3"], max_concurrency=1, **way)
+        await trio.sleep(0.5)
+
+        only_b = evolve(client.config, models=[model("b")], routes=[], fallback=RouteConfig(name="wizard"))
+        await client.reload(only_b)
+        result = (await wire.response(asked))["result"]
+
+        assert len(models["a"].calls) == 3
+        if method == "batch":
+            assert ["response" in outcome for outcome in wire.notifications("outcome")] == [True] * 3
+        else:
+            assert (result["stored"], result["failed"]) == (3, [])
+        await wait_all_tasks_blocked()
+        assert client._inside._reloading.former == []
 
 
 # -- sessions ----------------------------------------------------------------------------------------

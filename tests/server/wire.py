@@ -15,9 +15,9 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from tests.models import client_of
 from wizard_actors import ResilientClient
 from wizard_actors.server.access import Access
-from wizard_actors.server.callers import Limits
 from wizard_actors.server.key_settings import KeyConfig, KeysConfig
 from wizard_actors.server.keys_file import hash_of
+from wizard_actors.server.limits import Limits
 from wizard_actors.server.service import Service
 from wizard_actors.server.websocket import WebSocketEndpoint
 
@@ -195,7 +195,7 @@ async def served(*args: Any, keys: Sequence[KeyConfig] | None = None, **settings
     """Serve a client, made as `client_of` makes it, to everybody, or to the holders of `keys`."""
     async with client_of(*args, **settings) as client, trio.open_nursery() as nursery:
         limits, held = Limits(client.supervisor), None if keys is None else KeysConfig(keys=keys)
-        await limits.set(held)
+        await limits.prepare(held)
         service = Service(client._inside, Access(held), limits)
         yield Served(client, service, WebSocketEndpoint(service), nursery)
         nursery.cancel_scope.cancel()

@@ -48,6 +48,7 @@ class TestFileStorage(StorageContract):
 # -- names -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @given(st.text(max_size=200), st.text(max_size=200))
 def test_each_session_has_a_file_name_of_its_own(one: str, other: str) -> None:
     """Of lower-case letters, digits and hyphens, short, never another session's, and never that of a device."""

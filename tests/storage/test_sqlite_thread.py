@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 import outcome
 import pytest
@@ -326,15 +327,16 @@ async def test_a_bug_in_the_thread_hangs_nobody(tmp_path: Path, monkeypatch: pyt
     def broken(_db: sqlite3.Connection, _group: object) -> None:
         raise ZeroDivisionError
 
-    told: list[object] = []
-    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_type))
+    told: SimpleQueue[object] = SimpleQueue()
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.put(args.exc_type))
     connect = partial(connected, tmp_path / "words.db", [])
     async with SqliteThread("writes", connect, broken).running() as thread:
         for _ in range(2):
             with pytest.raises(trio.ClosedResourceError):
                 await thread.do(words, None)
 
-    assert told == [ZeroDivisionError]
+    assert await trio.to_thread.run_sync(partial(told.get, timeout=5)) is ZeroDivisionError
+    assert told.empty()
 
 
 async def test_why_it_cannot_be_opened_is_raised() -> None:

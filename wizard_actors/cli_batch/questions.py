@@ -84,6 +84,7 @@ class LineGiven(Given, frozen=True):
     system: str | None = None
     tools: list[ToolGiven] = []
     tool_choice: str | None = None
+    parallel_tool_calls: bool | None = None
     response_schema: dict[str, object] | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -91,6 +92,7 @@ class LineGiven(Given, frozen=True):
     stop: str | list[str] = []
     seed: Seed | None = None
     extra: dict[str, object] = {}
+    extra_protocol: str | None = None
 
     def as_prompt(self) -> Prompt:
         """Return the prompt; raises `InvalidPromptError` for one that no model can be asked."""
@@ -99,6 +101,7 @@ class LineGiven(Given, frozen=True):
             system=self.system,
             tools=[Tool(each.name, each.description, each.parameters, each.strict) for each in self.tools],
             tool_choice=self.tool_choice,
+            parallel_tool_calls=self.parallel_tool_calls,
             response_schema=self.response_schema,
             temperature=self.temperature,
             top_p=self.top_p,
@@ -106,6 +109,7 @@ class LineGiven(Given, frozen=True):
             stop=self.stop,
             seed=self.seed,
             extra=self.extra,
+            extra_protocol=self.extra_protocol,
         )
 
 

@@ -15,11 +15,12 @@ from wizard_actors.cli_config import find_config, set_up_logs
 from wizard_actors.cli_output import Errors, ExitStatus, Output
 from wizard_actors.cli_sessions.files import FORMATS, is_special, read_input, record_of, write_file
 from wizard_actors.cli_sessions.shown import conversation, facts_table, list_table, plain, shown_summary
-from wizard_actors.cli_usage import check_names
+from wizard_actors.cli_usage import check_names, whole
 from wizard_actors.client import ResilientClient
 from wizard_actors.config.storage import shown_storage
 from wizard_actors.config.values import BadValue, parse_seconds
 from wizard_actors.errors import ConfigError, ConfigProblem, SerializationError, SessionConflictError
+from wizard_actors.keeping import Removal
 from wizard_actors.session_json import encode_session
 from wizard_actors.session_record import SessionRecord, SessionSummary
 from wizard_actors.storage.base import MAX_PAGE
@@ -49,7 +50,7 @@ NEVER: Final = "nothing says how old: --idle 30d or --age 90d does, or `expire_i
 async def list_(
     *,
     config: ConfigFile = None,
-    limit: Annotated[int, Parameter(help="Sessions to list, at most.")] = 50,
+    limit: Annotated[int, Parameter(converter=whole, help="Sessions to list, at most.")] = 50,
     prefix: Annotated[str, Parameter(help="Only those whose name begins with this.", allow_leading_hyphen=True)] = "",
     json: AsJson = False,
     verbose: Verbose = False,
@@ -214,12 +215,8 @@ async def _old(client: ResilientClient, *, idle: float | None, age: float | None
     """Return the names of what a purge would remove now."""
     if idle is None and age is None:
         idle, age = client.config.sessions.expire_idle, client.config.sessions.expire_age
-    now = WallClock()()
-    return [
-        each.id
-        for each in await _listed(client, sys.maxsize, "")
-        if (idle is not None and each.used_at < now - idle) or (age is not None and each.created_at < now - age)
-    ]
+    removal = Removal.of_older(WallClock()(), idle=idle, age=age)
+    return [each.id for each in await _listed(client, sys.maxsize, "") if removal.reaches(each)]
 
 
 # -- what they share ---------------------------------------------------------------------------------------------------

@@ -6,20 +6,18 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
-from tempfile import mkstemp
 from typing import Final, Literal
 
 from wizard_actors.conversion import from_os
 from wizard_actors.errors import InvalidPromptError, SerializationError
 from wizard_actors.session_record import SessionRecord
 from wizard_actors.session_text import MAX_TEXT, from_json, from_markdown, to_json, to_markdown
+from wizard_actors.whole_file import write_all, write_over
 
 __all__ = ["FORMATS", "is_special", "read_input", "record_of", "write_file"]
 
 PIECE: Final = 2**20
-LONGEST_PREFIX: Final = 40
 
 FORMATS: Final[Mapping[Literal["markdown", "json"], Callable[[SessionRecord], str]]] = {
     "markdown": to_markdown,
@@ -78,12 +76,11 @@ def write_file(file: str, text: str) -> None:
 
     Raises `StorageError` where that fails.
     """
-    data = text.encode()
     try:
         if is_special(file):
-            _append(file, data)
+            _append(file, text.encode())
         else:
-            _replace(Path(file).resolve(), data)  # a link stays one
+            write_over(Path(file), text)
     except OSError as error:
         raise from_os(error, file) from error
 
@@ -92,31 +89,6 @@ def _append(file: str, data: bytes) -> None:
     """Write to what may stand behind a redirection: what is there already is not ours to cut off."""
     handle = os.open(file, os.O_WRONLY | os.O_APPEND)
     try:
-        _write(handle, data)
+        write_all(handle, data)
     finally:
         os.close(handle)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file beside its place, and put it there."""
-    handle, name = mkstemp(prefix=f".{path.name[:LONGEST_PREFIX]}-", dir=path.parent)  # for its owner alone
-    unfinished = Path(name)
-    try:
-        try:
-            _write(handle, data)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        with suppress(FileNotFoundError):
-            unfinished.chmod(stat.S_IMODE(path.stat().st_mode))
-        unfinished.replace(path)
-    except BaseException:
-        with suppress(OSError):  # the first error is the one to tell
-            unfinished.unlink(missing_ok=True)
-        raise
-
-
-def _write(handle: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(handle, rest) :]

@@ -50,6 +50,7 @@ from wizard_actors.config.tables import (
     SessionsConfig,
     StreamConfig,
     SupervisionConfig,
+    TelemetryConfig,
 )
 from wizard_actors.config.template import TEMPLATE
 from wizard_actors.config.values import Seconds, split_address
@@ -97,6 +98,7 @@ __all__ = [
     "StreamConfig",
     "SupervisionConfig",
     "SupportsConfig",
+    "TelemetryConfig",
     "TimeoutsConfig",
     "Upstream",
     "WizardConfig",

@@ -26,6 +26,7 @@ from wizard_actors.config.tables import (
     SessionsConfig,
     StreamConfig,
     SupervisionConfig,
+    TelemetryConfig,
 )
 from wizard_actors.config.values import closest, described
 from wizard_actors.errors import ConfigError, ConfigProblem
@@ -49,6 +50,7 @@ SHARED: Final[Mapping[str, type[AttrsInstance]]] = {
     "batch": BatchConfig,
     "server": ServerConfig,
     "logging": LoggingConfig,
+    "telemetry": TelemetryConfig,
     "supervision": SupervisionConfig,
     "retry_budget": RetryBudgetConfig,
 }

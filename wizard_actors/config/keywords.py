@@ -48,6 +48,7 @@ __all__ = [
     "StreamSettings",
     "SupervisionSettings",
     "SupportsSettings",
+    "TelemetrySettings",
     "TimeoutsSettings",
 ]
 
@@ -250,6 +251,12 @@ class LoggingSettings(TypedDict, total=False):
     level: LogLevel
     format: LogFormat
     log_content: bool
+
+
+class TelemetrySettings(TypedDict, total=False):
+    """The keys of `TelemetryConfig`."""
+
+    otel: bool
 
 
 class SupervisionSettings(TypedDict, total=False):

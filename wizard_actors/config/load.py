@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeVar
 
 import attrs
 from attrs import AttrsInstance, define, field
@@ -44,7 +44,6 @@ from wizard_actors.errors import ConfigError, ConfigProblem, EnvVarError
 
 __all__ = ["Loading"]
 
-FileCheck: TypeAlias = Callable[[Path], object]
 C = TypeVar("C", bound=AttrsInstance)
 
 REQUIRED: Final = "is required"

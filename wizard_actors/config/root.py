@@ -3,6 +3,7 @@
 Annotations in this file must stay objects, not strings: they are what the values are checked against.
 """
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from wizard_actors.config.tables import (
     SessionsConfig,
     StreamConfig,
     SupervisionConfig,
+    TelemetryConfig,
 )
 from wizard_actors.config.values import closest
 from wizard_actors.errors import ConfigError, ConfigProblem, EnvVarError
@@ -76,6 +78,7 @@ class WizardConfig:
     batch: BatchConfig = field(factory=BatchConfig)
     server: ServerConfig = field(factory=ServerConfig)
     logging: LoggingConfig = field(factory=LoggingConfig)
+    telemetry: TelemetryConfig = field(factory=TelemetryConfig)
     supervision: SupervisionConfig = field(factory=SupervisionConfig)
     retry_budget: RetryBudgetConfig = field(factory=RetryBudgetConfig)
     _origins: Origins | None = field(default=None, repr=False, eq=False)
@@ -107,6 +110,16 @@ class WizardConfig:
         """Read TOML from `text`, as `load` does; `file` is what messages call it."""
         tables = parse(text, file)
         return cls._settle(Loading(cls, tables, os.environ if env is None else env, file, text), env)
+
+    @classmethod
+    def from_tables(
+        cls, tables: Mapping[str, object], file: str | None = None, env: Mapping[str, str] | None = None, text: str = ""
+    ) -> Self:
+        """Build it from what a TOML parser made of a file, or of a part of one, as `load` does; `file` is what messages
+        call it, `text` the file's own text, for hints about its headers. The tables stay as they are.
+        """
+        own = copy.deepcopy(dict(tables))
+        return cls._settle(Loading(cls, own, os.environ if env is None else env, file, text), env)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Self:

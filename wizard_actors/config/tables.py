@@ -31,6 +31,7 @@ __all__ = [
     "SessionsConfig",
     "StreamConfig",
     "SupervisionConfig",
+    "TelemetryConfig",
 ]
 
 Delivery: TypeAlias = Literal["live", "buffered"]
@@ -175,6 +176,16 @@ class LoggingConfig:
     level: LogLevel = "INFO"
     format: LogFormat = "text"
     log_content: bool = False
+
+
+@frozen(kw_only=True, field_transformer=strict)
+class TelemetryConfig:
+    """Spans and metrics for OpenTelemetry, of which no prompt and no answer is a part; off while `otel` is false.
+
+    They go to the program's own providers; `wizard serve` makes some, which export by the variables OTEL_*.
+    """
+
+    otel: bool = False
 
 
 @frozen(kw_only=True, field_transformer=strict)

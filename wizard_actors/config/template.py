@@ -192,6 +192,9 @@ api_key_env = "OPENAI_API_KEY"      # the variable that holds the key; never the
 #format = "text"                    # "text" | "json"
 #log_content = false                # true writes prompts and answers into the log
 
+[telemetry]
+#otel = false                       # true: spans and metrics for OpenTelemetry, sent as the variables OTEL_* say
+
 [supervision]
 #mailbox = 256                      # asks that one actor's mailbox holds
 #tells = 1024                       # tells; the oldest are dropped beyond that

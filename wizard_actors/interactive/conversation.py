@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +28,7 @@ from wizard_actors.persistent_session import PersistentSession
 from wizard_actors.response_stream import ResponseStream
 from wizard_actors.session_record import SessionRecord, TurnRecord
 from wizard_actors.session_text import to_json, to_markdown
+from wizard_actors.whole_file import write_new, write_over
 
 __all__ = ["Conversation", "Go"]
 
@@ -294,34 +293,10 @@ def _write(path: Path, text: str, again: bool) -> None:
     """Write a file of the user's own that is new, or was written before in this chat: all of it, or nothing."""
     try:
         if again:
-            _replace(path, text)
+            write_over(path, text)
         else:
-            _write_new(path, text)
+            write_new(path, text)
     except FileExistsError:
         raise StorageError(f"{path} exists already: take another name", path=str(path)) from None
     except (OSError, ValueError) as error:
         raise from_os(error if isinstance(error, OSError) else OSError(0, str(error)), str(path)) from error
-
-
-def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(f".{secrets.token_hex(8)}")
-    _write_new(beside, text)
-    try:
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _write_new(path: Path, text: str) -> None:
-    with open(path, "x", encoding="utf-8", newline="\n", opener=_private) as file:
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        except (OSError, ValueError):
-            path.unlink(missing_ok=True)
-            raise
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -4,7 +4,7 @@ Counts of requests stand by route, counts of attempts by model, and the totals a
 `LABELS_AT_MOST` models or routes, and past `CODES_AT_MOST` codes of one kind, what comes new is counted as "other".
 """
 
-from wizard_actors.metrics.fold import CODES_AT_MOST, LABELS_AT_MOST, OTHER, Metrics, overhead
+from wizard_actors.metrics.fold import CODES_AT_MOST, LABELS_AT_MOST, OTHER, REFUSED, Metrics, overhead
 from wizard_actors.metrics.snapshot import (
     AttemptMetrics,
     BreakerMetrics,
@@ -22,6 +22,7 @@ __all__ = [
     "CODES_AT_MOST",
     "LABELS_AT_MOST",
     "OTHER",
+    "REFUSED",
     "AttemptMetrics",
     "BreakerMetrics",
     "CacheGauges",

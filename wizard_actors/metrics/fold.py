@@ -29,11 +29,13 @@ from wizard_actors.events import (
 from wizard_actors.histogram import Histogram, HistogramSnapshot
 from wizard_actors.metrics.snapshot import AttemptMetrics, BreakerMetrics, Gauges, MetricsSnapshot, RequestMetrics
 
-__all__ = ["CODES_AT_MOST", "LABELS_AT_MOST", "OTHER", "Metrics", "overhead"]
+__all__ = ["CODES_AT_MOST", "LABELS_AT_MOST", "OTHER", "REFUSED", "Metrics", "overhead"]
 
 LABELS_AT_MOST: Final = 1000
 CODES_AT_MOST: Final = 100
 OTHER: Final = "other"
+REFUSED: Final = "all_models_refused"
+"""As what a request is counted that every model refused for a fault of its own: nothing is wrong with the models."""
 MONEY: Final = Context(prec=40)  # the caller's own context may round, or raise
 
 E = TypeVar("E", bound=Event)
@@ -212,7 +214,7 @@ class Metrics:
         elif event.code == "cancelled":
             route.cancelled += 1
         else:
-            _count(route.failed, event.code)
+            _count(route.failed, REFUSED if event.refused else event.code)
         route.attempts += event.attempts
         route.upstream_calls += event.upstream_calls
         route.use(event)

@@ -38,7 +38,8 @@ UNOBSERVED: Final = HistogramSnapshot()
 class RequestMetrics:
     """The requests of one route, or all.
 
-    `answered` is by `served_by` and `failed` by error code; with `cancelled` they are all that ended. What was `shed`
+    `answered` is by `served_by` and `failed` by error code, "all_models_refused" where every model failed for the
+    request's own fault; with `cancelled` they are all that ended. What was `shed`
     is none of them. `duration` and `overhead` are of all that ended, `first_token` of those that had one, in seconds
     from the ask. Tokens are those of the answers, from the cache too; those that models used are in `AttemptMetrics`.
     `cost`, of every attempt, is in US dollars, as far as it is known.
@@ -150,18 +151,21 @@ class Gauges:
     """What the live actors show: `models` by name, `lanes` by the actor's path, `cache` None where there is none.
 
     A model's calls under way count also where a reload has left them in a former configuration, and then also under the
-    name of a model that is no longer configured. `budget` is what is left for retries, in retries. `events_dropped`
-    counts what late subscribers lost, `loop_stalls` how often the event loop was late.
+    name of a model that is no longer configured. `budget` is what is left for retries, in retries. `restarts` is by the
+    actor's path. `events_dropped` counts what late subscribers lost, `loop_stalls` how often the event loop stood
+    still, for `loop_stalled` seconds together.
     """
 
     budget: float = 0.0
     in_flight: int = 0
     models: Mapping[str, ModelGauges] = MappingProxyType({})
     lanes: Mapping[str, LaneGauges] = MappingProxyType({})
+    restarts: Counts = NONE
     cache: CacheGauges | None = None
     sessions: SessionGauges = SessionGauges()
     events_dropped: int = 0
     loop_stalls: int = 0
+    loop_stalled: float = 0.0
 
 
 @frozen

@@ -28,6 +28,7 @@ from attrs import evolve, frozen
 from wizard_actors.errors import SerializationError, UnsupportedError
 from wizard_actors.providers.anthropic_events import PROTOCOL, EventReader
 from wizard_actors.providers.base import Call
+from wizard_actors.providers.extra_fields import JSON_TOLD, extra_for, wants_json
 from wizard_actors.providers.http_provider import HttpSettings
 from wizard_actors.providers.proofs import refuses_thoughts, without_thoughts
 from wizard_actors.providers.refusals import ErrorBody, Head, refuses_stream
@@ -131,10 +132,11 @@ def request_body(
         **({"stream": True} if stream else {}),
     }
     try:
+        own = extra_for(prompt, PROTOCOL)
         fields |= _fields(prompt, model, thoughts=thoughts)
-        if not prompt.tools and "tools" not in {*extra, *prompt.extra}:
+        if not prompt.tools and "tools" not in {*extra, *own}:
             fields |= _tools_of(prompt.messages)
-        for more in (extra, prompt.extra):
+        for more in (extra, own):
             config, added = fields.get("output_config"), more.get("output_config")
             fields.update(more)
             if isinstance(config, Mapping) and isinstance(added, Mapping):
@@ -149,12 +151,16 @@ def request_body(
 def _fields(prompt: Prompt, model: str, *, thoughts: bool) -> dict[str, object]:
     messages = prompt.messages if thoughts else without_thoughts(prompt.messages)
     fields: dict[str, object] = {"messages": _turns(messages, model)}
-    if system := _system(prompt.conversation, model):
+    system = _system(prompt.conversation, model)
+    if wants_json(prompt, PROTOCOL):
+        system = f"{system}\n\n{JSON_TOLD}" if system else JSON_TOLD
+    if system:
         fields["system"] = system
     if prompt.tools:
         fields["tools"] = [_tool(tool) for tool in prompt.tools]
-    if prompt.tool_choice is not None:
-        fields["tool_choice"] = _tool_choice(prompt.tool_choice)
+    one_call = prompt.parallel_tool_calls is False and bool(prompt.tools)
+    if prompt.tool_choice is not None or one_call:
+        fields["tool_choice"] = _tool_choice(prompt.tool_choice or "auto", one_call=one_call)
     if prompt.response_schema is not None:
         fields["output_config"] = {"format": {"type": "json_schema", "schema": _form(prompt.response_schema, model)}}
     wished = {"temperature": prompt.temperature, "top_p": prompt.top_p, "stop_sequences": prompt.stop or None}
@@ -363,7 +369,10 @@ def _tools_of(messages: Iterable[Message]) -> dict[str, object]:
     return {"tools": [_tool(Tool(name)) for name in names], "tool_choice": {"type": "none"}}
 
 
-def _tool_choice(choice: str) -> Block:
-    if choice in {"auto", "none"}:
+def _tool_choice(choice: str, *, one_call: bool) -> Block:
+    if choice == "none":
         return {"type": choice}
-    return {"type": "any"} if choice == "required" else {"type": "tool", "name": choice}
+    said: Block = {"disable_parallel_tool_use": True} if one_call else {}
+    if choice in {"auto", "required"}:
+        return {"type": "any" if choice == "required" else choice, **said}
+    return {"type": "tool", "name": choice, **said}

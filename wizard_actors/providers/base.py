@@ -96,9 +96,11 @@ class Provider(Protocol):
 class ProviderFactory(Protocol):
     """What an entry point of the group "wizard_actors.providers" names: it makes the provider of one configured model.
 
-    It is called once for each model, where the client is opened, and sends nothing. `http` is shared with other models
-    and closed by the client; the model's `proxy` and `ca_file` are in force in it, and it has no timeouts of its own.
-    `config.api_key()` reads the key, None where the model names none; `config.options` are the provider's own settings.
+    It is called once for each enabled model where the client is opened, again by a reload for each that is new or
+    changed, also where only its key is another one, and sends nothing. What it made before goes on answering the
+    requests that were made before the reload. `http` is shared with other models and closed by the client; the model's
+    `proxy` and `ca_file` are in force in it, and it has no timeouts of its own. `config.api_key()` reads the key, None
+    where the model names none; `config.options` are the provider's own settings.
 
     Raises `ConfigError` for settings that cannot work; anything else is wrapped in one, for it is a bug.
     """

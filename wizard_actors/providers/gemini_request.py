@@ -17,6 +17,7 @@ from attrs import evolve, field, frozen
 
 from wizard_actors.errors import SerializationError, UnsupportedError
 from wizard_actors.providers.base import Call
+from wizard_actors.providers.extra_fields import extra_for, wants_json
 from wizard_actors.providers.gemini_chunks import MADE_UP, PROTOCOL, GeminiReader
 from wizard_actors.providers.http_provider import HttpSettings, endpoint
 from wizard_actors.providers.proofs import refuses_thoughts, without_thoughts
@@ -141,7 +142,8 @@ def request_body(
     `extra`, then the prompt's own, overrule the rest, field by field; of `generationConfig` key by key, so that a
     `thinkingConfig` there leaves the temperature as it is.
 
-    What the protocol has no place for and can do without is left out: the names of users, and whether a tool is strict.
+    What the protocol has no place for and can do without is left out: the names of users, whether a tool is strict, and
+    whether several may be called at once.
 
     Raises `UnsupportedError` for what it has no place for, `SerializationError` for what JSON has none for; both name
     `model`, the configured name.
@@ -158,7 +160,7 @@ def request_body(
     try:
         if generation := _generation(prompt, max_tokens):
             fields[MERGED] = generation
-        for overruling in (extra, prompt.extra):
+        for overruling in (extra, extra_for(prompt, PROTOCOL)):
             _overrule(fields, overruling)
         return _encoder.encode(fields)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -182,6 +184,8 @@ def _generation(prompt: Prompt, max_tokens: int | None) -> dict[str, object]:
         "stopSequences": prompt.stop or None,
         "seed": prompt.seed,
     }
+    if wants_json(prompt, PROTOCOL):
+        wished["responseMimeType"] = "application/json"
     if prompt.response_schema is not None:
         schema = gemini_form(prompt.response_schema)
         wished |= {"responseMimeType": "application/json", "responseJsonSchema": schema}

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from wizard_actors.config import MaxTokensField, ReasoningField, SeedField
 from wizard_actors.errors import SerializationError, UnsupportedError
+from wizard_actors.providers.extra_fields import extra_for
 from wizard_actors.providers.openai_chunks import DETAIL_TEXTS, PROTOCOL
 from wizard_actors.providers.proofs import without_thoughts
 from wizard_actors.providers.schema_forms import is_strict
@@ -57,7 +58,8 @@ def request_body(
     both name `model`, the configured name.
     """
     try:
-        fields, overruling = _fields(prompt, model, upstream_model, dialect), {**extra, **prompt.extra}
+        fields = _fields(prompt, model, upstream_model, dialect)
+        overruling = {**extra, **extra_for(prompt, PROTOCOL)}
         if not BOUNDS.isdisjoint(overruling):
             fields.pop(dialect.max_tokens_field, None)  # under both names it would be refused
         return _encoder.encode({**fields, **overruling})
@@ -78,6 +80,8 @@ def _fields(prompt: Prompt, model: str, upstream_model: str, dialect: Dialect) -
             fields["stream_options"] = {"include_usage": True}
     if prompt.tools:
         fields["tools"] = [_tool(tool) for tool in prompt.tools]
+        if prompt.parallel_tool_calls is not None:  # refused where there are no tools
+            fields["parallel_tool_calls"] = prompt.parallel_tool_calls
     if prompt.tool_choice is not None:
         fields["tool_choice"] = _tool_choice(prompt.tool_choice)
     if prompt.response_schema is not None:

@@ -18,6 +18,7 @@ from attrs import evolve, frozen
 
 from wizard_actors.errors import SerializationError, UnsupportedError
 from wizard_actors.providers.base import Call
+from wizard_actors.providers.extra_fields import extra_for, wants_json
 from wizard_actors.providers.http_provider import HttpSettings
 from wizard_actors.providers.openai_request import schema_format
 from wizard_actors.providers.proofs import refuses_thoughts, without_thoughts
@@ -87,7 +88,7 @@ class ResponsesWire:
         self._check(prompt)
         try:
             fields = self._fields(prompt)
-            for more in (self.extra, prompt.extra):
+            for more in (self.extra, _own(prompt, self.extra)):
                 text, added = fields.get("text"), more.get("text")
                 fields.update(more)
                 if isinstance(text, Mapping) and isinstance(added, Mapping):
@@ -144,6 +145,7 @@ class ResponsesWire:
             "top_p": prompt.top_p,
             "tools": [_tool(tool) for tool in prompt.tools] or None,
             "tool_choice": _tool_choice(prompt.tool_choice),
+            "parallel_tool_calls": prompt.parallel_tool_calls if prompt.tools else None,
             "text": _text(prompt),
         }
         fields.update({name: value for name, value in wished.items() if value is not None})
@@ -233,6 +235,22 @@ def _tool_choice(choice: str | None) -> object:
     return {"type": "function", "name": choice}
 
 
+def _own(prompt: Prompt, configured: Mapping[str, object]) -> dict[str, object]:
+    """Return the prompt's own fields; of those in the words of Chat Completions also what has another place here."""
+    own = dict(extra_for(prompt, PROTOCOL))
+    if prompt.extra_protocol != "chat":
+        return own
+    if "reasoning_effort" in prompt.extra:
+        reasoning = configured.get("reasoning")
+        known = reasoning if isinstance(reasoning, Mapping) else {}
+        own["reasoning"] = {**known, "effort": prompt.extra["reasoning_effort"]}
+    if "verbosity" in prompt.extra and "text" not in own:
+        own["text"] = {"verbosity": prompt.extra["verbosity"]}
+    return own
+
+
 def _text(prompt: Prompt) -> dict[str, object] | None:
+    if wants_json(prompt, PROTOCOL):
+        return {"format": {"type": "json_object"}}
     schema = prompt.response_schema
     return None if schema is None else {"format": {"type": "json_schema", **schema_format(schema)}}

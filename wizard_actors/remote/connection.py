@@ -79,11 +79,6 @@ class Connection:
         """Whether it takes new requests."""
         return not (self.draining or self._stopped or self._over)
 
-    @property
-    def in_progress(self) -> int:
-        """How many requests are in progress."""
-        return len(self._requests)
-
     # -- requests
 
     async def send(self, request: str, text: str, *, credit: int) -> Exchange:

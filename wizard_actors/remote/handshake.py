@@ -128,8 +128,8 @@ def _inner(error: BaseException) -> list[BaseException]:
 def refusal_of(rejected: ConnectionRejected, where: str, *, now: float) -> WizardError:
     """Return the error for a refused handshake; `now` is on the clock of this process's Trio."""
     status, told = rejected.status_code, _told(rejected.body)
-    said = told.get("message")
-    if told.get("code") in CLASSES:
+    said, code = told.get("message"), told.get("code")
+    if isinstance(code, str) and code in CLASSES:
         return error_from(Fault(Code.FAILED, f"{where} refused the connection", data=told), now=now)
     reason = f": {said}" if isinstance(said, str) and said else ""
     if status in DENIED:

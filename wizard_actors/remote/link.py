@@ -93,16 +93,6 @@ class Link:
         self._lives: dict[trio.CancelScope, Dial] = {}
         self._closed = False
 
-    @property
-    def in_progress(self) -> int:
-        """How many requests are in progress."""
-        return sum(connection.in_progress for connection in self._open)
-
-    @property
-    def connections(self) -> int:
-        """How many connections are open, those that drain included."""
-        return len(self._open)
-
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Hold connections for as long as the block lasts: dial at once, close them all at its end, within a second.

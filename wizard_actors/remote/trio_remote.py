@@ -19,6 +19,7 @@ from wizard_actors.errors import (
     ParseError,
     WizardError,
 )
+from wizard_actors.frozen_json import LARGEST_INTEGER
 from wizard_actors.json_values import Problem
 from wizard_actors.protocol.failures import error_from
 from wizard_actors.protocol.frames import Code, Fault
@@ -256,16 +257,10 @@ class TrioRemote:
         return response_from(value, now=trio.current_time())
 
     def _error(self, value: object) -> WizardError:
-        """Return an error that stands in a result: a JSON-RPC error object."""
+        """Return an error that stands in a result, as the `data` of a JSON-RPC error says it."""
         if not isinstance(value, Mapping):
             raise self._strange("an error that is none")
-        data, message = value.get("data"), value.get("message")
-        fault = Fault(
-            Code.FAILED,
-            message if isinstance(message, str) else "",
-            data=data if isinstance(data, Mapping) else value,
-        )
-        return error_from(fault, now=trio.current_time())
+        return error_from(Fault(Code.FAILED, "", data=value), now=trio.current_time())
 
     def _strange(self, what: str) -> ParseError:
         return ParseError(f"the server at {self.link.where} sent {what}", model=self.link.where)
@@ -292,4 +287,4 @@ def created_at(result: object) -> float | None:
     """Return when the session of a turn was created, as the turn's result tells; None from a server that does not."""
     session = result.get("session") if isinstance(result, Mapping) else None
     instant = session.get("created_at") if isinstance(session, Mapping) else None
-    return float(instant) if isinstance(instant, float | int) else None
+    return float(instant) if isinstance(instant, float | int) and abs(instant) < LARGEST_INTEGER else None

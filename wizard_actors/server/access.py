@@ -52,6 +52,11 @@ class Caller:
         """What the ids of its sessions begin with in the storage. No name of a key has a "/"."""
         return f"{self.name}/" if self.name else ""
 
+    def check_admin(self) -> None:
+        """Raise `AccessDeniedError` where it may not look at the whole server."""
+        if not self.admin:
+            raise AccessDeniedError(f"the key {self.name!r} may not do that: it is no admin's", key=self.name)
+
 
 ANYBODY: Final = Caller(admin=True, extra=True)
 
@@ -87,7 +92,9 @@ class Access:
             if hmac.compare_digest(given, key.hash):
                 found = key
         if presented is None:
-            raise AccessDeniedError("this server asks for a key: send it as `Authorization: Bearer KEY`")
+            raise AccessDeniedError(
+                "this server asks for a key: send it as `Authorization: Bearer KEY`, or, over HTTP, as `x-api-key: KEY`"
+            )
         if found is None or not found.enabled:
             raise AccessDeniedError("this key is not one of this server's, or is not in force")
         return _caller(found)

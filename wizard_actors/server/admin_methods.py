@@ -12,9 +12,10 @@ from wizard_actors.protocol.frames import shown_text
 from wizard_actors.server.call import Call
 from wizard_actors.server.credit import MOST_CREDIT
 from wizard_actors.server.params import ASKING
+from wizard_actors.server.service import Service
 from wizard_actors.server.warming import warm as warm_cache
 
-__all__ = ["invalidate", "stats", "subscribe", "tree", "warm"]
+__all__ = ["invalidate", "keys_left", "stats", "subscribe", "tree", "warm"]
 
 EVENTS_KEPT: Final = 1024
 """What a subscription holds that does not say, unread."""
@@ -31,18 +32,22 @@ async def stats(call: Call) -> object:  # noqa: ASYNC124 - called as all of them
     """Return what has been counted, and how everything stands, what keys have left among it."""
     call.check_admin()
     call.params.only()
-    keys = call.service.access.keys
-    names = () if keys is None else [key.name for key in keys.keys]
-    return {**call.service.client.metrics().to_dict(), "keys": {name: _left(call, name) for name in names}}
+    return {**call.service.client.metrics().to_dict(), "keys": keys_left(call.service)}
 
 
-def _left(call: Call, name: str) -> Mapping[str, object]:
-    left = call.service.limits.left(name)
+def keys_left(service: Service) -> Mapping[str, Mapping[str, object]]:
+    """Return what each key has left, and how many requests of it are in progress, by its name."""
+    keys = service.access.keys
+    return {} if keys is None else {key.name: _left(service, key.name) for key in keys.keys}
+
+
+def _left(service: Service, name: str) -> Mapping[str, object]:
+    left = service.limits.left(name)
     return {
         "requests_left": left.requests,
         "tokens_left": left.tokens,
         "budget_left": left.budget,
-        "in_progress": call.service.admission.of_key(name),
+        "in_progress": service.admission.of_key(name),
     }
 
 

@@ -7,8 +7,6 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-import trio
-
 from wizard_actors.config import ServerConfig
 from wizard_actors.errors import MailboxFullError
 from wizard_actors.server.access import Caller
@@ -25,25 +23,15 @@ class Admission:
         self._connections: Counter[Hashable] = Counter()
         self._keys: Counter[str] = Counter()
         self._all = 0
-        self._idle = trio.Event()
-        self._idle.set()
 
     @property
     def in_progress(self) -> int:
         """How many requests are in progress in all."""
         return self._all
 
-    def of_connection(self, connection: Hashable) -> int:
-        """Return how many requests of a connection are in progress."""
-        return self._connections[connection]
-
     def of_key(self, name: str) -> int:
         """Return how many requests of the key of that name are in progress."""
         return self._keys[name]
-
-    async def idle(self) -> None:
-        """Wait until none is in progress."""
-        await self._idle.wait()
 
     def room(self, caller: Caller, settings: ServerConfig) -> int:
         """Return how many places the key, and the server in all, have left."""
@@ -51,19 +39,16 @@ class Admission:
         return max(0, min(per_key - self._keys[caller.name], settings.max_in_flight - self._all))
 
     @contextmanager
-    def request(
-        self, caller: Caller, connection: Hashable, settings: ServerConfig, *, weight: int = 1
-    ) -> Iterator[None]:
-        """Count a request for as long as the block lasts; `connection` stands for whatever it came on. One that asks
-        several things at once takes `weight` places of its key and of the server, and one of its connection.
+    def request(self, caller: Caller, connection: Hashable, settings: ServerConfig) -> Iterator[None]:
+        """Count a request for as long as the block lasts; `connection` stands for whatever it came on.
 
-        Raises `MailboxFullError`, with nothing counted, where the connection, the key or the server has not so many
-        places left, by `settings` and the key.
+        Raises `MailboxFullError`, with nothing counted, where the connection, the key or the server has no place left,
+        by `settings` and the key.
         """
-        self._check(caller, connection, settings, weight)
+        self._check(caller, connection, settings)
         self._connections[connection] += 1
         try:
-            with self._places(caller.name, weight):
+            with self._places(caller.name, 1):
                 yield
         finally:
             _take(self._connections, connection, 1)
@@ -78,24 +63,20 @@ class Admission:
             yield count
 
     @contextmanager
-    def _places(self, name: str, weight: int) -> Iterator[None]:
-        if weight and not self._all:
-            self._idle = trio.Event()
-        self._keys[name] += weight
-        self._all += weight
+    def _places(self, name: str, count: int) -> Iterator[None]:
+        self._keys[name] += count
+        self._all += count
         try:
             yield
         finally:
-            self._all -= weight
-            if not self._all:
-                self._idle.set()
-            _take(self._keys, name, weight)
+            self._all -= count
+            _take(self._keys, name, count)
 
-    def _check(self, caller: Caller, connection: Hashable, settings: ServerConfig, weight: int) -> None:
+    def _check(self, caller: Caller, connection: Hashable, settings: ServerConfig) -> None:
         per_key, setting = _of_a_key(caller, settings)
-        if self._all + weight > settings.max_in_flight:
+        if self._all >= settings.max_in_flight:
             raise _full("the server", self._all, "server.max_in_flight")
-        if self._keys[name := caller.name] + weight > per_key:
+        if self._keys[name := caller.name] >= per_key:
             raise _full(f"the key {name!r}" if name else "the server's callers", self._keys[name], setting)
         if self._connections[connection] >= settings.max_per_connection:
             raise _full("this connection", self._connections[connection], "server.max_per_connection")

@@ -11,11 +11,9 @@ import trio
 from attrs import frozen
 
 from wizard_actors.config import WizardConfig
-from wizard_actors.errors import AccessDeniedError
 from wizard_actors.protocol.frames import notification_text
 from wizard_actors.protocol.values import event_to, prompt_from, response_to
 from wizard_actors.response_stream import Source
-from wizard_actors.server.access import Caller
 from wizard_actors.server.callers import CallersClient
 from wizard_actors.server.credit import FIRST_CREDIT, MOST_CREDIT
 from wizard_actors.server.params import Params
@@ -34,10 +32,9 @@ AT_A_TIME: Final = 100
 
 @frozen
 class Call:
-    """One request: for whom, with what, and how to send notifications meanwhile. `client` is what `caller` may use."""
+    """One request: with what, and how to send notifications meanwhile. `client` is what its caller may use."""
 
     service: Service
-    caller: Caller
     client: CallersClient
     params: Params
     running: Running
@@ -50,9 +47,7 @@ class Call:
 
     def check_admin(self) -> None:
         """Raise `AccessDeniedError` where the caller's key is not, or is no more, one that may look at the server."""
-        now = self.service.access.current(self.caller)
-        if not now.admin:
-            raise AccessDeniedError(f"the key {now.name!r} may not do that: it is no admin's", key=now.name)
+        self.client.caller.check_admin()
 
     def at_once(self) -> int:
         """Return how many prompts of a batch are asked at once: as many as configured, or fewer."""

@@ -206,7 +206,7 @@ class Connection:
         """Start a request, or refuse it at once."""
         if incoming.method not in METHODS:
             raise Fault(
-                Code.UNKNOWN_METHOD,
+                Code.METHOD_NOT_FOUND,
                 f"there is no method {shown_text(incoming.method)}",
                 request=request,
                 data={"code": "unknown_method"},
@@ -221,7 +221,7 @@ class Connection:
             return
         running = Running(request, incoming, permit)
         self._running.add(running)
-        call = Call(self._service, self._caller, client, Params(incoming.params, request), running, self._say)
+        call = Call(self._service, client, Params(incoming.params, request), running, self._say)
         self._here.start_soon(self._run, running, call)
 
     async def _run(self, running: Running, call: Call) -> None:
@@ -300,7 +300,7 @@ class Connection:
 
 def _bug(request: RequestId) -> Fault:
     return Fault(
-        Code.BUG,
+        Code.INTERNAL,
         "a bug in this server: its log says more",
         request=request,
         data={"code": "internal", "message": "a bug in this server: its log says more"},

@@ -25,6 +25,7 @@ from wizard_actors.server.held_stream import HeldStream
 __all__ = ["Handshake", "Refusal"]
 
 BEARER: Final = b"bearer"
+ELSEWHERE: Final = "HTTP is served where --http, or server.http, says"
 CODES: Final[Mapping[int, str]] = MappingProxyType(
     {
         400: "bad_request",
@@ -62,6 +63,7 @@ class Handshake:
         self._stream = stream
         self._settings = settings
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=settings.max_header)
+        self._method = b""
 
     async def caller(self, access: Access) -> Caller | None:
         """Return who asks for a WebSocket; None where the peer left without a word.
@@ -81,18 +83,16 @@ class Handshake:
             raise Refusal(401, error.message, ("WWW-Authenticate", "Bearer")) from None
 
     async def refuse(self, refusal: Refusal) -> None:
-        """Send the response that says so. Raises `trio.BrokenResourceError`."""
+        """Send the response that says so; to HEAD, its head alone. Raises `trio.BrokenResourceError`."""
         headers = [
             ("Content-Type", "application/json"),
             ("Content-Length", str(len(refusal.body))),
             ("Connection", "close"),
             *refusal.headers,
         ]
-        events: Sequence[h11.Event] = (
-            h11.Response(status_code=refusal.status, headers=headers),
-            h11.Data(data=refusal.body),
-            h11.EndOfMessage(),
-        )
+        body = [] if self._method == b"HEAD" else [h11.Data(data=refusal.body)]
+        response = h11.Response(status_code=refusal.status, headers=headers)
+        events: Sequence[h11.Event] = (response, *body, h11.EndOfMessage())
         await self._stream.send_all(b"".join(self._parser.send(event) or b"" for event in events))
 
     # -- the request
@@ -122,7 +122,10 @@ class Handshake:
             if error.error_status_hint == 431:
                 raise self._too_large() from None
             raise Refusal(400, "this is no request in HTTP/1.1, and only those are understood here") from None
-        return event if isinstance(event, h11.Request) else None
+        if not isinstance(event, h11.Request):
+            return None
+        self._method = event.method
+        return event
 
     def _too_large(self) -> Refusal:
         return Refusal(431, f"a request has at most {self._settings.max_header} bytes here (server.max_header)")
@@ -133,11 +136,11 @@ def _upgrade(raw: bytes, head: h11.Request) -> Request:
     if head.http_version < b"1.1":
         raise Refusal(400, "a WebSocket is asked for in HTTP/1.1")
     if head.method != b"GET":
-        raise Refusal(405, "this is a WebSocket endpoint: ask for one with GET", ("Allow", "GET"))
+        raise Refusal(405, f"this is a WebSocket endpoint: ask for one with GET; {ELSEWHERE}", ("Allow", "GET"))
     if not any(name == b"upgrade" and value.strip().lower() == b"websocket" for name, value in head.headers):
         raise Refusal(
             426,
-            f"this is a WebSocket endpoint, of the subprotocol {SUBPROTOCOL}: ask for an upgrade",
+            f"this is a WebSocket endpoint, of the subprotocol {SUBPROTOCOL}: ask for an upgrade; {ELSEWHERE}",
             ("Upgrade", "websocket"),
         )
     for name in (b"host", b"sec-websocket-key", b"sec-websocket-version"):

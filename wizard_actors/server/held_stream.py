@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from typing import Final
 
 import trio
@@ -158,6 +160,15 @@ class HeldStream(trio.abc.Stream):
         """Note that the peer is gone, or that what it was sent last is torn: nothing is worth waiting for."""
         self._dead = self._closed = True
         self._receiving.cancel()
+
+    def reset(self) -> None:
+        """Note that what it was sent last is torn, and have the peer see that, for whom an end might mean that all is
+        there: the connection is reset when it is closed.
+        """
+        self.abort()
+        inner = self._stream.transport_stream if isinstance(self._stream, trio.SSLStream) else self._stream
+        if isinstance(inner, trio.SocketStream):
+            inner.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     async def say_why(self, close_frame: bytes) -> None:
         """Send a frame that closes the WebSocket, unless one was sent, or it would stand in the middle of another."""

@@ -30,7 +30,7 @@ from wizard_actors.config.values import BadValue, closest
 from wizard_actors.errors import ConfigError, ConfigProblem, StorageError
 from wizard_actors.server.key_settings import ONLY_HASHES, KeyConfig, KeysConfig, doubled
 
-__all__ = ["API_KEYS", "add_key", "hash_of", "load_keys", "new_key"]
+__all__ = ["API_KEYS", "add_key", "hash_of", "key_table", "keys_in_env", "load_keys", "new_key"]
 
 log = logging.getLogger("wizard_actors.server")
 
@@ -80,7 +80,15 @@ def load_keys(server: ServerConfig, env: Mapping[str, str], *, starting: bool = 
             raise ConfigError([ConfigProblem(SETTING, bad.reason, bad.hint or MAKE_ONE)]) from None
         _warn_if_open(path)
         return _usable(_keys_in(read(path), str(path)), str(path), starting=starting)
-    return _usable(_keys_in(env[API_KEYS], API_KEYS), API_KEYS, starting=starting) if API_KEYS in env else None
+    keys = keys_in_env(env)
+    return None if keys is None else _usable(keys, API_KEYS, starting=starting)
+
+
+def keys_in_env(env: Mapping[str, str]) -> KeysConfig | None:
+    """Return the keys in the environment variable WIZARD_API_KEYS, perhaps none, or none that is enabled; None where it
+    is not set. Raises `ConfigError` with everything that is wrong with them.
+    """
+    return _keys_in(env[API_KEYS], API_KEYS) if API_KEYS in env else None
 
 
 def _keys_in(text: str, file: str) -> KeysConfig:
@@ -113,7 +121,7 @@ def _usable(keys: KeysConfig, file: str, *, starting: bool) -> KeysConfig:
 def _unknown(path: KeyPath) -> str:
     """Return what to do about an unknown key."""
     *above, key = path
-    if isinstance(key, str) and key.casefold() in SECRETS:
+    if above and isinstance(key, str) and key.casefold() in SECRETS:  # beside the tables it is `[[key]]`
         return ONLY_HASHES
     table: type[attrs.AttrsInstance] = KeysConfig
     for part in above:
@@ -131,6 +139,11 @@ def _warn_if_open(path: Path) -> None:
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
+
+
+def key_table(key: KeyConfig) -> str:
+    """Return the table of a new key, as it stands in a keys file: its name, its hash, and whether it is an admin's."""
+    return f'[[keys]]\nname = "{key.name}"\nhash = "{key.hash}"\n' + ("admin = true\n" if key.admin else "")
 
 
 def add_key(
@@ -170,10 +183,9 @@ def _check_new(key: KeyConfig, there: KeysConfig, path: Path) -> None:
 
 
 def _appended(text: str, key: KeyConfig) -> str:
-    table = f'[[keys]]\nname = "{key.name}"\nhash = "{key.hash}"\n' + ("admin = true\n" if key.admin else "")
     if not text:
-        return table
-    return text + ("\n" if text.endswith("\n") else "\n\n") + table
+        return key_table(key)
+    return text + ("\n" if text.endswith("\n") else "\n\n") + key_table(key)
 
 
 @contextmanager

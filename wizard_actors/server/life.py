@@ -123,15 +123,17 @@ class Life:
                 nursery.cancel_scope.cancel()
 
     async def _watch_idle(self) -> None:
-        """Close a connection on which nothing has been asked for too long."""
+        """Close a connection on which nothing has been asked for too long, by the settings of the last reload."""
         while True:
             await self._requests.none()
+            reloaded = self._service.access.changed  # each reload sets it, once its settings are in force
             limit = self._service.settings.idle_timeout
             idle_at = self._requests.active_at + limit
             if trio.current_time() >= idle_at:
                 self._leave(GOING_AWAY, f"nothing was asked for {limit:g} s", drains=0.0)
                 return
-            await trio.sleep_until(idle_at)
+            with trio.move_on_at(idle_at):
+                await reloaded.wait()
 
     async def _watch_drain(self) -> None:
         """Close it when the server stops; and end what is in progress when its time is up."""

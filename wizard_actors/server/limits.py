@@ -207,13 +207,6 @@ class Limits:
 
     # -- keys
 
-    async def set(self, keys: KeysConfig | None) -> None:
-        """Let the limits be those of `keys` from now on: `prepare`, and then `drop`, both or neither."""
-        async with self._changing:
-            with trio.CancelScope(shield=True):  # limiters start and stop without waiting for anything
-                await self._prepare(keys)
-                await self._drop(keys)
-
     async def prepare(self, keys: KeysConfig | None) -> None:
         """Add and change limits, so that they are those of `keys`, but for the ones that `drop` removes: that is for
         when those keys are in force, so that nobody is ever let in without a limit.
@@ -223,8 +216,10 @@ class Limits:
         the same.
         """
         async with self._changing:
-            with trio.CancelScope(shield=True):
-                await self._prepare(keys)
+            with trio.CancelScope(shield=True):  # limiters start and stop without waiting for anything
+                for key, bounds in _wanted(keys).items():
+                    for kind, bound in bounds.items():
+                        await self._put(key, kind, bound)
 
     async def drop(self, keys: KeysConfig | None) -> None:
         """Remove the limits that `keys` have no more; those of a key that is gone begin anew when it comes back.
@@ -233,17 +228,9 @@ class Limits:
         """
         async with self._changing:
             with trio.CancelScope(shield=True):
-                await self._drop(keys)
-
-    async def _prepare(self, keys: KeysConfig | None) -> None:
-        for key, bounds in _wanted(keys).items():
-            for kind, bound in bounds.items():
-                await self._put(key, kind, bound)
-
-    async def _drop(self, keys: KeysConfig | None) -> None:
-        wanted = _wanted(keys)
-        for key in list(self._limits):
-            await self._remove(key, wanted.get(key, {}))
+                wanted = _wanted(keys)
+                for key in list(self._limits):
+                    await self._remove(key, wanted.get(key, {}))
 
     async def _remove(self, key: str, wanted: Collection[Kind]) -> None:
         """Remove the limiters of a key that it is to have no more."""

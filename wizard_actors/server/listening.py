@@ -187,6 +187,13 @@ class Intake:
     """Connections that have been accepted and are not closed yet."""
     _shaking: dict[trio.CancelScope, None] = field(factory=dict, init=False)
     """Those in their handshake, the oldest first."""
+    _closing: bool = field(default=False, init=False)
+
+    def close_shaking(self) -> None:
+        """Close the connections that are in their handshake, and serve no new ones: the server stops."""
+        self._closing = True
+        for scope in self._shaking:
+            scope.cancel()
 
     async def accept(self, listener: trio.abc.Listener[trio.SocketStream], connections: trio.Nursery) -> None:
         """Accept until cancelled; the listener is closed then. Connections run in the nursery `connections`."""
@@ -212,7 +219,7 @@ class Intake:
             self._make_room()
             self._shaking[scope] = None
             try:
-                if self.open <= self.max_connections + SPARE:
+                if not self._closing and self.open <= self.max_connections + SPARE:
                     secured = await self._secured(stream)
                     if secured is not None:
                         await self.handle(secured, lambda: self._shaking.pop(scope, None))

@@ -55,8 +55,7 @@ async def batch(call: Call) -> object:
     """
     call.params.only("prompts", *ASKING, "max_concurrency", "credit")
     call.may_notify()
-    prompts = await call.prompts()
-    ask = call.client.patient(call.params.options())
+    prompts, options = await call.prompts(), call.params.options()
     most = min(call.at_once(), len(call.params.items("prompts")))
 
     async def done(index: int, _prompt: str | Prompt, outcome: WizardResponse | WizardError) -> None:
@@ -66,7 +65,10 @@ async def batch(call: Call) -> object:
         else:
             await call.notify("outcome", {"index": index, "response": response_to(outcome, now=now)})
 
-    with call.service.admission.several(call.client.caller, call.service.settings, most) as at_once:
+    with (
+        call.client.patient(options) as ask,
+        call.service.admission.several(call.client.caller, call.service.settings, most) as at_once,
+    ):
         return {"total": await run_batch(ask, prompts, max_concurrency=at_once, done=done)}
 
 

@@ -8,7 +8,7 @@ from typing import Final, cast
 
 from wizard_actors.ask_options import AskOptions
 from wizard_actors.protocol.failures import invalid
-from wizard_actors.protocol.frames import LARGEST_ID, LONGEST_ID, Fault, RequestId, shown_text
+from wizard_actors.protocol.frames import Fault, RequestId, is_request_id, shown_text
 from wizard_actors.session import KEEP, TextOrKeep
 
 __all__ = ["ASKING", "Params"]
@@ -94,16 +94,17 @@ class Params:
             return None
         if isinstance(value, bool) or not isinstance(value, float | int):
             raise self._no(name, "a number", value)
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # JSON's whole numbers have no bound
+            raise self.wrong(f"`{name}` is too large a number") from None
 
     def request_id(self, name: str) -> RequestId:
         """Return the id of another request."""
         value = self.value(name)
-        text = isinstance(value, str) and 0 < len(value) <= LONGEST_ID
-        number = isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST_ID
-        if not text and not number:
+        if not is_request_id(value):
             raise self.wrong(f"`{name}` must be the id of a request: a text, or a whole number")
-        return cast("RequestId", value)
+        return value
 
     def items(self, name: str) -> Sequence[object]:
         """Return a list that has to be there."""
@@ -138,7 +139,7 @@ class Params:
                 continue
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 raise self._no(name, what, value)
-            found[name] = value
+            found[name] = self.number(name) if float in kinds else value
         return cast("AskOptions", found)
 
     def wrong(self, message: str) -> Fault:

@@ -1,12 +1,10 @@
-"""What the log says of refused handshakes: enough to see them, and no more, for whoever has no key could fill it."""
+"""What the log says of who is refused: enough to see them, and no more, for whoever has no key could fill it."""
 
 from __future__ import annotations
 
 import logging
 import math
 from typing import Final
-
-from wizard_actors.server.handshake import Refusal
 
 __all__ = ["Refusals"]
 
@@ -17,17 +15,20 @@ EVERY: Final = 10.0
 
 
 class Refusals:
-    """The refused handshakes of one server."""
+    """Those of one endpoint; `what` is refused there: "a handshake"."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str) -> None:
+        self._what = what
         self._logged_at = -math.inf
         self._more = 0
 
-    def log(self, refusal: Refusal, now: float) -> None:
-        """Log one at `now`, in seconds, unless one was a moment ago: the next line says how many were not."""
+    def log(self, status: int, message: str, now: float) -> None:
+        """Log one at `now`, in seconds, with its HTTP status and what its client is told, unless one was logged a
+        moment ago: the next line says how many were not.
+        """
         if now < self._logged_at + EVERY:
             self._more += 1
             return
         more = f", and {self._more} others before, not logged" if self._more else ""
-        log.info("a handshake was refused with %d: %s%s", refusal.status, refusal.message, more)
+        log.info("%s was refused with %d: %s%s", self._what, status, message, more)
         self._logged_at, self._more = now, 0

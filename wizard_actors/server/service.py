@@ -7,7 +7,8 @@ import trio
 from wizard_actors.config.tables import ServerConfig
 from wizard_actors.server.access import Access, Caller
 from wizard_actors.server.admission import Admission
-from wizard_actors.server.callers import CallersClient, Limits
+from wizard_actors.server.callers import CallersClient
+from wizard_actors.server.limits import Limits
 from wizard_actors.trio_client import TrioClient
 
 __all__ = ["Service"]

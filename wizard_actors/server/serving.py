@@ -11,26 +11,25 @@ from typing import Final, Protocol, TypeAlias
 import trio
 from attrs import frozen
 
-from wizard_actors.config import WizardConfig
+from wizard_actors import otel
+from wizard_actors.config import ServerConfig, WizardConfig
 from wizard_actors.errors import ConfigError, ConfigProblem, WizardError
 from wizard_actors.server.access import Access, check_names
-from wizard_actors.server.callers import Limits
 from wizard_actors.server.changes import certificate_changes, config_changes, key_changes
+from wizard_actors.server.doors import Door, Endpoint, check_addresses, opened
 from wizard_actors.server.key_settings import KeysConfig
 from wizard_actors.server.keys_file import load_keys
-from wizard_actors.server.listening import Intake, content_of, listening, load_tls, shown_address
+from wizard_actors.server.limits import Limits
+from wizard_actors.server.listening import Intake, content_of, load_tls
 from wizard_actors.server.service import Service
-from wizard_actors.server.websocket import WebSocketEndpoint
 from wizard_actors.trio_client import TrioClient
 
-__all__ = ["Loaded", "Read", "Reporter", "Server", "load_files"]
+__all__ = ["Loaded", "Read", "Reporter", "Server", "check_start", "load_files"]
 
 log = logging.getLogger("wizard_actors.server")
 
 Read: TypeAlias = Callable[[], Awaitable[WizardConfig]]
 """Reads the configuration, at the start and for each reload. Raises `ConfigError`."""
-
-SETTING: Final = "server.websocket"
 
 LAST_CALL: Final = 0.05
 """Seconds in which a server that stops still takes what waits in its backlog, to refuse it politely."""
@@ -102,56 +101,64 @@ class Server:
             return  # what is written now, the one that waits will read
 
     async def run(self) -> None:
-        """Serve until `stop`, and stop in order: within `server.drain_timeout` and some seconds.
+        """Serve until `stop`, and stop in order: within `server.drain_timeout` and some seconds, three of them for
+        telemetry.
 
         Raises `ConfigError` where the configuration, the keys, the certificate or the address will not do, before
-        anything else is opened; `SupervisorError` where the tree cannot go on; `StorageError` where what sessions have
+        a client is opened; `SupervisorError` where the tree cannot go on; `StorageError` where what sessions have
         said cannot be stored at the end. Cancelling ends everything at once.
         """
         with self._whole:
             loaded = await self._load(starting=True)
-            address = loaded.config.server.websocket
-            if address is None:
-                hint = 'name an address to listen on, such as "127.0.0.1:8000"'
-                raise ConfigError([ConfigProblem(SETTING, "is not set: there is nothing to serve", hint)])
+            check_start(loaded, self._env)
             access = Access(loaded.keys)
-            access.check_bind(address)
-            async with listening(address, SETTING) as listeners:
-                bound = [shown_address(*listener.socket.getsockname()[:2]) for listener in listeners]
-                for each in bound:  # what a name stands for is known only now
-                    access.check_bind(each)
-                async with TrioClient.open(loaded.config) as client:
-                    limits = Limits(client.supervisor)
-                    await limits.set(loaded.keys)
-                    await self._serve(Service(client, access, limits), listeners, bound, loaded)
-                    client.supervisor.drain_timeout = max(GRACE, self._stops_by - trio.current_time())
+            async with (
+                otel.opened(loaded.config),
+                opened(loaded.config.server, access) as doors,
+                TrioClient.open(loaded.config) as client,
+            ):
+                limits = Limits(client.supervisor)
+                await limits.prepare(loaded.keys)
+                await self._serve(Service(client, access, limits), doors, loaded)
+                client.supervisor.drain_timeout = max(GRACE, self._stops_by - trio.current_time())
 
-    async def _serve(
-        self,
-        service: Service,
-        listeners: Sequence[trio.SocketListener],
-        bound: Sequence[str],
-        loaded: Loaded,
-    ) -> None:
-        settings = service.settings
-        endpoint = WebSocketEndpoint(service)
-        intake = Intake(endpoint.handle, loaded.tls, settings.handshake_timeout, settings.max_connections)
+    async def _serve(self, service: Service, doors: Sequence[Door], loaded: Loaded) -> None:
+        endpoints = [door.endpoint(service) for door in doors]
+        intakes = [_intake(endpoint, loaded.tls, service.settings) for endpoint in endpoints]
         open_ones = trio.CancelScope()
         async with trio.open_nursery() as closing:
             with open_ones:
-                async with trio.open_nursery() as connections, trio.open_nursery() as doors:
-                    for listener in listeners:
-                        doors.start_soon(intake.accept, listener, connections)
-                    doors.start_soon(self._reload_when_asked, service, intake, bound, loaded)
-                    self._serving = True
-                    self._report.ready(_endpoints(bound, loaded.tls), service.client.config, service.access.keys)
-                    await self._stop.wait()
-                    self._stops_by = trio.current_time() + service.settings.drain_timeout
-                    service.draining.set()
-                    self._report.stopping(service.admission.in_progress)
-                    doors.cancel_scope.deadline = trio.current_time() + LAST_CALL
-                    closing.start_soon(_cut_off, service, open_ones)
+                async with trio.open_nursery() as connections:
+                    await self._take(service, doors, intakes, connections, loaded)
+                    closing.start_soon(_cut_off, service, open_ones, self._stops_by)
+                    for intake, endpoint in zip(intakes, endpoints, strict=True):
+                        intake.close_shaking()
+                        endpoint.close_idle()
             closing.cancel_scope.cancel()
+
+    async def _take(
+        self,
+        service: Service,
+        doors: Sequence[Door],
+        intakes: Sequence[Intake],
+        connections: trio.Nursery,
+        loaded: Loaded,
+    ) -> None:
+        """Take connections until it is time to stop, and a moment longer."""
+        async with trio.open_nursery() as taking:
+            for door, intake in zip(doors, intakes, strict=True):
+                for listener in door.listeners:
+                    taking.start_soon(intake.accept, listener, connections)
+            bound = [address for door in doors for address in door.bound]
+            taking.start_soon(self._reload_when_asked, service, intakes, bound, loaded)
+            self._serving = True
+            urls = [url for door in doors for url in door.urls(tls=loaded.tls is not None)]
+            self._report.ready(urls, service.client.config, service.access.keys)
+            await self._stop.wait()
+            self._stops_by = trio.current_time() + service.settings.drain_timeout
+            service.draining.set()
+            self._report.stopping(service.admission.in_progress)
+            taking.cancel_scope.deadline = trio.current_time() + LAST_CALL
 
     # -- reading files
 
@@ -163,12 +170,14 @@ class Server:
             return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
         raise ConfigError([ConfigProblem("", f"could not be read within {LONGEST_READ:g} seconds")])
 
-    async def _reload_when_asked(self, service: Service, intake: Intake, bound: Sequence[str], loaded: Loaded) -> None:
+    async def _reload_when_asked(
+        self, service: Service, intakes: Sequence[Intake], bound: Sequence[str], loaded: Loaded
+    ) -> None:
         async for _ in self._asked:
             self._report.reloading()
             try:
                 former, now = loaded, await self._load(starting=False)
-                changes = await _take_up(now, former, service, intake, bound)
+                changes = await _take_up(now, former, service, intakes, bound)
             except WizardError as error:
                 self._report.refused(error)
             except Exception as error:  # a bug here is no reason to end what is being served
@@ -179,13 +188,13 @@ class Server:
                 self._report.reloaded(changes, service.client.config)
 
 
-def _endpoints(bound: Sequence[str], tls: ssl.SSLContext | None) -> Sequence[str]:
-    return [f"{'ws' if tls is None else 'wss'}://{address}" for address in bound]
+def _intake(endpoint: Endpoint, tls: ssl.SSLContext | None, settings: ServerConfig) -> Intake:
+    return Intake(endpoint.handle, tls, settings.handshake_timeout, settings.max_connections)
 
 
-async def _cut_off(service: Service, connections: trio.CancelScope) -> None:
+async def _cut_off(service: Service, connections: trio.CancelScope, at: float) -> None:
     """End what has not ended by itself when the time to drain is up: with an error, then without a word."""
-    await trio.sleep(service.settings.drain_timeout)
+    await trio.sleep_until(at)
     service.ending.set()
     connections.deadline = trio.current_time() + GRACE
 
@@ -206,23 +215,34 @@ def load_files(config: WizardConfig, env: Mapping[str, str], *, starting: bool =
     return Loaded(config, keys, tls, certificate)
 
 
+def check_start(loaded: Loaded, env: Mapping[str, str]) -> None:
+    """Check what can be known of a server before it listens: its addresses, by its keys, and packages that are needed.
+    One that names no address is none, and nothing is checked.
+
+    Raises `ConfigError`, and `EnvVarError` for what the variables OTEL_* in `env` ask for.
+    """
+    if check_addresses(loaded.config.server, Access(loaded.keys)):
+        otel.check(loaded.config, env)
+
+
 async def _take_up(
-    loaded: Loaded, former: Loaded, service: Service, intake: Intake, bound: Sequence[str]
+    loaded: Loaded, former: Loaded, service: Service, intakes: Sequence[Intake], bound: Sequence[str]
 ) -> Sequence[str]:
     """Put in force what was read, and return what has changed; raise before anything has where something will not do.
 
     Models come before the keys that may name them, and limits before the keys that they bound; the limits of keys that
     are gone go last: until then somebody may use them.
     """
-    _check_same_guard(loaded, service.access.keys, intake.tls)
+    _check_same_guard(loaded, service.access.keys, former.tls)
     was, keys = service.client.config, service.access.keys
     reloaded = await service.client.reload(loaded.config)
     await service.limits.prepare(loaded.keys)
     service.access.replace(loaded.keys, bound=bound)
     await service.limits.drop(loaded.keys)
-    intake.tls = loaded.tls
-    intake.handshake_timeout = service.settings.handshake_timeout
-    intake.max_connections = service.settings.max_connections
+    for intake in intakes:
+        intake.tls = loaded.tls
+        intake.handshake_timeout = service.settings.handshake_timeout
+        intake.max_connections = service.settings.max_connections
     return [
         *config_changes(was, service.client.config, reloaded),
         *key_changes(keys, loaded.keys),

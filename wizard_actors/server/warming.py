@@ -39,5 +39,6 @@ async def warm(
             already += outcome.cached
             stored += cacheable(outcome)
 
-    await run_batch(client.patient(options, tenant=tenant), prompts, max_concurrency=at_once, done=done)
+    with client.patient(options, tenant=tenant) as ask:
+        await run_batch(ask, prompts, max_concurrency=at_once, done=done)
     return Warmed(stored=stored, already=already, failed=tuple(sorted(failed.items())))

@@ -38,7 +38,7 @@ class WebSocketEndpoint:
         self.connections = 0
         self._service = service
         self._of_key: Counter[str] = Counter()
-        self._refusals = Refusals()
+        self._refusals = Refusals("a handshake")
 
     async def handle(self, stream: trio.abc.Stream, let_in: Callable[[], object] = lambda: None) -> None:
         """Serve one connection, from the HTTP request on, and close it; `let_in` is called once it is counted as open.
@@ -54,6 +54,9 @@ class WebSocketEndpoint:
             log.exception("a bug has ended a connection")
         finally:
             await held.finish()  # noqa: ASYNC102 - within bounds, and at once where it is cancelled
+
+    def close_idle(self) -> None:
+        """Do nothing: each connection that is open closes itself when the server drains."""
 
     async def _serve(self, held: HeldStream, let_in: Callable[[], object]) -> None:
         settings = self._service.settings
@@ -83,7 +86,7 @@ class WebSocketEndpoint:
                 self._check_room(caller)
             return caller
         except Refusal as refusal:
-            self._refusals.log(refusal, trio.current_time())
+            self._refusals.log(refusal.status, refusal.message, trio.current_time())
             await handshake.refuse(refusal)
             return None
 

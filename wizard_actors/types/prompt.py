@@ -18,6 +18,9 @@ __all__ = ["Prompt"]
 
 CHOICES: Final = frozenset({"auto", "none", "required"})
 
+NAMES_SHOWN: Final = 10
+"""Of a prompt's tools, in an error."""
+
 
 def _as_messages(value: str | Message | Iterable[Message]) -> tuple[Message, ...]:
     if isinstance(value, str):
@@ -44,7 +47,12 @@ class Prompt:
     `Prompt("Why?", system="Be brief")` or `Prompt([Message("user", "Why?"), ...])`. Generation parameters that are None
     are left to the model: `temperature` (from 0), `top_p` (0 to 1), `max_tokens` (of the answer, from 1), `stop`
     (sequences that end it), `seed`. `tool_choice` is "auto", "none", "required" or a tool's name. `response_schema` is
-    a JSON Schema that the answer has to follow. `extra` goes into the provider's request body as it is.
+    a JSON Schema that the answer has to follow. `parallel_tool_calls` is False where one answer is to call one tool at
+    most; a protocol without a word for that is not told.
+
+    `extra` goes into the provider's request body as it is. Where `extra_protocol` names a protocol ("chat",
+    "responses", "anthropic", "gemini"), it is in the words of that one: models that speak another get of it what theirs
+    has, too.
 
     Raises `InvalidPromptError` for what no provider takes: a prompt in which nobody says anything, values of another
     type or beyond their range, results of tools without their calls and calls without their results (but for those of
@@ -55,6 +63,7 @@ class Prompt:
     system: str | None = field(default=None, kw_only=True)
     tools: tuple[Tool, ...] = field(default=(), converter=_as_tools, kw_only=True)
     tool_choice: str | None = field(default=None, kw_only=True)
+    parallel_tool_calls: bool | None = field(default=None, kw_only=True)
     response_schema: Mapping[str, object] | None = field(default=None, kw_only=True)
     temperature: float | None = field(default=None, kw_only=True)
     top_p: float | None = field(default=None, kw_only=True)
@@ -64,6 +73,7 @@ class Prompt:
     extra: Mapping[str, object] = field(
         factory=dict, kw_only=True, validator=instance_of("a mapping: fields of the request's body", Mapping)
     )
+    extra_protocol: str | None = field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if self.system is not None:
@@ -96,6 +106,10 @@ class Prompt:
     def _check_parameters(self) -> None:
         if not isinstance(self.response_schema, Mapping | None):
             raise InvalidPromptError("a response_schema is a JSON Schema, as a mapping")
+        if not isinstance(self.parallel_tool_calls, bool | None):
+            raise InvalidPromptError(f"parallel_tool_calls is True or False, not {shown(self.parallel_tool_calls)}")
+        if not isinstance(self.extra_protocol, str | None):
+            raise InvalidPromptError(f"extra_protocol is the name of a protocol, not {shown(self.extra_protocol)}")
         if self.temperature is not None:
             _check_number("temperature", self.temperature, math.inf)
         if self.top_p is not None:
@@ -112,7 +126,7 @@ class Prompt:
         if not isinstance(choice, str) or not (own or choice in CHOICES or choice in names):
             raise InvalidPromptError(
                 f'tool_choice is "auto", "none", "required" or the name of a tool of the prompt '
-                f"({', '.join(names) or 'it has none'}), not {shown(choice)}"
+                f"({_list(names)}), not {shown(choice)}"
             )
         if choice == "required" and not (own or names):
             raise InvalidPromptError('tool_choice is "required", and the prompt has no tools')
@@ -121,6 +135,11 @@ class Prompt:
     def conversation(self) -> tuple[Message, ...]:
         """All messages, `system` first where it is given."""
         return self.messages if self.system is None else (Message(Role.SYSTEM, self.system), *self.messages)
+
+
+def _list(names: Sequence[str]) -> str:
+    more = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return f"{', '.join(names[:NAMES_SHOWN])}{more}" if names else "it has none"
 
 
 def _check_system(system: object) -> None:

@@ -1,0 +1,1 @@
+"""What the HTTP endpoint reads and writes: formats, errors, its description."""

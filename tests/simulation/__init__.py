@@ -1,0 +1,1 @@
+"""Simulations, and the command that plays them."""

@@ -1,0 +1,5 @@
+"""`wizard simulate`: a whole outage, played in seconds, and what came of it."""
+
+from wizard_actors.cli_simulate.command import simulate
+
+__all__ = ["simulate"]

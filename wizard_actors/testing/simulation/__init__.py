@@ -1,0 +1,1 @@
+"""Whole outages, simulated: `simulate` runs a `Scenario` and returns a `Report`."""
