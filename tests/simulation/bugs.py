@@ -30,6 +30,7 @@ from wizard_actors.request import Request
 from wizard_actors.response_stream import ResponseStream
 from wizard_actors.retry import RetryBudget
 from wizard_actors.session import Session
+from wizard_actors.session_store import Begin, Lease
 from wizard_actors.session_turn import Turn
 from wizard_actors.shared import InFlight
 from wizard_actors.testing.simulation import transport
@@ -208,6 +209,15 @@ def unstored(patch: Patch) -> None:
         return session.saved()
 
     patch.setattr(Keeping, "put", put)
+
+
+def discouraged(patch: Patch) -> None:
+    """A turn that waits for another one of its session fails where the store of sessions crashes."""
+
+    async def take(self: Keeping, session: str, request_id: str, *, deadline: float = math.inf) -> Lease:
+        return await self.store.ask(Begin(session, request_id), deadline=deadline)
+
+    patch.setattr(Keeping, "take", take)
 
 
 def told_twice(patch: Patch) -> None:

@@ -33,6 +33,7 @@ from wizard_actors.testing import (
     INVARIANTS,
     ClockJump,
     Invariant,
+    Kill,
     Report,
     Scenario,
     StorageFault,
@@ -42,6 +43,7 @@ from wizard_actors.testing import (
 from wizard_actors.testing.simulation.invariants import violations_of
 from wizard_actors.testing.simulation.records import CallRecord, CircuitChange, RequestRecord
 
+KILLED = evolve(SCENARIO, kills=(Kill(actor="router", at=8.0), Kill(actor="router", at=20.0)))
 SESSION = {"kind": "session", "session": "s", "cache": None}
 LIMITLESS = """
     [[models]]
@@ -125,6 +127,7 @@ BROKEN: list[tuple[str, str, Report]] = [
         "a deadline that it does not have",
         unlimited(unanswered(0, 0.0, "deadline_exceeded", deadline=None)),
     ),
+    ("crash-survived", "the first one", report([unanswered(0, 9.0, "actor_crashed")], (), scenario=KILLED)),
     (
         "whole-calls-count",
         "a failed attempt",
@@ -332,6 +335,7 @@ FINE = {
             for each in at_once(2, circuit="half_open")
         )
     ),
+    "a crash after another": report([unanswered(0, 30.0, "actor_crashed")], (), scenario=KILLED),
     "a circuit that opens, probes, and closes": report(
         circuits=tuple(
             CircuitChange(float(at), "a", to)

@@ -15,6 +15,7 @@ from tests.simulation.bugs import (
     boundless_budget,
     choking,
     deaf_to_deadlines,
+    discouraged,
     distrustful,
     endless_minute,
     endlessly_patient,
@@ -249,6 +250,16 @@ PLANTED: Final[Mapping[str, Planted]] = {
             config=config("[server]\nmax_in_flight = 3\n"),
             duration=6.0,
             workload=Workload(rate=5.0, arrival="bursts", burst=10),
+        ),
+    ),
+    "a crash that fails who waits for a turn": Planted(
+        discouraged,
+        "crash-survived",
+        Scenario(
+            config=config(),
+            duration=6.0,
+            workload=Workload(rate=5.0, sessions=1, sessions_share=1.0),
+            kills=(Kill(actor="sessions", at=3.0),),
         ),
     ),
     "an end that is told twice": Planted(

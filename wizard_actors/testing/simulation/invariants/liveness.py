@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
+from wizard_actors.errors import ActorCrashedError
 from wizard_actors.testing.simulation.invariants.invariant import Invariant
 from wizard_actors.testing.simulation.records import CircuitChange, RequestRecord
 from wizard_actors.testing.simulation.report import Report
@@ -133,11 +135,26 @@ def _no_failure_for_nothing(report: Report) -> Iterator[str]:
                 yield f"request {request.number}: attempt {attempt.number} failed ({attempt.error}) on a whole answer"
 
 
+def _crash_survived(report: Report) -> Iterator[str]:
+    second = _second_kill(report.scenario)
+    for request in report.requests:
+        if request.outcome == ActorCrashedError.code and request.ended < second:
+            yield f"request {request.number} ended in {request.outcome!r}, after no more than one crash"
+
+
+def _second_kill(scenario: Scenario) -> float:
+    """Return when the second actor is killed, of all that are."""
+    instants = [kill.at for kill in scenario.kills]
+    instants += [kill.at + kill.every for kill in scenario.kills if kill.every is not None and kill.times > 1]
+    return next(islice(sorted(instants), 1, None), math.inf)
+
+
 LIVENESS: Final = (
     Invariant(
         "answers-where-it-can",
         "A request fails only where something was in its way: an attempt that failed, a circuit, a limit, a crash.",
         _answers_where_it_can,
     ),
+    Invariant("crash-survived", "The first crash of an actor fails no request.", _crash_survived),
     Invariant("whole-calls-count", "An attempt whose call was whole is answered.", _no_failure_for_nothing),
 )
