@@ -62,7 +62,7 @@ async def build(  # noqa: ASYNC124 - inside Trio, whose clock it reads
 
 
 async def test_names_may_hold_a_slash() -> None:
-    """As those of models often do; in the tree's paths it is "%2F", and two names never share a path."""
+    """As those of models often do; in the tree's paths it is "%2F", and no two names have one path."""
     limits = RateLimitConfig(requests_per_minute=60)
     config = WizardConfig(
         models=[
@@ -73,7 +73,7 @@ async def test_names_may_hold_a_slash() -> None:
 
     assert [port.worker.path for port in shared.ports.values()] == [
         "wizard/models/model:meta%2Fllama/worker",
-        "wizard/models/model:meta%2Fllama#2/worker",
+        "wizard/models/model:meta%252Fllama/worker",
     ]
     assert {port.limiter.path for port in shared.ports.values()} == {"wizard/limits/a%2Fb"}
 

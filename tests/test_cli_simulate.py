@@ -232,6 +232,27 @@ def test_the_configuration_in_this_folder_is_not_used_unasked(wizard: Wizard) ->
     assert "mine" not in wizard("simulate", "small.toml").out
 
 
+def test_what_is_played_is_never_written_over(wizard: Wizard) -> None:
+    """Not the scenario, the configuration that it names, or the one in its place; under another name neither."""
+    wizard.config('models = [{ name = "a", provider = "openai" }]\n', "mine.toml")
+    wizard.config('duration = 5\nconfig = "mine.toml"\n', "named.toml")
+    (wizard.path / "link").symlink_to("small.toml")
+    before = {file: file.read_bytes() for file in wizard.path.glob("[!.]*")}
+
+    for arguments in (
+        ("small.toml", "--svg", "small.toml"),
+        ("small.toml", "--trace", "link"),
+        ("small.toml", "--config", "mine.toml", "--trace", "mine.toml"),
+        ("named.toml", "--svg", "mine.toml"),
+    ):
+        ran = wizard("simulate", *arguments)
+        assert ran.status == 2
+        assert "is what is played, and would be written over" in ran.err
+
+    after = {file: file.read_bytes() for file in wizard.path.glob("[!.]*")}
+    assert after == before
+
+
 # -- what is refused -------------------------------------------------------------------------------------------------
 
 REFUSED = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -114,9 +115,9 @@ class Ran:
     stopped: float | None
 
 
-async def run(folder: Path, endpoint: str, more: str = "", **env: str) -> Ran:
+async def run(folder: Path, endpoint: str, more: str = "", config: str = CONFIG, **env: str) -> Ran:
     """Run the program, which gets its answer and does `more`."""
-    (folder / "wizard.toml").write_text(CONFIG, encoding="utf-8")
+    (folder / "wizard.toml").write_text(config, encoding="utf-8")
     kept = {name: value for name, value in clean_environment().items() if not name.startswith("OTEL_")}
     done = await trio.run_process(
         [sys.executable, "-W", "error", "-c", PROGRAM.format(more=more)],
@@ -205,6 +206,31 @@ async def test_what_is_not_possible_is_refused_at_the_start(
         async with opened(config):
             raise AssertionError("it was opened")
     assert raised.value.variable == variable
+
+
+async def test_what_the_sdk_refuses_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told as everything that is wrong with a variable, and the SDK's log is given back."""
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "0")
+    theirs = logging.getLogger("opentelemetry")
+    before = (theirs.propagate, list(theirs.handlers))
+
+    with pytest.raises(EnvVarError, match="the SDK refuses: schedule_delay_millis must be positive"):
+        async with opened(WizardConfig.from_toml(CONFIG, env={})):
+            raise AssertionError("it was opened")
+
+    assert (theirs.propagate, theirs.handlers) == before
+
+
+async def test_what_the_sdk_says_keeps_to_the_level_of_the_log(tmp_path: Path) -> None:
+    """Whoever wants errors alone gets no warnings of a collector that is down."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+        ran = await run(
+            tmp_path, f"http://127.0.0.1:{port}", config=CONFIG.replace('"json"', '"json"\nlevel = "ERROR"')
+        )
+
+    assert ran.logged == ""
 
 
 async def test_a_process_that_has_providers_keeps_them(tmp_path: Path) -> None:

@@ -20,6 +20,21 @@ def test_a_lease_says_whose_turn_it_is() -> None:
     assert (lease.session, lease.request_id, lease.since) == ("alice", "request a", 5.0)
 
 
+def test_who_asks_again_has_the_place_of_the_first_time() -> None:
+    """By the number of its arrival, whenever it comes."""
+    queue: TurnQueue[str] = TurnQueue(10)
+    lease = taken(queue, "alice", "a")
+    for key, arrival in (("d", 4), ("b", 2), ("c", 3)):
+        assert queue.take("alice", key, f"request {key}", 1.0, arrival) == Waiting()
+
+    order = []
+    while (following := queue.release(lease, 2.0)) is not None:
+        key, lease = following
+        order.append(key)
+
+    assert order == ["b", "c", "d"]
+
+
 def test_turns_of_one_session_follow_each_other_in_order() -> None:
     """Other sessions do not wait for them, and nothing is granted while nobody waits."""
     queue: TurnQueue[str] = TurnQueue(10)

@@ -6,6 +6,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from itertools import count
 from typing import Self
 
 import trio
@@ -51,16 +52,17 @@ class Keeping:
     wall: Callable[[], float]
     events: EventStream
     _removals: list[Removal] = field(factory=list)
+    _arrivals: Iterator[int] = field(factory=count)
 
     # -- leases
 
     async def take(self, session: str, request_id: str, *, deadline: float = math.inf) -> Lease:
         """Return the lease of a session, to be given back: nobody else of this client changes it meanwhile.
 
-        Where the store crashes meanwhile, it is asked once more, for nothing was granted. Raises `MailboxFullError`
-        where too many wait for it, `DeadlineExceededError`, `ActorError`.
+        Where the store crashes meanwhile, it is asked once more, for nothing was granted, and the place among those who
+        wait stays. Raises `MailboxFullError` where too many wait for it, `DeadlineExceededError`, `ActorError`.
         """
-        ask = partial(self.store.ask, Begin(session, request_id), deadline=deadline)
+        ask = partial(self.store.ask, Begin(session, request_id, next(self._arrivals)), deadline=deadline)
         try:
             try:
                 return await ask()

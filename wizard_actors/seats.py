@@ -271,17 +271,19 @@ class Specs:
 
 
 def model_path(name: str) -> str:
-    """Return where a model's actors stand in a client's tree: "models/model:NAME", a "/" of the name as "%2F"."""
+    """Return where a model's actors stand in a client's tree: "models/model:NAME", in which a "/" of the name is "%2F",
+    and a "%" is "%25".
+    """
     return f"models/model:{_segment(name)}"
 
 
 def limit_path(group: str) -> str:
-    """Return where the limiter of a `rate_limit_group` stands: "limits/GROUP", a "/" of the name as "%2F"."""
+    """Return where the limiter of a `rate_limit_group` stands: "limits/GROUP", its name as a model's."""
     return f"limits/{_segment(group)}"
 
 
 def _segment(name: str) -> str:
-    return name.replace("/", "%2F")
+    return name.replace("%", "%25").replace("/", "%2F")
 
 
 def _last(path: str) -> str:

@@ -21,11 +21,13 @@ class Begin(Ask[Lease]):
     """Ask for the turn of a session; answered once no other turn of it is in progress, in order of arrival.
 
     Fails with `MailboxFullError` at once where too many wait for that session, or there are too many turns in all. How
-    long it may take is for the caller to say.
+    long it may take is for the caller to say. `arrival` counts up from one caller to the next: who asks again after a
+    crash has the place that it had.
     """
 
     session: str
     request_id: str
+    arrival: int = 0
 
 
 @frozen
@@ -54,7 +56,7 @@ class SessionStore(Actor):
     @handles(Begin)
     def begin(self, message: Begin, reply: Reply[Lease], now: float) -> None:
         """Grant the turn, or let the caller wait for it."""
-        match self._queue.take(message.session, reply, message.request_id, now):
+        match self._queue.take(message.session, reply, message.request_id, now, message.arrival):
             case Lease() as lease:
                 self._deliver(reply, lease, now)
             case Waiting():

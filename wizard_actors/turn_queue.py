@@ -40,6 +40,18 @@ class Full:
 
 
 @frozen
+class _Place:
+    """The place of somebody who waits."""
+
+    request_id: str
+    arrival: int
+
+
+def _arrival(item: tuple[Hashable, _Place]) -> int:
+    return item[1].arrival
+
+
+@frozen
 class SessionStoreState:
     """What others see of the session store: the `turns` in progress, the requests `waiting` for one, and how many were
     `granted` and `rejected` since the tree was started.
@@ -64,7 +76,7 @@ class TurnQueue(Generic[K]):
             raise ValueError(f"a turn queue holds at least one turn, not {bound}")
         self._bound = bound
         self._running: dict[str, Lease] = {}
-        self._waiting: dict[str, dict[K, str]] = {}  # by session, the request of each key in order of arrival
+        self._waiting: dict[str, dict[K, _Place]] = {}  # by session, in order of arrival
         self._sessions: dict[K, str] = {}
         self._granted = self._rejected = 0
 
@@ -77,8 +89,10 @@ class TurnQueue(Generic[K]):
             queue._granted, queue._rejected = carry.granted, carry.rejected
         return queue
 
-    def take(self, session: str, key: K, request_id: str, now: float) -> Lease | Waiting | Full:
-        """Ask for the turn of a session."""
+    def take(self, session: str, key: K, request_id: str, now: float, arrival: int = 0) -> Lease | Waiting | Full:
+        """Ask for the turn of a session. Who has a lower `arrival` than others that wait goes before them: those who
+        ask again after a crash do so in any order.
+        """
         if len(self._waiting.get(session, ())) >= MAX_WAITING:
             self._rejected += 1
             return Full(of_session=True, bound=MAX_WAITING)
@@ -87,7 +101,9 @@ class TurnQueue(Generic[K]):
             return Full(of_session=False, bound=self._bound)
         if session not in self._running:
             return self._grant(session, request_id, now)
-        self._waiting.setdefault(session, {})[key] = request_id
+        waiting = self._waiting.setdefault(session, {})
+        waiting[key] = _Place(request_id, arrival)
+        self._waiting[session] = dict(sorted(waiting.items(), key=_arrival))  # 16 at most, and nearly always sorted
         self._sessions[key] = session
         return Waiting()
 
@@ -110,9 +126,9 @@ class TurnQueue(Generic[K]):
         del self._running[session]
         if session not in self._waiting:
             return None
-        key, request_id = next(iter(self._waiting[session].items()))
+        key, place = next(iter(self._waiting[session].items()))
         self.forget(key)
-        return key, self._grant(session, request_id, now)
+        return key, self._grant(session, place.request_id, now)
 
     @property
     def busy(self) -> frozenset[str]:

@@ -16,10 +16,10 @@ CONFIG = 'models = [{ name = "primary", provider = "openai" }]\n'
 
 
 @pytest.mark.parametrize("ask", [naive, mended])
-@settings(deadline=None, max_examples=30, phases=set(Phase) - {Phase.explain})
-@given(faults=fault_plans(["primary"], 5))
+@settings(deadline=None, max_examples=60, phases=set(Phase) - {Phase.explain})
+@given(faults=fault_plans(["primary"], 5, kinds=["error", "cut", "stall"]))
 def test_the_screen_shows_one_answer(ask: Ask, faults: tuple[FaultWindow, ...]) -> None:
-    """Whatever is wrong with the model, it shows the answer that the app got, and nothing else."""
+    """Whatever breaks off, it shows the answer that the app got, and nothing else."""
     screen = StringIO()
 
     async def app() -> str:

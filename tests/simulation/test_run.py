@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import localcontext
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from wizard_actors.testing import (
     Scenario,
     Spread,
     StorageFault,
+    Upstream,
     Workload,
     scenario_from_toml,
     simulate,
@@ -265,7 +267,7 @@ def test_what_is_known_of_a_run_that_was_broken_off_is_told(monkeypatch: pytest.
     report = simulate(evolve(TURNS, kills=[Kill(actor="router", at=1.5)]))
 
     assert not report.finished
-    assert report.ended == pytest.approx(TURNS.duration + 86_400)
+    assert report.ended > TURNS.duration + 86_400
     assert {request.ended for request in report.requests if not request.outcomes} == {report.ended}
     assert min(request.seconds for request in report.requests) >= 0
     assert (report.counts["began"], report.counts["answered"]) == (5, 5)
@@ -276,10 +278,22 @@ def test_what_is_known_of_a_run_that_was_broken_off_is_told(monkeypatch: pytest.
 SLOW = Workload(rate=0.5, stream=1.0, slow_readers=1.0, reads_every=172_800.0)
 
 
+PATIENT = WizardConfig.from_toml("""
+    [[models]]
+    name = "a"
+    provider = "openai"
+    rate_limit = { requests_per_minute = 0.0005, max_wait = "30d" }
+    """)
+
+
 @pytest.mark.parametrize(
     "scenario",
-    [evolve(BUSY, clock_jumps=[ClockJump(at=5.0, seconds=172_800.0)]), evolve(BUSY, workload=SLOW)],
-    ids=["jump", "slow readers"],
+    [
+        evolve(BUSY, clock_jumps=[ClockJump(at=5.0, seconds=172_800.0)]),
+        evolve(BUSY, workload=SLOW),
+        Scenario(config=PATIENT, duration=4.0, workload=Workload(rate=1.0, arrival="steady")),
+    ],
+    ids=["jump", "slow readers", "a limit"],
 )
 def test_a_wait_of_days_that_the_scenario_asks_for_is_no_wait_for_ever(scenario: Scenario) -> None:
     """What it makes people wait itself counts as no patience of theirs."""
@@ -287,6 +301,30 @@ def test_a_wait_of_days_that_the_scenario_asks_for_is_no_wait_for_ever(scenario:
 
     assert report.finished
     assert report.violations == ()
+
+
+def test_an_actor_is_killed_up_to_the_end_of_the_scenario() -> None:
+    """Not for as long as its last requests run on."""
+    killed = evolve(TURNS, duration=4.0, kills=[Kill(actor="router", at=1.0, every=1.0, times=1_000_000)])
+    slow = evolve(killed, upstreams=[Upstream(model="*", first_token=Spread(median=20.0))])
+
+    assert simulate(slow).restarts["wizard/router"] <= 4
+
+
+def test_the_callers_own_decimal_context_changes_nothing() -> None:
+    """Who rounds their own sums to three places sees the same run, and costs that add up."""
+    priced = WizardConfig.from_toml(
+        'models = [{ name = "a", provider = "openai", price = { input = 1.234, output = 5.678 } }]', env={}
+    )
+    scenario = evolve(TURNS, config=priced)
+    plain = simulate(scenario)
+
+    with localcontext(prec=3):
+        report = simulate(scenario)
+
+        assert trace_hash(report) == trace_hash(plain)
+        assert report.summary.cost == plain.summary.cost
+        assert report.violations == ()
 
 
 # -- chance ------------------------------------------------------------------------------------------------------------

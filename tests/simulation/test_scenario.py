@@ -104,7 +104,6 @@ def test_a_window_that_comes_again_has_one_beginning_each_time() -> None:
         (FaultWindow(kind="down", start=10, lasts=5, every=20), 10.0, 30.0),
         (FaultWindow(kind="down", start=10, lasts=5, every=20), 29.0, 30.0),
         (FaultWindow(kind="down", start=10, lasts=5, every=20, until=30), 12.0, math.inf),
-        (FaultWindow(kind="down", start=10, until=10), 0.0, math.inf),
     ],
 )
 def test_the_next_window_is_the_first_that_begins_later(window: FaultWindow, after: float, starts: float) -> None:
@@ -213,6 +212,7 @@ def test_a_model_behaves_as_its_own_entry_says_or_as_that_of_all_others() -> Non
         (lambda: Scenario(config=CONFIG, upstreams=(Upstream(model="b"),)), "upstreams[0].model"),
         (lambda: Scenario(config=CONFIG, upstreams=(Upstream(model="a"), Upstream(model="a"))), "upstreams[1].model"),
         (lambda: Scenario(config=CONFIG, faults=(FaultWindow(kind="down", models=("b",)),)), "faults[0].models"),
+        (lambda: Scenario(config=CONFIG, faults=(FaultWindow(kind="down", start=5, until=5),)), "faults[0].until"),
         (
             lambda: Scenario(
                 config=CONFIG, faults=(FaultWindow(kind="down"), FaultWindow(kind="down", regions=("east",)))

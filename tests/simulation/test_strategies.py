@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from wizard_actors import ConfigError, Prompt, WizardConfig
 from wizard_actors.config import ModelConfig
-from wizard_actors.testing import FaultWindow, Invariant, Report, Scenario, Workload, simulate
+from wizard_actors.testing import FaultWindow, Invariant, Kill, Report, Scenario, Workload, simulate
+from wizard_actors.testing.simulation.actors import killable
 from wizard_actors.testing.simulation.formats import FORMATS, WireFormat
 from wizard_actors.testing.simulation.scenario_file import scenario_from_toml, scenario_to_toml
 from wizard_actors.testing.strategies import (
@@ -303,6 +304,44 @@ def test_own_configurations_and_workloads_are_taken_as_they_are(tmp_path: Path) 
     for given_config, given_work in ((WIZARD, work), (path, st.just(work))):
         found = find(scenarios(config=given_config, workload=given_work), lambda _: True)
         assert (found.config, found.workload) == (config, work)
+
+
+GROUPED = """
+[[models]]
+name = "meta/llama"
+provider = "openai"
+rate_limit = { requests_per_minute = 60 }
+rate_limit_group = "shared"
+
+[[models]]
+name = "off"
+provider = "openai"
+enabled = false
+"""
+
+
+@settings(max_examples=50)
+@given(scenario=scenarios(config=GROUPED))
+def test_only_actors_that_there_are_are_killed(scenario: Scenario) -> None:
+    """Not of a model that is off; one of a group has no limiter of its own; a `/` is no end of a name."""
+    assert {kill.actor for kill in scenario.kills} <= {"*", *killable(scenario.config)}
+    assert killable(scenario.config) == [
+        "router",
+        "sessions",
+        "models/model:meta%2Fllama/breaker",
+        "models/model:meta%2Fllama/worker",
+        "limits/shared",
+    ]
+
+
+def test_killable_actors_are_those_of_the_tree() -> None:
+    """All that a client of that configuration has."""
+    config = WizardConfig.from_toml(GROUPED, env={})
+    kills = [Kill(actor=actor, at=1.0) for actor in killable(config)]
+
+    assert set(simulate(Scenario(config=config, duration=2.0, kills=kills)).restarts) == {
+        f"wizard/{kill.actor}" for kill in kills
+    }
 
 
 def test_without_hypothesis_it_is_said_what_to_install() -> None:

@@ -221,6 +221,20 @@ def test_costs_are_added_up_where_they_are_known() -> None:
     assert summarize(report(*requests)).cost == Decimal("0.35")
 
 
+def test_a_cost_that_nobody_knows_is_none() -> None:
+    """A refusal costs nothing: what the answers cost is not known by that."""
+    unpriced = [evolve(request(number), cost=None) for number in range(2)]
+    refused = evolve(request(2, "overloaded"), cost=Decimal(0))
+    priced = evolve(request(3), cost=Decimal("0.1"))
+
+    assert (summarize(report(*unpriced, refused)).cost, summarize(report(*unpriced, refused)).unpriced) == (None, 2)
+    assert (summarize(report(*unpriced, priced)).cost, summarize(report(*unpriced, priced)).unpriced) == (
+        Decimal("0.1"),
+        2,
+    )
+    assert summarize(report(refused)).cost == 0
+
+
 def test_calls_are_counted_by_model_and_circuit_and_by_the_fault_they_met() -> None:
     """Every model is named, also one that nobody called."""
     calls = (call(0, "primary", 1.0), call(1, "primary", 2.0, circuit="half_open", fault="down"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,7 @@ from wizard_actors.conversion import from_os
 from wizard_actors.errors import ConfigError, ConfigProblem
 from wizard_actors.whole_file import write_all, write_over
 
-__all__ = ["check_folder", "read_standard_input", "write_file"]
+__all__ = ["check_output", "read_standard_input", "write_file"]
 
 LARGEST: Final = 4 * 1024 * 1024
 """Bytes of a scenario."""
@@ -35,16 +36,23 @@ def read_standard_input(name: str) -> str:
     raise ConfigError([ConfigProblem("", reason)], file=name)
 
 
-def check_folder(option: str, file: str) -> None:
-    """Raise `ConfigError` where a file has no folder to be in, or is one: sooner than what it is to hold is made."""
+def check_output(option: str, file: str, inputs: Iterable[Path]) -> None:
+    """Raise `ConfigError` where a file has no folder to be in, is one, or is one of `inputs`: sooner than what it is to
+    hold is made.
+    """
     path = Path(file)
+    if not file:
+        raise ConfigError([ConfigProblem(option, "names no file: its name is empty")])
     try:
         path.resolve()
-        reason = "is a folder" if path.is_dir() else "" if path.parent.is_dir() else f"has no folder {path.parent}"
+        if any(path.exists() and each.exists() and path.samefile(each) for each in inputs):
+            reason = "is what is played, and would be written over"
+        else:
+            reason = "is a folder" if path.is_dir() else "" if path.parent.is_dir() else f"has no folder {path.parent}"
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, links in a circle, a null character
         reason = f"cannot be a file: {error}"
     if reason:
-        raise ConfigError([ConfigProblem(option, f"{file!r} {reason}", "name a file in a folder that there is")])
+        raise ConfigError([ConfigProblem(option, f"{file!r} {reason}", "name another file, in a folder that there is")])
 
 
 def write_file(file: str, text: str) -> None:

@@ -23,7 +23,7 @@ from rich.text import Text
 from wizard_actors.cli_config import set_up_logs
 from wizard_actors.cli_output import Errors, ExitStatus, Output
 from wizard_actors.cli_signals import Signals
-from wizard_actors.cli_simulate.files import check_folder, read_standard_input, write_file
+from wizard_actors.cli_simulate.files import check_output, read_standard_input, write_file
 from wizard_actors.cli_simulate.shown import (
     Seed,
     Seeds,
@@ -106,7 +106,7 @@ class Play:
         """
         for name, file in (("svg", svg), ("trace", trace_file)):
             if file is not None:
-                check_folder(name, file)
+                check_output(name, file, self._inputs())
         scenario, notes = self._scenario()
         report = self._play(scenario, seed)
         hashed = trace_hash(report)
@@ -165,6 +165,15 @@ class Play:
         if self.source != STANDARD_INPUT:
             return scenario_text(self.source)
         return read_standard_input("standard input"), "standard input"
+
+    def _inputs(self) -> list[Path]:
+        """Return the files that are read: the scenario, the configuration that it names, and the one in its place."""
+        inputs = [] if self.config is None else [Path(self.config)]
+        if self.source != STANDARD_INPUT:
+            text, file = self._text()
+            named = parse(text, file).get("config")
+            inputs += [Path(file), *([Path(file).parent / named] if isinstance(named, str) else [])]
+        return inputs
 
     def _scenario(self) -> tuple[Scenario, list[str]]:
         """Return the scenario, with the configuration that was named in the place of its own, and what was said of

@@ -89,15 +89,22 @@ def _figures(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "calls to models", f"{each} a request: {_counts(calls)}"
     yield "  by the circuit at the send", _counts(_by_circuit(summary))
     if any(summary.late_calls.values()):
-        yield "  after the first minute of a fault", _counts(summary.late_calls)
+        yield "  calls after a fault's first minute", _counts(summary.late_calls)
     yield "faults met", _counts(summary.faults)
     refused = f", {summary.refused_retries} refused by the budget" if summary.refused_retries else ""
     hedged = f" ({summary.hedge_answers} answered)" if summary.hedges else ""
     yield "retries and hedges", f"{summary.retries} retries, {summary.hedges} hedges{hedged}{refused}"
     yield "circuits opened", _counts(summary.openings)
     yield "actors restarted", _counts(_by_actor(summary.restarts))
-    yield "deepest lanes", _lanes(summary)
-    yield "cost", "not known" if summary.cost is None else f"{summary.cost:f} USD"
+    yield "most calls waiting at once", _counts(summary.waiting)
+    yield "deepest lanes of actors", _lanes(summary)
+    yield "cost", _cost(summary)
+
+
+def _cost(summary: Summary) -> str:
+    if summary.cost is None:
+        return "not known: the models have no price" if summary.unpriced else "none"
+    return f"{summary.cost:f} USD" + (f", and {summary.unpriced} answers without a price" if summary.unpriced else "")
 
 
 def _by_circuit(summary: Summary) -> dict[str, int]:

@@ -45,15 +45,18 @@ async def exporting() -> AsyncIterator[None]:
     within `FLUSH` seconds, cancelled or not.
 
     A process whose providers are set already keeps them: then nothing is done. Raises `EnvVarError` where a variable
-    asks for what is not there.
+    asks for what is not there, or has a value that the SDK refuses.
     """
     check_variables(os.environ)
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         yield
         return
-    give_back = _take_log()
-    closing = _set_up(os.environ)
+    give_back, closing = _take_log(), list[Callable[[], None]]()
     try:
+        try:
+            _set_up(os.environ, closing)
+        except ValueError as error:
+            raise EnvVarError("OTEL_*", key="telemetry.otel", reason=f"is on, and the SDK refuses: {error}") from error
         yield
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + FLUSH) as scope:
@@ -76,20 +79,19 @@ def check_variables(env: Mapping[str, str]) -> None:
             raise EnvVarError(variable, key="telemetry.otel", reason=reason)
 
 
-def _set_up(env: Mapping[str, str]) -> list[Callable[[], None]]:
-    """Set the providers, and return what closes them."""
-    resource, closing = _resource(), list[Callable[[], None]]()
+def _set_up(env: Mapping[str, str], closing: list[Callable[[], None]]) -> None:
+    """Set the providers, and add to `closing` what closes them: of each as it is there, should the next one fail."""
+    resource = _resource()
     if env.get("OTEL_TRACES_EXPORTER", "").strip() != "none":
         tracing = TracerProvider(resource=resource, shutdown_on_exit=False)
+        closing.append(tracing.shutdown)
         tracing.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         trace.set_tracer_provider(tracing)
-        closing.append(tracing.shutdown)
     if env.get("OTEL_METRICS_EXPORTER", "").strip() != "none":
         reader = PeriodicExportingMetricReader(OTLPMetricExporter())
         metering = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
-        metrics.set_meter_provider(metering)
         closing.append(metering.shutdown)
-    return closing
+        metrics.set_meter_provider(metering)
 
 
 def _resource() -> Resource:
@@ -117,8 +119,9 @@ class _Passing(logging.Handler):
     """Passes what another logger says on to ours, which is set up."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Have it written where our own lines are."""
-        log.handle(record)
+        """Have it written where our own lines are, from the same level on."""
+        if log.isEnabledFor(record.levelno):
+            log.handle(record)
 
 
 def _take_log() -> Callable[[], None]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from threading import RLock
 from typing import Final
+from weakref import WeakSet
 
 import trio
 from attrs import frozen
@@ -40,13 +41,14 @@ class PlanClock:
                 return
             if in_trio:
                 self._run = trio.lowlevel.current_trio_token()
-                trio.lowlevel.add_instrument(_AtTheEnd(self._ended))
+                _at_the_end().clocks.add(self)
                 self._go_by(trio.lowlevel.current_clock().current_time)
             elif not self._outside:
                 self._outside = True
                 self._go_by(time.monotonic)
 
-    def _ended(self) -> None:
+    def ended(self) -> None:
+        """The run of Trio that was followed is over."""
         with self._lock:
             self._run = None
             self._go_by(time.monotonic if self._outside else lambda: 0.0)
@@ -68,13 +70,27 @@ class _Pace:
 
 
 class _AtTheEnd(trio.abc.Instrument):
-    """Says when a run of Trio is over."""
+    """Tells the clocks that follow a run of Trio when it is over: one for all, and it keeps none of them."""
 
-    def __init__(self, ended: Callable[[], None]) -> None:
-        self._ended = ended
+    def __init__(self) -> None:
+        self.clocks: WeakSet[PlanClock] = WeakSet()
 
     def after_run(self) -> None:
-        self._ended()
+        for clock in list(self.clocks):
+            clock.ended()
+
+
+AT_THE_END: Final[trio.lowlevel.RunVar[_AtTheEnd]] = trio.lowlevel.RunVar("wizard_actors fault plans")
+
+
+def _at_the_end() -> _AtTheEnd:
+    try:
+        return AT_THE_END.get()
+    except LookupError:
+        told = _AtTheEnd()
+        trio.lowlevel.add_instrument(told)
+        AT_THE_END.set(told)
+        return told
 
 
 def is_virtual() -> bool:

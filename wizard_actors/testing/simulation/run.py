@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from decimal import localcontext
 from functools import partial
 from random import Random
 from typing import Final, cast
@@ -17,10 +18,12 @@ from wizard_actors import ResilientClient
 from wizard_actors.breaker_core import BreakerState
 from wizard_actors.config import ModelConfig, TelemetryConfig
 from wizard_actors.config.values import closest, described
+from wizard_actors.cost import MONEY
 from wizard_actors.errors import ConfigError, ConfigProblem
 from wizard_actors.providers.base import Provider
-from wizard_actors.seats import limit_path, model_path
+from wizard_actors.seats import model_path
 from wizard_actors.supervisor import State
+from wizard_actors.testing.simulation.actors import actors_of
 from wizard_actors.testing.simulation.callers import BEYOND_IDLE, Callers
 from wizard_actors.testing.simulation.invariants import INVARIANTS, Invariant, violations_of
 from wizard_actors.testing.simulation.recorder import Recorder
@@ -79,8 +82,9 @@ def simulate(
     run = _Run(played)
     with repeatable(played.seed, logs=logs):
         trio.run(run.main, clock=run.clock, instruments=[run.standstill()])
-    report = run.report()
-    return evolve(report, violations=violations_of(report, checked))
+    with localcontext(MONEY):  # the caller's own context may round, or raise
+        report = run.report()
+        return evolve(report, violations=violations_of(report, checked))
 
 
 def _checked(scenario: object, invariants: object) -> Sequence[Invariant]:
@@ -109,7 +113,16 @@ def _patience(scenario: Scenario) -> float:
     pieces = max(upstream.pieces for upstream in (*scenario.upstreams, scenario.upstream(ANY)))
     slow = (pieces + OTHER_EVENTS) * workload.reads_every if workload.slow_readers else 0.0
     stopped = BEYOND_IDLE * scenario.config.stream.consumer_idle if workload.stopped_readers else 0.0
-    return min(PATIENCE + jumped + max(slow, stopped), FOR_EVER)
+    config = scenario.config
+    waits = sum(_longest(model) + model.retry.max_attempts * config.server.queue_timeout for model in config.models)
+    return min(PATIENCE + jumped + max(slow, stopped) + waits, FOR_EVER)
+
+
+def _longest(model: ModelConfig) -> float:
+    """Return for how many seconds a request may be at a model, or wait for it, by its own settings."""
+    retry = model.retry
+    delay = max(retry.max_delay, retry.retry_after_cap)
+    return retry.max_attempts * (model.timeouts.total + model.rate_limit.max_wait + delay)
 
 
 class _Run:
@@ -237,7 +250,7 @@ class _Run:
     async def _kill(self, client: ResilientClient, kill: Kill, index: int) -> None:
         lot = self._random(f"kill {index} {kill.actor} at {kill.at}")
         await trio.sleep(kill.at)
-        for _ in range(kill.times):
+        for _ in range(max(1, kill.within(self.scenario.duration))):
             victim = lot.choice(_actors(client)) if kill.actor == ANY else kill.actor
             client.supervisor.kill(victim, RuntimeError("killed, as the scenario says"))
             await trio.sleep(math.inf if kill.every is None else kill.every)
@@ -288,7 +301,7 @@ class _Run:
         down = _down(client)
         for model in models:
             # What an actor that is DOWN shows is of before that.
-            if model.name in gauges and not any(path in down for path in _actors_of(model)):
+            if model.name in gauges and not any(path in down for path in actors_of(model)):
                 gauge = gauges[model.name]
                 counts = {"slots": gauge.slots_in_use, "queued": gauge.waiting, "limited": gauge.limiter_waiting}
                 held += [f"{model.name}: {count} {what} when all was over" for what, count in counts.items() if count]
@@ -356,12 +369,6 @@ def _down(client: ResilientClient) -> set[str]:
     root = client.tree()
     nodes = [node for node in root.walk() if node.lanes is not None and node.state is not State.RUNNING]
     return {node.path.removeprefix(f"{root.path}/") for node in nodes}
-
-
-def _actors_of(model: ModelConfig) -> list[str]:
-    """Return the paths of the actors that a model's calls pass, its group's limiter among them."""
-    own = [f"{model_path(model.name)}/{actor}" for actor in ("breaker", "worker", "limiter")]
-    return own if model.rate_limit_group is None else [*own, limit_path(model.rate_limit_group)]
 
 
 def _outstanding(client: ResilientClient) -> list[tuple[str, int]]:

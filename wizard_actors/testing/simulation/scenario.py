@@ -55,6 +55,9 @@ FaultKind: TypeAlias = Literal[
 StorageFaultKind: TypeAlias = Literal["slow", "failing", "corrupting"]
 Arrival: TypeAlias = Literal["poisson", "steady", "bursts"]
 
+ROUNDING: Final = 1e-9
+"""What shares that are 1 together may be more, as floats."""
+
 P99: Final = 2.3263478740408408
 """The 99th percentile of the standard normal distribution."""
 
@@ -238,8 +241,11 @@ class Workload:
 
     def __attrs_post_init__(self) -> None:
         problems = []
-        if self.stream + self.buffered + self.sessions_share > 1:
-            problems.append(ConfigProblem("stream", "and `buffered` and `sessions_share` must be 1 together, at most"))
+        kinds = self.stream + self.buffered + self.sessions_share
+        if kinds > 1 + ROUNDING:
+            problems.append(
+                ConfigProblem("stream", f"and `buffered` and `sessions_share` must be 1 together, at most: {kinds:g}")
+            )
         if self.slow_readers + self.stopped_readers > 1:
             problems.append(ConfigProblem("slow_readers", "and `stopped_readers` must be 1 together, at most"))
         if self.sessions_share and not self.sessions:
@@ -251,7 +257,8 @@ class Workload:
 @frozen(kw_only=True, field_transformer=strict)
 class Kill:
     """Crashes an actor of the client's, by its path below the root ("router", "models/model:NAME/breaker"), or one
-    chosen by lot ("*"): at an instant, and where `every` is set, each so many seconds, `times` in all.
+    chosen by lot ("*"): at an instant, and where `every` is set, each so many seconds up to the scenario's end, `times`
+    in all.
     """
 
     actor: str
@@ -259,7 +266,7 @@ class Kill:
     every: Seconds | None = field(default=None, validator=above(0))
     times: int = field(default=1, validator=at_least(1))
 
-    def within(self, duration: float) -> float:
+    def within(self, duration: float) -> int:
         """Return how often it kills before `duration`."""
         if self.every is None or self.at >= duration:
             return 1 if self.at < duration else 0
@@ -365,6 +372,8 @@ def _stranger_problems(scenario: Scenario) -> Iterator[ConfigProblem]:
             reason = f"names no model: {upstream.model!r}"
             yield ConfigProblem(f"upstreams[{index}].model", reason, _there_are(models))
     for index, fault in enumerate(scenario.faults):
+        if fault.until is not None and fault.until <= fault.start:
+            yield ConfigProblem(f"faults[{index}].until", f"must be more than `start`, {fault.start:g}")
         for name in fault.models:
             if name not in models:
                 yield ConfigProblem(f"faults[{index}].models", f"name no model: {name!r}", _there_are(models))

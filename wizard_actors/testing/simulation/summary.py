@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
+from wizard_actors.cost import MONEY
 from wizard_actors.seats import model_path
 from wizard_actors.testing.simulation.records import RequestRecord
 from wizard_actors.testing.simulation.scenario import FaultWindow, Scenario
@@ -67,13 +68,15 @@ class Summary:
     caller cancelled or left count in neither. `availability_in_faults` is that of the requests that were under way
     while any fault of a model was on, `availability_in_storage_faults` that of the turns of sessions under way while
     their storage had one, `fallback_share` how many of those that arrived while the route's first model had a fault
-    were answered by another model, be it that the first one failed, was passed over, or was slower than a hedge.
+    were answered by another model, be it that the first one failed, was passed over, or was slower than a hedge: None
+    where there is no other.
 
     `outcomes` counts what callers got: "answered", "cancelled", "left", an error's code; `shed` those that ended in
     "mailbox_full", by what had no room for them: "server.max_in_flight", or the path of an actor: the sessions', for
     their turns, or a model's worker, for its slots. `answered_by` counts the answers by model, `served_by` by the way
     they came. `latency` is how long answers took, but for those that were read slowly, `first_token` how long their
-    first words did. `cost` is in US dollars, of all requests whose cost is known.
+    first words did. `cost` is in US dollars, of all requests whose cost is known, None where none of those that were
+    answered by a model is; `unpriced` counts these, whose models have no price.
 
     `retries` and `hedges` are those that the retry budget paid for, `refused_retries` those that it had nothing left
     for; `hedge_answers` counts the answers that hedges gave. `calls` counts, by model, the calls that reached it, by
@@ -81,6 +84,7 @@ class Summary:
     the calls that met a fault, by its kind; `late_calls`, by model, those that reached it when a fault of its had been
     on for a minute or longer.
 
+    `waiting` is how many calls waited for a slot or a rate limit of a model at once, at most, when it was looked at.
     `lanes` is the actors' ask lanes, `restarts` how often each was restarted, `openings` how often each model's circuit
     opened. `ended` is when the last request had.
     """
@@ -97,6 +101,7 @@ class Summary:
     latency: Percentiles | None
     first_token: Percentiles | None
     cost: Decimal | None
+    unpriced: int
     retries: int
     hedges: int
     hedge_answers: int
@@ -105,6 +110,7 @@ class Summary:
     calls_per_request: float | None
     faults: Mapping[str, int]
     late_calls: Mapping[str, int]
+    waiting: Mapping[str, int]
     lanes: Mapping[str, Lane]
     restarts: Mapping[str, int]
     openings: Mapping[str, int]
@@ -130,6 +136,7 @@ class Summary:
             "latency": None if self.latency is None else self.latency.to_dict(),
             "first_token": None if self.first_token is None else self.first_token.to_dict(),
             "cost": None if self.cost is None else f"{self.cost:f}",
+            "unpriced": self.unpriced,
             "retries": self.retries,
             "hedges": self.hedges,
             "hedge_answers": self.hedge_answers,
@@ -138,6 +145,7 @@ class Summary:
             "calls_per_request": self.calls_per_request,
             "faults": dict(self.faults),
             "late_calls": dict(self.late_calls),
+            "waiting": dict(self.waiting),
             "lanes": {path: lane.to_dict() for path, lane in self.lanes.items()},
             "restarts": dict(self.restarts),
             "openings": dict(self.openings),
@@ -150,6 +158,7 @@ def summarize(report: Report) -> Summary:
     scenario, requests = report.scenario, report.requests
     answers = [request for request in requests if request.outcome == ANSWERED]
     costs = [request.cost for request in requests if request.cost is not None]
+    unpriced = sum(request.cost is None and request.model is not None for request in answers)
     calls = {model: Counter(call.circuit for call in report.calls if call.model == model) for model in report.models}
     return Summary(
         requests=len(requests),
@@ -165,7 +174,8 @@ def summarize(report: Report) -> Summary:
         served_by=_counted(request.served_by for request in answers if request.served_by is not None),
         latency=answer_seconds(requests),
         first_token=Percentiles.of(request.first_token for request in answers if request.first_token is not None),
-        cost=sum(costs, Decimal()) if costs else None,
+        cost=_total(costs) if any(costs) or (costs and not unpriced) else None,
+        unpriced=unpriced,
         retries=sum(spent.paid and not spent.hedge for spent in report.spent),
         hedges=sum(spent.paid and spent.hedge for spent in report.spent),
         hedge_answers=sum(_by_hedge(request) for request in answers),
@@ -174,6 +184,7 @@ def summarize(report: Report) -> Summary:
         calls_per_request=len(report.calls) / len(requests) if requests else None,
         faults=_counted(call.fault for call in report.calls if call.fault is not None),
         late_calls=_late_calls(report),
+        waiting=_waiting(report),
         lanes={path: Lane(*lane) for path, lane in sorted(report.lanes.items())},
         restarts=dict(sorted(report.restarts.items())),
         openings=_counted((change.model for change in report.circuits if change.circuit == "open"), report.models),
@@ -196,18 +207,38 @@ def answer_seconds(requests: Iterable[RequestRecord]) -> Percentiles | None:
 
 def first_model(scenario: Scenario) -> str:
     """Return the enabled model that the workload's route asks first."""
+    return _chain(scenario)[0]
+
+
+def _chain(scenario: Scenario) -> Sequence[str]:
+    """Return the models that the workload's route asks, the enabled ones where there are any."""
     config = scenario.config
     route = config.fallback if scenario.workload.route is None else config.route(scenario.workload.route)
-    return next((name for name in route.chain if config.model(name).enabled), route.chain[0])
+    return [name for name in route.chain if config.model(name).enabled] or route.chain
 
 
 def _fallback_share(scenario: Scenario, requests: Sequence[RequestRecord]) -> float | None:
-    first = first_model(scenario)
+    first, *others = _chain(scenario)
+    if not others:
+        return None
     faults = _faults_of(scenario, first)
     concerned = [request for request in requests if any(fault.began(request.arrived) is not None for fault in faults)]
     counted = [request for request in concerned if request.outcome not in OWN]
     rescued = sum(request.outcome == ANSWERED and request.model not in {None, first} for request in counted)
     return rescued / len(counted) if counted else None
+
+
+def _total(costs: Iterable[Decimal]) -> Decimal:
+    with localcontext(MONEY):
+        return sum(costs, Decimal())
+
+
+def _waiting(report: Report) -> dict[str, int]:
+    most = dict.fromkeys(report.models, 0)
+    for sample in report.samples:
+        for name, model in sample.models.items():
+            most[name] = max(most.get(name, 0), model.waiting + model.limiter_waiting)
+    return most
 
 
 def _late_calls(report: Report) -> dict[str, int]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from wizard_actors.config import WizardConfig
 from wizard_actors.config.strict import chosen
 from wizard_actors.testing.fault_plan import AppConfig, app_config
+from wizard_actors.testing.simulation.actors import killable
 from wizard_actors.testing.simulation.scenario import (
     ANY,
     Arrival,
@@ -204,7 +205,7 @@ def _scenarios(
         upstreams=tuple(draw(_upstreams(models))),
         faults=draw(_fault_plans(models, duration, kinds)),
         workload=work,
-        kills=tuple(draw(st.lists(_kills(models, duration), max_size=2))) if kills else (),
+        kills=tuple(draw(st.lists(_kills(made, duration), max_size=2))) if kills else (),
         clock_jumps=tuple(draw(st.lists(_jumps(duration), max_size=2))) if clock_jumps else (),
         storage_faults=tuple(draw(st.lists(_storage(duration), max_size=2)))
         if storage_faults and work.sessions_share
@@ -228,11 +229,10 @@ def _upstreams(draw: st.DrawFn, models: Sequence[str]) -> list[Upstream]:
 
 
 @st.composite
-def _kills(draw: st.DrawFn, models: Sequence[str], duration: float) -> Kill:
-    actors = [f"models/model:{model}/{actor}" for model in models for actor in ("worker", "breaker", "limiter")]
+def _kills(draw: st.DrawFn, config: WizardConfig, duration: float) -> Kill:
     times = draw(st.sampled_from([1, 2, 8]))  # eight leave an actor DOWN
     return Kill(
-        actor=draw(st.sampled_from([ANY, "router", *actors])),
+        actor=draw(st.sampled_from([ANY, *killable(config)])),
         at=draw(_within(duration, 1)),
         every=None if times == 1 else draw(st.sampled_from([5.0, 0.5])),
         times=times,
