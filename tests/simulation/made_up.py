@@ -9,15 +9,18 @@ from typing import Any
 from attrs import evolve
 
 from wizard_actors import WizardConfig
-from wizard_actors.testing import Report, Scenario
+from wizard_actors.config import SupervisionConfig
+from wizard_actors.testing import ClockJump, Kill, Report, Scenario
 from wizard_actors.testing.simulation.records import (
     AttemptRecord,
     CallRecord,
+    CircuitChange,
     ModelSample,
     RequestRecord,
     Sample,
     Spent,
 )
+from wizard_actors.types import TokenUsage
 
 CONFIG = WizardConfig.from_toml(
     """
@@ -44,6 +47,39 @@ CONFIG = WizardConfig.from_toml(
     env={},
 )
 SCENARIO = Scenario(config=CONFIG)
+KILLED = evolve(SCENARIO, kills=(Kill(actor="router", at=8.0), Kill(actor="router", at=20.0)))
+SESSION = {"kind": "session", "session": "s", "cache": None}
+LIMITLESS = """
+    [[models]]
+    name = "a"
+    provider = "openai"
+    price = { input = 1, output = 2 }
+    """
+
+UNPRICED = """
+    [[models]]
+    name = "a"
+    provider = "openai"
+    rate_limit = { tokens_per_minute = 1000 }
+    """
+WINDOWED = LIMITLESS + "context_window = 4000\n"
+RATED = LIMITLESS + "circuit_breaker = { failure_rate = 0.5 }\n"
+GROUPED = """
+    [[models]]
+    name = "a"
+    provider = "openai"
+    rate_limit_group = "one"
+    [[models]]
+    name = "b"
+    provider = "openai"
+    rate_limit_group = "one"
+    """
+OTHER = """
+    [[models]]
+    name = "b"
+    provider = "openai"
+    """
+POOR = LIMITLESS + "[retry_budget]\ninitial = 1\nrefill_per_second = 0\nrefill_to = 0\ndeposit = 0\n"
 
 
 def attempt(number: int = 1, **facts: Any) -> AttemptRecord:  # noqa: ANN401 - fields of a record
@@ -115,6 +151,9 @@ def request(number: int, at: float, **facts: Any) -> RequestRecord:  # noqa: ANN
         "estimated_tokens": 10,
         "cache": "lead",
         "delivered": facts.get("answer", number),
+        "told_cost": facts.get("cost", Decimal("0.00003")),
+        "told_usage": TokenUsage(input_tokens=10, output_tokens=10),
+        "finish_reason": "stop",
     }
     return RequestRecord(**usual | facts)
 
@@ -129,6 +168,9 @@ def unanswered(number: int, at: float, outcome: str, **facts: Any) -> RequestRec
         "answer": None,
         "cost": None,
         "attempts": (),
+        "told_cost": None,
+        "told_usage": None,
+        "finish_reason": None,
     }
     return request(number, at, **usual | facts)
 
@@ -178,7 +220,13 @@ def tampered(number: int = 0, **facts: Any) -> Report:  # noqa: ANN401 - fields 
 def of_calls(*calls: CallRecord, **facts: Any) -> Report:  # noqa: ANN401 - fields of a record
     """A report with a request for each of these calls."""
     requests = [
-        request(each.number, each.began, attempts=(attempt(model=each.model, began=each.began),), model=each.model)
+        request(
+            each.number,
+            each.began,
+            attempts=(attempt(model=each.model, began=each.began),),
+            model=each.model,
+            told_usage=TokenUsage(input_tokens=each.asked_tokens, output_tokens=each.billed - each.asked_tokens),
+        )
         for each in calls
     ]
     return report(requests, calls, **facts)
@@ -234,3 +282,87 @@ def retried(times: int, *, paid: int, fallbacks: int = 0) -> Report:
     attempts = tuple(attempt(number + 1, error="network", cost=None) for number in range(times - 1))
     made = request(0, 0.0, attempts=(*attempts, attempt(times)), answer=times - 1, ended=4.0, fallbacks=fallbacks)
     return report([made], calls, spent=tuple(spent(float(number)) for number in range(paid)))
+
+
+def unlimited(asked: RequestRecord, *calls: CallRecord, **facts: Any) -> Report:  # noqa: ANN401 - fields of a report
+    """A report of one request, at a model without limits."""
+    return with_config(LIMITLESS, report([asked], calls, **facts))
+
+
+def jumping(at: float, *calls: CallRecord) -> Report:
+    """A report of these calls, in which the clock jumps seven times, from an instant on."""
+    jumps = tuple(ClockJump(at=at + 0.1 * number, seconds=10.0) for number in range(7))
+    return evolve(of_calls(*calls), scenario=evolve(SCENARIO, clock_jumps=jumps))
+
+
+def failing(times: int, apart: float, *, began: float = 0.0, opened: float | None = None) -> Report:
+    """A report of requests whose calls fail after half a second; the circuit opens, or stays closed."""
+    error: dict[str, Any] = {"error": "network", "duration": 0.5, "cost": None}
+    asked, calls = [], []
+    for each in range(times):
+        at = began + each * apart
+        tried = attempt(began=at, ended=at + 0.5, **error)
+        asked.append(unanswered(each, at, "network", attempts=(tried,), ended=at + 0.5))
+        calls.append(call(each, at, end="broken", billed=0, closed=at + 0.5))
+    circuits = () if opened is None else (CircuitChange(opened, "a", "open"),)
+    return with_config(LIMITLESS, report(asked, calls, circuits=circuits))
+
+
+def paused(*begun: float, model: str = "a") -> Report:
+    """A report of a call that met a 429 after a second, with 7 s to wait, and of others that began then."""
+    limited = attempt(error="rate_limit", retry_after=7.0, cost=Decimal(0))
+    first = unanswered(0, 0.0, "rate_limit", attempts=(limited,), cost=Decimal(0))
+    others = [
+        request(each, at, model=model, attempts=(attempt(model=model, began=at, ended=at + 1),))
+        for each, at in enumerate(begun, 1)
+    ]
+    calls = [call(0, 0.0, end="refused", status=429, billed=0)]
+    calls += [call(each, at, model=model) for each, at in enumerate(begun, 1)]
+    return with_config(LIMITLESS, report([first, *others], calls))
+
+
+def hedged(*begun: float) -> Report:
+    """A report of a request whose attempts began at these instants, all but the first of them hedges of 2 s."""
+    attempts = [
+        attempt(number, began=at, hedge=number > 1, cancelled=True, cost=None) for number, at in enumerate(begun, 1)
+    ]
+    answered = evolve(attempts[0], cancelled=False, cost=Decimal("0.00003"), ended=9.0)
+    asked = request(0, 0.0, attempts=(answered, *attempts[1:]), ended=9.0, deadline=None)
+    calls = [call(number, at, request_id="r0", prompt=0, closed=9.0) for number, at in enumerate(begun)]
+    paid = tuple(evolve(spent(at), hedge=True) for at in begun[1:])
+    return with_config(
+        LIMITLESS + OTHER + '[fallback]\nstrategy = "hedged"\nhedge_delay = 2\n[cache]\nmax_entries = 9\n',
+        report([asked], calls, spent=paid),
+    )
+
+
+def cached(at: float, **facts: Any) -> Report:  # noqa: ANN401 - fields of a record
+    """A report of two requests, of which the second got the answer of the first, in an hour's cache."""
+    usual: dict[str, Any] = {"cache": "hit", "served_by": "cache", "cost": None, "told_cost": Decimal(0)}
+    again = request(1, at, prompt=0, answer=0, attempts=(), **usual | facts)
+    return report([request(0, 0.0), again], [call(0, 0.0)])
+
+
+def in_order(*ends: float) -> Report:
+    """A report of turns of one session that came one after the other, and ended at these instants."""
+    turns = [
+        request(number, 0.1 * number, ended=at, deadline=None, attempts=(attempt(began=at - 1, ended=at),), **SESSION)
+        for number, at in enumerate(ends)
+    ]
+    order = sorted(range(len(ends)), key=lambda number: ends[number])
+    calls = {
+        number: call(number, ends[number] - 1, prompts=tuple(order[: place + 1])) for place, number in enumerate(order)
+    }
+    sent = [calls[number] for number in range(len(ends))]
+    return with_config(LIMITLESS, report(turns, sent, sessions={"s": (len(ends), len(ends))}))
+
+
+def with_supervision(made: Report) -> Report:
+    """The same report of a client that restarts nothing."""
+    config = made.scenario.config.changed(supervision=SupervisionConfig(max_restarts=0))
+    return evolve(made, scenario=evolve(made.scenario, config=config))
+
+
+FILTERED = attempt(error="content_filter", cost=None)
+FAILED = attempt(error="network", cost=None)
+BARRED = attempt(2, model="b", error="auth", cost=None)

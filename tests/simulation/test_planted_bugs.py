@@ -43,6 +43,17 @@ from tests.simulation.bugs import (
     unpromoted,
     unstored,
 )
+from tests.simulation.bugs_of_way import (
+    backwards,
+    impatient,
+    miscounted,
+    never_open,
+    overcharged,
+    restless,
+    shuffled,
+    single_minded,
+    undying,
+)
 from wizard_actors import WizardConfig
 from wizard_actors.testing import ClockJump, FaultWindow, Kill, Scenario, Spread, Upstream, Workload, simulate
 from wizard_actors.testing.simulation import transport
@@ -71,6 +82,7 @@ class Planted:
 
 
 CALM: Final = "circuit_breaker = { failure_threshold = 1000 }"
+PRICE: Final = "price = { input = 1, output = 2 }"
 DOWN: Final = FaultWindow(kind="down", models=("a",))
 BUSY: Final = Workload(rate=10.0)
 CACHED: Final = "[cache]\nmax_entries = 100\nttl = 0.1\n"
@@ -260,6 +272,37 @@ PLANTED: Final[Mapping[str, Planted]] = {
             duration=6.0,
             workload=Workload(rate=5.0, sessions=1, sessions_share=1.0),
             kills=(Kill(actor="sessions", at=3.0),),
+        ),
+    ),
+    "no fallback": Planted(single_minded, "falls-back", Scenario(config=config(), duration=6.0, faults=(DOWN,))),
+    "a chain that is tried from its end": Planted(backwards, "follows-chain", Scenario(config=config(), duration=6.0)),
+    "hedges without a delay": Planted(
+        impatient,
+        "hedges-wait",
+        Scenario(config=config('[fallback]\nstrategy = "hedged"\nhedge_delay = 1\n'), duration=6.0, upstreams=(SLOW,)),
+    ),
+    "answers that are kept for ever": Planted(
+        undying, "fresh-answers", Scenario(config=config(CACHED), duration=6.0, workload=Workload(distinct=2))
+    ),
+    "circuits that never open": Planted(
+        never_open, "circuit-opens", Scenario(config=config(), duration=6.0, faults=(DOWN,))
+    ),
+    "a pause that is not kept": Planted(
+        restless,
+        "pauses-kept",
+        Scenario(config=config(), duration=6.0, faults=(evolve(DOWN, kind="rate_limit", retry_after=4.0),)),
+    ),
+    "a thousandfold bill": Planted(overcharged, "told-right", Scenario(config=config(a=PRICE), duration=6.0)),
+    "tokens that nobody is told of": Planted(miscounted, "told-right", Scenario(config=config(), duration=6.0)),
+    "turns that are shuffled in a crash": Planted(
+        shuffled,
+        "turns-in-order",
+        Scenario(
+            config=config(),
+            duration=6.0,
+            workload=Workload(rate=2.0, arrival="steady", sessions=1, sessions_share=1.0),
+            upstreams=(SLOW,),
+            kills=(Kill(actor="sessions", at=4.2),),
         ),
     ),
     "an end that is told twice": Planted(

@@ -65,11 +65,11 @@ def test_the_same_seed_is_the_same_run_and_another_is_another() -> None:
 
 
 def test_nothing_is_left_behind_in_trio_and_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """Its flag, its random numbers and the logger's level are as they were, also after a scenario that cannot be."""
+    """Its flag, its random numbers and the loggers' filters are as they were, also after a scenario that cannot be."""
     inside, log = trio._core._run, logging.getLogger("wizard_actors")
 
     def state() -> tuple[object, ...]:
-        return inside._ALLOW_DETERMINISTIC_SCHEDULING, inside._r.getstate(), log.level
+        return inside._ALLOW_DETERMINISTIC_SCHEDULING, inside._r.getstate(), log.level, list(log.filters)
 
     before = state()
     simulate(BUSY)
@@ -85,6 +85,22 @@ def test_the_log_can_be_had(caplog: pytest.LogCaptureFixture) -> None:
     simulate(evolve(BUSY, kills=[Kill(actor="router", at=1.0)]), logs=True)
 
     assert "killed, as the scenario says" in caplog.text
+
+
+def test_only_the_simulation_is_quiet(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever level a logger has; and what other threads log meanwhile is logged."""
+    caplog.set_level(logging.DEBUG, "wizard_actors.supervisor")
+    run_callers = Callers.run
+
+    async def beside_another_thread(self: Callers, *given: Any) -> None:  # noqa: ANN401 - passed on
+        elsewhere = logging.getLogger("wizard_actors.health")
+        await trio.to_thread.run_sync(elsewhere.warning, "of another thread")
+        await run_callers(self, *given)
+
+    monkeypatch.setattr(Callers, "run", beside_another_thread)
+    simulate(evolve(BUSY, kills=[Kill(actor="router", at=1.0)]))
+
+    assert caplog.messages == ["of another thread"]
 
 
 def test_a_kill_of_nobody_is_told_with_who_was_meant() -> None:

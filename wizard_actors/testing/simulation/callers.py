@@ -14,7 +14,7 @@ from wizard_actors.ask_options import AskOptions
 from wizard_actors.request import Delivery
 from wizard_actors.testing.simulation.recorder import Recorder, Request
 from wizard_actors.testing.simulation.scenario import Workload
-from wizard_actors.testing.simulation.upstream import whole_answer
+from wizard_actors.testing.simulation.upstream import CUT, whole_answer
 from wizard_actors.testing.simulation.workload import Asked
 from wizard_actors.types import End, Reset, StreamEvent, TextDelta
 
@@ -147,4 +147,6 @@ async def _hang_up(scope: trio.CancelScope, seconds: float) -> None:
 
 def _note(request: Request, answer: WizardResponse) -> None:
     request.model, request.served_by = answer.model, answer.served_by.value
-    request.answer = whole_answer(answer.text)
+    request.answer, request.cut = whole_answer(answer.text), answer.text.endswith(CUT)
+    request.told_cost, request.told_usage = answer.cost, answer.usage
+    request.finish_reason = answer.finish_reason.value

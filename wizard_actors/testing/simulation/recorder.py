@@ -11,6 +11,7 @@ from typing import Final
 from attrs import define, field
 
 from wizard_actors.breaker_core import BreakerState
+from wizard_actors.errors import ProviderError
 from wizard_actors.estimate import estimate_input
 from wizard_actors.events import (
     AttemptBegan,
@@ -36,7 +37,7 @@ from wizard_actors.testing.simulation.records import (
     Spent,
 )
 from wizard_actors.testing.simulation.workload import Asked
-from wizard_actors.types import Prompt
+from wizard_actors.types import Prompt, TokenUsage
 
 __all__ = ["ASKING", "Call", "Recorder", "Request"]
 
@@ -63,6 +64,10 @@ class Request:
     fallbacks: int = 0
     delivered: int | None = None
     bug: str | None = None
+    told_cost: Decimal | None = None
+    told_usage: TokenUsage | None = None
+    finish_reason: str | None = None
+    cut: bool = False
     begun: dict[int, float] = field(factory=dict)
     attempts: list[AttemptRecord] = field(factory=list)
 
@@ -97,6 +102,10 @@ class Request:
             fallbacks=self.fallbacks,
             delivered=self.delivered,
             bug=self.bug,
+            told_cost=self.told_cost,
+            told_usage=self.told_usage,
+            finish_reason=self.finish_reason,
+            cut=self.cut,
         )
 
 
@@ -236,6 +245,7 @@ class Recorder:
     def _ended_attempt(self, request: Request, event: AttemptEnded) -> None:
         ended = self._clock()
         cost: Decimal | None = event.cost
+        wanted = event.error.retry_after if isinstance(event.error, ProviderError) else None
         request.attempts.append(
             AttemptRecord(
                 number=event.number,
@@ -251,6 +261,7 @@ class Recorder:
                 slot_wait=event.slot_wait,
                 rate_wait=event.rate_wait,
                 cost=cost,
+                retry_after=wanted,
             )
         )
 

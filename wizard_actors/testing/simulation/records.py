@@ -10,6 +10,8 @@ from typing import Literal, TypeAlias
 
 from attrs import frozen
 
+from wizard_actors.types import TokenUsage
+
 __all__ = [
     "AttemptRecord",
     "CallEnd",
@@ -33,7 +35,9 @@ body ended too early or made no sense; its caller left before any of these."""
 
 @frozen
 class AttemptRecord:
-    """One attempt of a request at a model. `error` is its error's code, None where it answered or was cancelled."""
+    """One attempt of a request at a model. `error` is its error's code, None where it answered or was cancelled;
+    `retry_after` for how many seconds the model wants to be left alone, as that error says.
+    """
 
     number: int
     model: str
@@ -48,6 +52,7 @@ class AttemptRecord:
     slot_wait: float
     rate_wait: float
     cost: Decimal | None
+    retry_after: float | None = None
 
 
 @frozen
@@ -62,7 +67,9 @@ class RequestRecord:
     `prompt` is the number of its prompt, `prompt_words` how long that was, and
     `estimated_tokens` what the client takes it for, without the history of its session. `cache` is what the look into
     the cache came to, None where there was none; `fallbacks` counts the models that it moved on to. `bug` is the last
-    line of an error that is none of the client's own, whose name is then its outcome ("bug:KeyError").
+    line of an error that is none of the client's own, whose name is then its outcome ("bug:KeyError"). `cost` is what
+    was reported; `told_cost`, `told_usage` and `finish_reason` are what the answer itself tells its caller, and `cut`
+    says that its text ends where it had as many tokens as were wanted.
     """
 
     number: int
@@ -92,6 +99,10 @@ class RequestRecord:
     fallbacks: int = 0
     delivered: int | None = None
     bug: str | None = None
+    told_cost: Decimal | None = None
+    told_usage: TokenUsage | None = None
+    finish_reason: str | None = None
+    cut: bool = False
 
     @property
     def outcome(self) -> str:

@@ -28,7 +28,7 @@ from wizard_actors.testing.simulation.metering import LEAST, MOST, Meter, Quota
 from wizard_actors.testing.simulation.records import CallEnd
 from wizard_actors.testing.simulation.scenario import FaultWindow, Upstream
 
-__all__ = ["Ending", "Question", "Reply", "UpstreamCore", "answer_text", "whole_answer"]
+__all__ = ["CUT", "Ending", "Question", "Reply", "UpstreamCore", "answer_text", "whole_answer"]
 
 Ending: TypeAlias = Literal["eof", "broken", "refused", "silent", "unreachable"]
 """How an exchange ends: by the body's end, by a broken connection, by one that is refused, not at all, or by a caller

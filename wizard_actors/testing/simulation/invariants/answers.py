@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Final
 
-from wizard_actors.testing.simulation.invariants.invariant import FUZZ, Invariant
+from wizard_actors.testing.simulation.invariants.invariant import Invariant
+from wizard_actors.testing.simulation.invariants.jumps import Jumps
 from wizard_actors.testing.simulation.records import RequestRecord
 from wizard_actors.testing.simulation.report import Report
-from wizard_actors.testing.simulation.scenario import ClockJump, Scenario
+from wizard_actors.testing.simulation.scenario import Scenario, StorageFault
 
-__all__ = ["ANSWERS", "may_expire", "virtual_jumps"]
+__all__ = ["ANSWERS", "may_expire"]
 
 TICK: Final = 0.001
 """Seconds by which an answer may come after its deadline."""
@@ -25,22 +28,6 @@ UNCACHED: Final = frozenset({None, "bypass"})
 
 IN_STORAGE: Final = frozenset({"serialization", "session_conflict", "storage"})
 """What a turn may end in whose question was answered, and whose answer could not be stored."""
-
-
-def virtual_jumps(scenario: Scenario) -> Iterator[tuple[float, float]]:
-    """Yield from which instant to which the clock jumped; a jump that is passed over by another comes right after it.
-
-    The wall clock's own jumps are none of these.
-    """
-    now = 0.0
-    for jump in sorted((jump for jump in scenario.clock_jumps if not jump.wall), key=_at):
-        began = max(now, jump.at)
-        now = began + jump.seconds
-        yield began, now
-
-
-def _at(jump: ClockJump) -> float:
-    return jump.at
 
 
 # -- outcomes ----------------------------------------------------------------------------------------------------------
@@ -126,23 +113,32 @@ def _tenants_apart(report: Report) -> Iterator[str]:
 
 
 def _deadlines_kept(report: Report) -> Iterator[str]:
-    jumps = list(virtual_jumps(report.scenario))
+    jumps, slow = Jumps(report.scenario), _SlowStorage(report.scenario)
     for request in report.requests:
-        if request.deadline is None or request.reader != "eager" or _stores_slowly(request, report.scenario):
+        if request.deadline is None or request.reader != "eager" or not request.outcomes:
             continue
-        lost = sum(after - at for at, after in jumps if request.arrived <= at + FUZZ and at <= request.ended + FUZZ)
-        if request.outcomes and request.seconds > request.deadline + lost + TICK:
+        if request.session is not None and slow.at_any(request):
+            continue
+        if request.seconds > request.deadline + jumps.begun_in(request.arrived, request.ended) + TICK:
             yield f"request {request.number} had {request.deadline:.3f} s and waited {request.seconds:.3f} s"
 
 
-def _stores_slowly(request: RequestRecord, scenario: Scenario) -> bool:
-    """Whether the storage may have been slow to take what a turn had to store, in time of its own."""
-    return request.session is not None and any(
-        fault.kind == "slow"
-        and fault.start <= request.ended
-        and request.arrived < fault.start + (math.inf if fault.lasts is None else fault.lasts)
-        for fault in scenario.storage_faults
-    )
+class _SlowStorage:
+    """When the storage may have been slow to take what a turn had to store, in time of its own."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        slow = sorted((fault.start, _until(fault)) for fault in scenario.storage_faults if fault.kind == "slow")
+        self._starts = [start for start, _ in slow]
+        self._ends = list(accumulate((end for _, end in slow), max))
+
+    def at_any(self, request: RequestRecord) -> bool:
+        """Whether it was while a request waited."""
+        begun = bisect_right(self._starts, request.ended)
+        return begun > 0 and request.arrived < self._ends[begun - 1]
+
+
+def _until(fault: StorageFault) -> float:
+    return fault.start + (math.inf if fault.lasts is None else fault.lasts)
 
 
 # -- books -------------------------------------------------------------------------------------------------------------

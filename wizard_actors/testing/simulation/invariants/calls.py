@@ -11,8 +11,8 @@ from typing import Final
 
 from wizard_actors.breaker_core import TRANSITIONS
 from wizard_actors.flight import MAX_FOLLOWERS
-from wizard_actors.testing.simulation.invariants.answers import virtual_jumps
-from wizard_actors.testing.simulation.invariants.invariant import FUZZ, Invariant
+from wizard_actors.testing.simulation.invariants.invariant import Invariant
+from wizard_actors.testing.simulation.invariants.jumps import Jumps
 from wizard_actors.testing.simulation.records import CallRecord, RequestRecord
 from wizard_actors.testing.simulation.report import Report
 
@@ -91,12 +91,12 @@ def _legal_circuits(report: Report) -> Iterator[str]:
 
 def _calls_end(report: Report) -> Iterator[str]:
     requests = {request.request_id: request for request in report.requests}
-    jumps = list(virtual_jumps(report.scenario))
+    jumps = Jumps(report.scenario)
     for call in report.calls:
         request = requests.get(call.request_id)
         if request is None or call.closed is None or not request.outcomes:
             continue  # told by others
-        if call.closed > request.ended + TICK + _lost(jumps, request.ended, call.closed):
+        if call.closed > request.ended + TICK + jumps.met_in(request.ended, call.closed):
             yield (
                 f"call {call.number} was closed at {call.closed:.3f} s, and request {request.number} had ended at "
                 f"{request.ended:.3f} s"
@@ -106,18 +106,13 @@ def _calls_end(report: Report) -> Iterator[str]:
 def _timeouts_kept(report: Report) -> Iterator[str]:
     total = {model.name: model.timeouts.total for model in report.scenario.config.models}
     readers = {request.request_id: request.reader for request in report.requests}
-    jumps = list(virtual_jumps(report.scenario))
+    jumps = Jumps(report.scenario)
     for call in report.calls:
         if call.closed is None or readers.get(call.request_id) != "eager":
             continue
         took = call.closed - call.began
-        if took > total[call.model] + TICK + _lost(jumps, call.began, call.closed):
+        if took > total[call.model] + TICK + jumps.met_in(call.began, call.closed):
             yield f"call {call.number} to {call.model} took {took:.3f} s, of {total[call.model]:g} at most"
-
-
-def _lost(jumps: Iterable[tuple[float, float]], began: float, ended: float) -> float:
-    """Return how many seconds the clock jumped over, from one instant to another."""
-    return sum(after - at for at, after in jumps if began <= after + FUZZ and at <= ended + FUZZ)
 
 
 # -- the bulkhead and the cache ----------------------------------------------------------------------------------------

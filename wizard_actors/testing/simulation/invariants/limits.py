@@ -1,23 +1,24 @@
-"""What is spent, and what there is to spend: rates, tokens, retries, attempts, money, room to wait. Pure."""
+"""What is spent, and what there is to spend: rates, pauses, tokens, retries, attempts, room to wait. Pure."""
 
 from __future__ import annotations
 
 import heapq
 import math
 from bisect import bisect_left, bisect_right
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from decimal import Decimal
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Final
 
 from wizard_actors.config import ModelConfig, RateLimitConfig
-from wizard_actors.cost import cost_of
-from wizard_actors.testing.simulation.invariants.answers import virtual_jumps
+from wizard_actors.errors import RateLimitError
+from wizard_actors.retry import LONGEST_RETRY_AFTER
 from wizard_actors.testing.simulation.invariants.invariant import FUZZ, Invariant
+from wizard_actors.testing.simulation.invariants.jumps import virtual_jumps
 from wizard_actors.testing.simulation.invariants.liveness import most_at_once
-from wizard_actors.testing.simulation.records import AttemptRecord, CallRecord, RequestRecord
+from wizard_actors.testing.simulation.invariants.pairs import pairs
+from wizard_actors.testing.simulation.records import CallRecord, RequestRecord
 from wizard_actors.testing.simulation.report import Report
-from wizard_actors.types import TokenUsage
 
 __all__ = ["LIMITS"]
 
@@ -45,16 +46,23 @@ class _Lateness:
     """By how many seconds a call may begin later than it was granted: the clock may jump in between."""
 
     def __init__(self, report: Report) -> None:
-        self._jumps: list[tuple[float, float, float]] = []
+        self._late: list[float] = []
+        self._since: list[float] = []
+        self._until: list[float] = []
         longest = 0.0
         for number, (at, after) in enumerate(virtual_jumps(report.scenario)):
             longest = max(longest, after - at)
             late = min(longest, LATE * 4.0 ** min(number, MOST_DOUBLED))
-            self._jumps.append((at - late - FUZZ, after + late + FUZZ, late))
+            self._late.append(late)
+            self._since.append(at - late - FUZZ)
+            self._until.append(after + late + FUZZ)
+        # Of a jump or any later one: who begins before that is beside none of these.
+        self._since = [*accumulate(reversed(self._since), min)][::-1]
 
     def of(self, call: CallRecord) -> float:
         """Return it for a call; it is nothing for one that begins at no jump, nor beside one that does."""
-        return max((late for since, until, late in self._jumps if since <= call.began <= until), default=0.0)
+        newest = bisect_right(self._since, call.began) - 1  # of those beside which it may be: the one that allows most
+        return self._late[newest] if newest >= 0 and call.began <= self._until[newest] else 0.0
 
 
 # -- requests and tokens a minute --------------------------------------------------------------------------------------
@@ -79,6 +87,32 @@ def _requests_per_minute(report: Report) -> Iterator[str]:
                     f"call {call.number} at {call.began:.3f} s is one too many since {since:.3f} s for {name}: "
                     f"{limits.requests_per_minute:g} a minute, {burst} at once"
                 )
+
+
+def _pauses_kept(report: Report) -> Iterator[str]:
+    lateness, asked = _Lateness(report), _pauses(report)
+    for _, _, models in _limiters(report):
+        pauses = sorted(pause for model in models for pause in asked.get(model, ()))
+        since = [at for at, _ in pauses]
+        until = list(accumulate((until for _, until in pauses), max))
+        for call in report.calls:
+            before = bisect_left(since, call.began - LATE - lateness.of(call)) if call.model in models else 0
+            if before and call.began < until[before - 1] - FUZZ:
+                yield (
+                    f"call {call.number} to {call.model} began at {call.began:.3f} s, in a pause until "
+                    f"{until[before - 1]:.3f} s that a 429 had asked for"
+                )
+
+
+def _pauses(report: Report) -> dict[str, list[tuple[float, float]]]:
+    """Return from when to when each model wanted to be left alone, as its 429s said."""
+    asked: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for _, attempt, call in pairs(report):
+        wanted = attempt.retry_after or 0.0
+        if attempt.error == RateLimitError.code and not attempt.cancelled and wanted > 0:
+            met = call.began + attempt.duration
+            asked[call.model].append((met, met + min(wanted, LONGEST_RETRY_AFTER)))
+    return asked
 
 
 def _tokens_per_minute(report: Report) -> Iterator[str]:
@@ -217,38 +251,7 @@ def _no_cascade(report: Report) -> Iterator[str]:
             yield f"{len(calls)} calls reached {model}, where {len(report.requests)} requests allow {most:.1f}"
 
 
-# -- money and room ----------------------------------------------------------------------------------------------------
-
-
-def _costs_add_up(report: Report) -> Iterator[str]:
-    prices = {model.name: model.price for model in report.scenario.config.models}
-    calls: dict[tuple[str, str], list[CallRecord]] = {}
-    for call in report.calls:
-        calls.setdefault((call.request_id, call.model), []).append(call)
-    for request in report.requests:
-        total = sum((attempt.cost for attempt in request.attempts if attempt.cost is not None), Decimal(0))
-        if total != (request.cost or Decimal(0)):
-            yield f"request {request.number} cost {request.cost}, and its attempts {total}"
-        for attempt, call in _pairs(request, calls):
-            price = prices[call.model]
-            if price is None or attempt.error is not None or attempt.cancelled:
-                continue
-            usage = TokenUsage(input_tokens=call.asked_tokens, output_tokens=call.billed - call.asked_tokens)
-            billed = cost_of(price, usage)
-            if attempt.cost != billed:
-                yield f"call {call.number} cost {billed}, and request {request.number} says {attempt.cost}"
-
-
-def _pairs(
-    request: RequestRecord, calls: dict[tuple[str, str], list[CallRecord]]
-) -> Iterable[tuple[AttemptRecord, CallRecord]]:
-    """Return the attempts of a request that were sent, each with its call: a model's come one after the other."""
-    sent: dict[str, list[AttemptRecord]] = {}
-    for attempt in sorted(request.attempts, key=lambda attempt: attempt.number):
-        if attempt.sent:
-            sent.setdefault(attempt.model, []).append(attempt)
-    for model, attempts in sent.items():
-        yield from zip(attempts, calls.get((request.request_id or "", model), ()), strict=False)
+# -- room --------------------------------------------------------------------------------------------------------------
 
 
 def _lanes_bounded(report: Report) -> Iterator[str]:
@@ -298,6 +301,11 @@ LIMITS: Final = (
         _requests_per_minute,
     ),
     Invariant(
+        "pauses-kept",
+        "No call begins at a model while it wants to be left alone, as the Retry-After of a 429 said.",
+        _pauses_kept,
+    ),
+    Invariant(
         "tokens-per-minute",
         "In no minute do calls begin that together cost more than tokens_per_minute, as far as was known.",
         _tokens_per_minute,
@@ -312,9 +320,6 @@ LIMITS: Final = (
         "no-cascade",
         "A model gets no more calls than there are requests, and what the retry budget allows in the whole run.",
         _no_cascade,
-    ),
-    Invariant(
-        "costs-add-up", "A request costs what its attempts cost, and those what their models billed.", _costs_add_up
     ),
     Invariant("lanes-bounded", "Nothing that waits anywhere is ever more than its bound.", _lanes_bounded),
 )

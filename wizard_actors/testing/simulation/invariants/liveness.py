@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from typing import Final
@@ -129,13 +130,15 @@ def _no_failure_for_nothing(report: Report) -> Iterator[str]:
         if request.reader != "eager" or request.deadline is not None:
             continue
         failed = [attempt for attempt in request.attempts if attempt.sent and not attempt.cancelled]
+        sent = Counter(attempt.model for attempt in request.attempts if attempt.sent)
         for attempt in failed:
-            same = [other for other in request.attempts if other.model == attempt.model and other.sent]
-            if attempt.error is not None and len(same) == 1 and (request.request_id, attempt.model) in whole:
+            if attempt.error is not None and sent[attempt.model] == 1 and (request.request_id, attempt.model) in whole:
                 yield f"request {request.number}: attempt {attempt.number} failed ({attempt.error}) on a whole answer"
 
 
 def _crash_survived(report: Report) -> Iterator[str]:
+    if report.scenario.config.supervision.max_restarts == 0:
+        return  # an actor that has crashed is DOWN
     second = _second_kill(report.scenario)
     for request in report.requests:
         if request.outcome == ActorCrashedError.code and request.ended < second:

@@ -67,10 +67,16 @@ class _History:
         once = [self._places[prompt] for prompt in shown if self._possible[prompt] == 1]
         if any(earlier >= later for earlier, later in pairwise(once)):
             return "it showed the turns of its session in another order"
-        before = self._acknowledged[: bisect_left(self._ends, call.began)]
-        if self._shown_whole and Counter(turn.prompt for turn in before) - Counter(shown):
-            return f"it showed {len(shown)} turns of its session, which has {len(before)}"
+        before = bisect_left(self._ends, call.began)
+        if self._shown_whole and self._left_out(shown, before):
+            return f"it showed {len(shown)} turns of its session, which has {before}"
         return None
+
+    def _left_out(self, shown: Sequence[int], before: int) -> bool:
+        """Whether one of so many acknowledged turns is not among those that were shown."""
+        if len(shown) < before:
+            return True
+        return bool(Counter(turn.prompt for turn in self._acknowledged[:before]) - Counter(shown))
 
 
 def _ended(turn: RequestRecord) -> float:
