@@ -203,7 +203,7 @@ def test_a_crowd_that_is_slower_than_its_leave_is_fresh_is_answered() -> None:
             answered += 1
 
         async with ResilientClient.open(config(CROWD)) as client:
-            with trio.move_on_after(60.0):
+            with trio.move_on_after(1000.0):  # twenty seconds, on however slow a machine
                 async with trio.open_nursery() as nursery:
                     for _ in range(200):
                         nursery.start_soon(ask)
