@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import mkstemp
 from typing import Final
 
-__all__ = ["write_all", "write_new", "write_over"]
+__all__ = ["is_special", "write_all", "write_new", "write_over"]
 
 LONGEST_PREFIX: Final = 40
 
@@ -37,6 +37,15 @@ def write_over(path: Path, text: str) -> None:
     new one can be read by its owner alone. Raises as `write_new`, but for `FileExistsError`.
     """
     _replace(path.resolve(), text.encode())
+
+
+def is_special(file: str) -> bool:
+    """Whether that is the name of no file on a disk, but of a pipe or a terminal, say, or of somebody's open file."""
+    path = Path(file)
+    try:
+        return path.is_relative_to("/dev") or not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 def write_all(handle: int, data: bytes) -> None:

@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 
 from wizard_actors.cli_config import find_config, set_up_logs
 from wizard_actors.cli_output import Errors, ExitStatus, Output
-from wizard_actors.cli_sessions.files import FORMATS, is_special, read_input, record_of, write_file
+from wizard_actors.cli_sessions.files import FORMATS, read_input, record_of, write_file
 from wizard_actors.cli_sessions.shown import conversation, facts_table, list_table, plain, shown_summary
 from wizard_actors.cli_usage import check_names, whole
 from wizard_actors.client import ResilientClient
@@ -25,6 +25,7 @@ from wizard_actors.session_json import encode_session
 from wizard_actors.session_record import SessionRecord, SessionSummary
 from wizard_actors.storage.base import MAX_PAGE
 from wizard_actors.wall_clock import WallClock
+from wizard_actors.whole_file import is_special
 
 __all__ = ["app"]
 

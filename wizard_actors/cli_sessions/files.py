@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,9 +12,9 @@ from wizard_actors.conversion import from_os
 from wizard_actors.errors import InvalidPromptError, SerializationError
 from wizard_actors.session_record import SessionRecord
 from wizard_actors.session_text import MAX_TEXT, from_json, from_markdown, to_json, to_markdown
-from wizard_actors.whole_file import write_all, write_over
+from wizard_actors.whole_file import is_special, write_all, write_over
 
-__all__ = ["FORMATS", "is_special", "read_input", "record_of", "write_file"]
+__all__ = ["FORMATS", "read_input", "record_of", "write_file"]
 
 PIECE: Final = 2**20
 
@@ -59,15 +58,6 @@ def record_of(data: bytes, file: str, name: str | None) -> SessionRecord:
     if begins == "{" or (begins != "#" and Path(file).suffix.lower() == ".json"):
         return from_json(text, session=name)
     return from_markdown(text, session=name)
-
-
-def is_special(file: str) -> bool:
-    """Whether that is the name of no file on a disk, but of a pipe or a terminal, say, or of somebody's open file."""
-    path = Path(file)
-    try:
-        return path.is_relative_to("/dev") or not stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return False
 
 
 def write_file(file: str, text: str) -> None:

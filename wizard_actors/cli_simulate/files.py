@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import Final
 
 from wizard_actors.conversion import from_os
 from wizard_actors.errors import ConfigError, ConfigProblem
-from wizard_actors.whole_file import write_all, write_over
+from wizard_actors.whole_file import is_special, write_all, write_over
 
 __all__ = ["check_output", "read_standard_input", "write_file"]
 
@@ -58,7 +57,7 @@ def check_output(option: str, file: str, inputs: Iterable[Path]) -> None:
 def write_file(file: str, text: str) -> None:
     """Write a file anew; what is special, as a pipe or a terminal, is written to. Raises `StorageError`."""
     try:
-        if _is_special(file):
+        if is_special(file):
             handle = os.open(file, os.O_WRONLY | os.O_APPEND)
             try:
                 write_all(handle, text.encode())
@@ -81,11 +80,3 @@ def _write_over(path: Path, text: str) -> None:
             with suppress(OSError):  # the first error is the one to tell
                 path.unlink(missing_ok=True)
         raise
-
-
-def _is_special(file: str) -> bool:
-    path = Path(file)
-    try:
-        return path.is_relative_to("/dev") or not stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return False
