@@ -243,6 +243,7 @@ def test_the_bars_are_as_high_as_the_report_says() -> None:
     """The bars of each outcome together stand for all of its requests, those of each model for its calls."""
     ends = [("answered", "direct")] * 7 + [("answered", "fallback")] * 5 + [("answered", "cache")] * 4
     ends += [("left", "")] * 3 + [("rate_limited", "")] * 2
+    ends += [("answered", "stale"), ("answered", "static")] * 3
     requests = [a_request(index, index * 2.5, 1.0, *end) for index, end in enumerate(ends)]
     calls = [a_call(index, "primary", index * 3.0) for index in range(12)] + [a_call(12, "backup", 40.0, "refused")]
     report = a_report(None, requests, calls)
@@ -251,7 +252,15 @@ def test_the_bars_are_as_high_as_the_report_says() -> None:
     drawn = {name: heights(drawing, colour) * requests_a_pixel for name, colour in OUTCOME_COLOURS.items()}
     colours = model_colours(report.models)
     assert drawn == pytest.approx(
-        {"first model": 7, "another model": 5, "cache or static": 4, "cancelled or left": 3, "failed": 2}, abs=0.1
+        {
+            "first model": 7,
+            "another model": 5,
+            "cache": 4,
+            "stale or static": 6,
+            "cancelled or left": 3,
+            "failed": 2,
+        },
+        abs=0.1,
     )
     assert heights(drawing, colours["primary"]) * requests_a_pixel == pytest.approx(12, abs=0.1)
     assert heights(drawing, colours["backup"]) * requests_a_pixel == pytest.approx(1, abs=0.1)
@@ -362,7 +371,7 @@ def test_circuits_that_opened_are_told_to_those_who_do_not_see_it() -> None:
 def test_the_legend_has_what_is_drawn_and_nothing_else() -> None:
     """Of a run without faults only the closed breakers; of others each sign that is there."""
     legend = {"breaker closed", "half-open", "open", "limiter paused", "failed calls", "storage fault (shaded)"}
-    legend |= {"a model's fault (shaded)", "calls that wait (full height: 3)", "cancelled or left", "cache or static"}
+    legend |= {"a model's fault (shaded)", "calls that wait (full height: 3)", "cancelled or left", "cache"}
     calm = {text.text for text in texts(drawing_of(a_report()))}
     report = a_report(
         Scenario(config=a_config(), faults=[FaultWindow(kind="down")], storage_faults=[StorageFault(kind="failing")]),

@@ -41,7 +41,7 @@ __all__ = [
     "value_ticks",
 ]
 
-Outcome: TypeAlias = Literal["first model", "another model", "cache or static", "cancelled or left", "failed"]
+Outcome: TypeAlias = Literal["first model", "another model", "cache", "stale or static", "cancelled or left", "failed"]
 OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 """How requests end, in the order in which they are stacked."""
 
@@ -209,8 +209,10 @@ def outcome_of(request: RequestRecord) -> Outcome:
         return "cancelled or left"
     if request.outcome != "answered":
         return "failed"
-    if request.served_by in {"cache", "stale", "static"}:
-        return "cache or static"
+    if request.served_by == "cache":
+        return "cache"
+    if request.served_by in {"stale", "static"}:
+        return "stale or static"
     return "another model" if request.served_by == "fallback" else "first model"
 
 

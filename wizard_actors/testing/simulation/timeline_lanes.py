@@ -60,7 +60,8 @@ COLOURS: Final = ("#44aa99", "#882255", "#ddcc77", "#aa4499", "#999933", "#cc667
 OUTCOME_COLOURS: Final[Mapping[Outcome, str]] = {
     "first model": "#0072b2",
     "another model": "#56b4e9",
-    "cache or static": "#0b3c5d",
+    "cache": "#0b3c5d",
+    "stale or static": "#a3d5f7",
     "cancelled or left": "#a6a6a6",
     "failed": "#d55e00",
 }

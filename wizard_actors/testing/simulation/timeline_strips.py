@@ -106,7 +106,7 @@ def happenings(scenario: Scenario, plot: Plot) -> list[Happening]:
     end, narrowest = plot.axis.end, 2 * plot.column_seconds
     kills = [
         (
-            f"kill: {'any actor' if kill.actor == ANY else kill.actor.removeprefix('models/model:')}",
+            f"kill: {'any actor' if kill.actor == ANY else kill.actor}",
             f"{kill.times}x every {time_text(kill.every)}{SINCE}{time_text(kill.at)}"
             if kill.every
             else f"at {time_text(kill.at)}",
