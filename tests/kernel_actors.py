@@ -70,6 +70,13 @@ class Told:
 
 
 @frozen
+class Act:
+    """A told message that runs `action` inside the actor's turn: what that sends to the actor waits in its lanes."""
+
+    action: Callable[[], object]
+
+
+@frozen
 class TellOnly:
     """A told message that no actor hears."""
 
@@ -157,6 +164,11 @@ class Clerk(Actor):
         """Note it."""
         self.heard.append(message.text)
         self.journal.append(f"hear {message.text}")
+
+    @hears(Act)
+    def act(self, message: Act, now: float) -> None:
+        """Run the action."""
+        message.action()
 
 
 @frozen

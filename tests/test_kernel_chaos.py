@@ -426,7 +426,7 @@ class StubbornWorld(World):
         pass
 
 
-PLANTED_SEEDS = 40
+PLANTED_SEEDS = 400
 
 
 @pytest.mark.parametrize("make", [ForgetfulWorld, StubbornWorld])

@@ -14,6 +14,7 @@ import trio.testing
 from attrs import frozen
 
 from tests.kernel_actors import (
+    Clerk,
     ClerkView,
     Echo,
     Garage,
@@ -22,6 +23,7 @@ from tests.kernel_actors import (
     Told,
     Vacate,
     clerk,
+    crash,
     garage,
     lanes_of,
     quiet,
@@ -458,8 +460,16 @@ def test_a_thread_with_a_blocking_client_tells_and_asks() -> None:
 
 async def test_a_call_of_another_thread_leaves_the_lanes_as_they_are() -> None:
     """Told messages of other threads drop the oldest over the bound, and are counted, like any."""
-    async with tree(ChildSpec("a", clerk("a"), tells=3)) as supervisor:
+    up = trio.Event()
+
+    class Late(Clerk):
+        async def start(self) -> None:
+            await up.wait()
+
+    starts = iter([Clerk(), Late()])
+    async with tree(ChildSpec("a", lambda _ledger, _carry: next(starts), tells=3)) as supervisor:
         ref = supervisor.ref("a", ClerkView)
+        await crash(ref)
 
         def flood() -> None:
             for number in range(10):
@@ -468,6 +478,8 @@ async def test_a_call_of_another_thread_leaves_the_lanes_as_they_are() -> None:
         thread = threading.Thread(target=flood)
         thread.start()
         thread.join()  # Trio does not run meanwhile
+        await quiet()
+        up.set()
         await quiet()
         assert ref.published is not None
         assert ref.published.heard == ("7", "8", "9")

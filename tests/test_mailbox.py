@@ -9,6 +9,8 @@ import trio
 import trio.testing
 
 from tests.kernel_actors import (
+    Act,
+    BoomError,
     Clerk,
     ClerkView,
     Do,
@@ -27,8 +29,10 @@ from tests.kernel_actors import (
     tree,
 )
 from wizard_actors.actor import Actor, Reply, Waiter, handles, hears, takes_back
-from wizard_actors.errors import MailboxFullError
-from wizard_actors.mailbox import Mailbox
+from wizard_actors.errors import ActorCrashedError, MailboxFullError
+from wizard_actors.event_stream import EventStream
+from wizard_actors.events import Event
+from wizard_actors.mailbox import Lanes, Mailbox
 from wizard_actors.specs import ChildSpec
 
 Clock = trio.testing.MockClock
@@ -111,10 +115,11 @@ async def test_an_answer_to_a_caller_that_is_let_in_and_served_in_one_turn_arriv
 
 
 class Witness(Actor):
-    """Notes the order in which its lanes are served; receives no ask while it is not `open`."""
+    """Notes the order in which its lanes are served; receives no ask while it is not `open`, which a forget changes."""
 
     def __init__(self) -> None:
         self.open = True
+        self.kept: list[Waiter] = []
         self.due = math.inf
         self.order: list[str] = []
 
@@ -134,10 +139,12 @@ class Witness(Actor):
     def forget(self, waiter: Waiter, now: float) -> None:
         """Note it."""
         self.order.append("forget")
+        self.open = True
 
     @handles(Keep)
     def keep(self, message: Keep, reply: Reply[str], now: float) -> None:
         """Keep it."""
+        self.kept.append(reply)
 
     @handles(Rent)
     def rent(self, message: Rent, reply: Reply[Lease], now: float) -> None:
@@ -155,34 +162,36 @@ class Witness(Actor):
         """Note it."""
         self.order.append("tell")
 
+    @hears(Act)
+    def act(self, message: Act, now: float) -> None:
+        """Run the action."""
+        message.action()
+
 
 async def test_a_turn_serves_forgets_and_returns_then_what_is_due_then_tells_then_asks(autojump_clock: Clock) -> None:
     """The order is that of the lanes, whatever arrived first."""
     actor = Witness()
-    scope = trio.CancelScope()
     answers: list[object] = []
     async with tree(ChildSpec("a", lambda _ledger, _carry: actor), drain_timeout=0) as supervisor:
         ref = supervisor.ref("a", object)
         lease = await ref.ask(Rent())
 
-        async def leaver() -> None:
-            with scope:
-                try:
-                    await ref.ask(Keep())
-                finally:  # all in one step, in the opposite order
-                    actor.open = True
-                    ref.tell(Told("news"))
-                    actor.due = trio.current_time()
-                    ref.give_back(lease, Vacate())
+        def send() -> None:  # in the opposite order
+            ref.tell(Told("news"))
+            actor.due = trio.current_time()
+            ref.give_back(lease, Vacate())
+            ref._mailbox.forget(actor.kept[0])  # as its caller's task does that is cancelled
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(leaver)
+            nursery.start_soon(collect, answers, ref, Keep())
             await quiet()
             actor.open = False
             nursery.start_soon(collect, answers, ref, Rent())
             await quiet()
             actor.order.clear()
-            scope.cancel()
+            ref.tell(Act(send))
+            await quiet()
+            nursery.cancel_scope.cancel()
     assert actor.order == ["forget", "return", "tick", "tell", "ask"]
 
 
@@ -214,9 +223,13 @@ async def test_a_thousand_returns_in_one_tick_all_arrive(autojump_clock: Clock) 
     async with tree(ChildSpec("a", garage(made, places=1000), mailbox=1)) as supervisor:
         ref = supervisor.ref("a", int)
         leases = [await ref.ask(Rent()) for _ in range(1000)]
-        for lease in leases:
-            ref.give_back(lease, Vacate())
-        assert lanes_of(supervisor).returns == 1000
+
+        def give_all_back() -> int:
+            for lease in leases:
+                ref.give_back(lease, Vacate())
+            return lanes_of(supervisor).returns
+
+        assert await ref.ask(Do(give_all_back)) == 1000
         await quiet()
         assert [lease for lease, _ in made[0].seen] == leases
         assert ref.published == 0
@@ -231,14 +244,19 @@ async def test_the_told_lane_drops_the_oldest_and_counts_it(autojump_clock: Cloc
     made: list[Clerk] = []
     async with tree(ChildSpec("a", clerk("a", None, made), tells=3)) as supervisor:
         ref = supervisor.ref("a", ClerkView)
-        for number in range(5):
-            ref.tell(Told(str(number)))
-        before = lanes_of(supervisor)
+
+        def tell_too_much() -> Lanes:
+            for number in range(5):
+                ref.tell(Told(str(number)))
+            return lanes_of(supervisor)
+
+        before = await ref.ask(Do(tell_too_much))
         await quiet()
         after = lanes_of(supervisor)
         assert made[0].heard == ["2", "3", "4"]
+    assert isinstance(before, Lanes)
     assert (before.tells, before.tells_bound, before.dropped) == (3, 3, 2)
-    assert (after.tells, after.dropped, after.handled) == (0, 2, 3)
+    assert (after.tells, after.dropped, after.handled) == (0, 2, 4)
 
 
 async def test_telling_a_stopped_actor_does_nothing(autojump_clock: Clock) -> None:
@@ -281,3 +299,120 @@ def test_a_mailbox_says_how_full_it_is() -> None:
     lanes = Mailbox("wizard/a", bound=7, tells=9).lanes()
     assert (lanes.asks, lanes.asks_bound, lanes.tells, lanes.tells_bound) == (0, 7, 0, 9)
     assert (lanes.returns, lanes.kept, lanes.grants, lanes.handled, lanes.dropped) == (0, 0, 0, 0, 0)
+
+
+# -- whose task takes a turn
+
+
+async def test_a_sleeping_actor_answers_in_the_step_in_which_it_is_asked(autojump_clock: Clock) -> None:
+    """No change of tasks: what the caller has told before is heard first, and nobody else has run."""
+    journal: list[str] = []
+    async with tree(ChildSpec("a", clerk("a", journal))) as supervisor, trio.open_nursery() as nursery:
+        ref = supervisor.ref("a", ClerkView)
+        await quiet()
+        nursery.start_soon(lambda: _note(journal, "somebody else"))
+        ref.tell(Told("news"))
+        await ref.ask(Echo())
+        journal.append("answered")
+    assert journal[1:5] == ["hear news", "echo hello", "answered", "somebody else"]
+
+
+async def _note(journal: list[str], line: str) -> None:
+    await trio.lowlevel.checkpoint()
+    journal.append(line)
+
+
+async def test_answers_that_are_there_at_once_keep_nobody_out_for_long(autojump_clock: Clock) -> None:
+    """Of many asks in a row, every eighth lets others run."""
+    others = 0
+
+    async def other() -> None:
+        nonlocal others
+        while True:
+            others += 1
+            await trio.lowlevel.checkpoint()
+
+    async with tree(ChildSpec("a", clerk("a"))) as supervisor, trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        for _ in range(80):
+            await supervisor.ref("a", ClerkView).ask(Echo())
+        nursery.cancel_scope.cancel()
+    assert others >= 9
+
+
+async def test_a_cancelled_caller_asks_nothing(autojump_clock: Clock) -> None:
+    """The actor never hears of it."""
+    made: list[Clerk] = []
+    async with tree(ChildSpec("a", clerk("a", None, made))) as supervisor:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await supervisor.ref("a", ClerkView).ask(Echo())
+        assert scope.cancelled_caught
+        assert made[0].echoed == 0
+
+
+async def test_an_answer_that_is_there_is_delivered_whatever_is_cancelled_meanwhile(autojump_clock: Clock) -> None:
+    """A grant never goes to somebody who does not get it: the cancellation comes with the next wait."""
+    made: list[Garage] = []
+    held: list[Lease] = []
+    async with tree(ChildSpec("a", garage(made, places=20))) as supervisor:
+        ref = supervisor.ref("a", int)
+        with trio.CancelScope() as scope:
+            for _ in range(9):  # one of them lets others run before it returns
+                made[0].after_grant = scope.cancel
+                held.append(await ref.ask(Rent()))
+        assert scope.cancelled_caught
+        assert len(held) == len(made[0].live) == 1
+        ref.give_back(held[0], Vacate())
+
+
+async def test_a_crash_in_the_step_of_a_sender_is_the_actors_own(autojump_clock: Clock) -> None:
+    """Who tells goes on, who asks learns of a crash, and the actor is started again."""
+
+    def fail() -> None:
+        raise BoomError("planted")
+
+    async with tree(ChildSpec("a", clerk("a"))) as supervisor:
+        ref = supervisor.ref("a", ClerkView)
+        ref.tell(Act(fail))
+        assert supervisor.tree().children[0].error is None  # its own task has yet to find out
+        await quiet()
+        assert isinstance(ref.failure, BoomError)
+        with pytest.raises(ActorCrashedError, match="planted"):
+            await ref.ask(Do(fail))
+        await trio.sleep(1)
+        assert supervisor.tree().children[0].restarts == 2
+
+
+async def test_what_a_turn_brings_forward_wakes_the_actor_in_time(autojump_clock: Clock) -> None:
+    """An actor that slept without an end, and is told of something due in a second, does it in a second."""
+    answers: list[object] = []
+    async with tree(ChildSpec("a", clerk("a"))) as supervisor, trio.open_nursery() as nursery:
+        ref = supervisor.ref("a", ClerkView)
+        await quiet()
+        nursery.start_soon(collect, answers, ref, Keep("in five", until=5.0))
+        nursery.start_soon(collect, answers, ref, Keep("in one", until=1.0))
+        await trio.sleep(1.0)
+        await quiet()
+        assert (answers, trio.current_time()) == (["in one"], 1.0)
+
+
+async def test_a_listener_may_send_to_an_actor_that_publishes(autojump_clock: Clock) -> None:
+    """The actor's turn is not taken in the middle of another event: it publishes after that."""
+    heard: list[object] = []
+    stream = EventStream()
+    async with tree(ChildSpec("a", clerk("a"))) as supervisor:
+        ref = supervisor.ref("a", ClerkView)
+        await quiet()
+
+        def listener(event: Event) -> None:
+            heard.append(event)
+            if len(heard) == 1:
+                ref.tell(Act(lambda: stream.publish(Event(2.0))))
+
+        stream.listen(listener)
+        stream.publish(Event(1.0))
+        assert heard == [Event(1.0)]
+        await quiet()
+        assert heard == [Event(1.0), Event(2.0)]
+        assert (ref.failure, stream.listener_failures) == (None, 0)

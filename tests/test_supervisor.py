@@ -11,9 +11,11 @@ import trio
 import trio.testing
 
 from tests.kernel_actors import (
+    Act,
     BoomError,
     Clerk,
     ClerkView,
+    Do,
     Echo,
     Garage,
     Keep,
@@ -26,6 +28,7 @@ from tests.kernel_actors import (
     crash,
     fragile,
     garage,
+    lanes_of,
     quiet,
     tree,
 )
@@ -147,6 +150,7 @@ def test_a_spec_without_bounds_is_refused(bounds: dict[str, int]) -> None:
 async def test_the_tree_shows_each_actor(autojump_clock: Clock) -> None:
     """Name, path, state, restarts, last error, lanes with their bounds, waiting room, grants, messages, drops."""
     made: list[Clerk] = []
+    shown: list[TreeNode] = []
     async with tree(ChildSpec("a", clerk("a", None, made, room=1), mailbox=2, tells=1)) as supervisor:
         ref = supervisor.ref("a", ClerkView)
         await crash(ref, BoomError("planted"))
@@ -154,9 +158,13 @@ async def test_the_tree_shows_each_actor(autojump_clock: Clock) -> None:
             for _ in range(4):
                 nursery.start_soon(collect, [], ref, Keep())
             await quiet()
-            ref.tell(Told("dropped"))
-            ref.tell(Told("waits"))
-            shown = supervisor.tree()
+
+            def tell_and_look() -> None:
+                ref.tell(Told("dropped"))
+                ref.tell(Told("waits"))
+                shown.append(supervisor.tree())
+
+            ref.tell(Act(tell_and_look))
             nursery.cancel_scope.cancel()
     lanes = Lanes(
         asks=2,
@@ -171,7 +179,7 @@ async def test_the_tree_shows_each_actor(autojump_clock: Clock) -> None:
         dropped=1,
     )
     actor = TreeNode("a", "wizard/a", State.RUNNING, 1, "BoomError: planted", lanes)
-    assert shown == TreeNode("wizard", "wizard", State.RUNNING, 0, None, None, (actor,))
+    assert shown == [TreeNode("wizard", "wizard", State.RUNNING, 0, None, None, (actor,))]
 
 
 async def test_the_tree_shows_live_grants_and_unread_returns(autojump_clock: Clock) -> None:
@@ -180,11 +188,14 @@ async def test_the_tree_shows_live_grants_and_unread_returns(autojump_clock: Clo
     async with tree(ChildSpec("a", garage(made, places=2))) as supervisor:
         ref = supervisor.ref("a", int)
         leases = [await ref.ask(Rent()) for _ in range(2)]
-        ref.notify(leases[0], Mileage(1))
-        ref.give_back(leases[0], Vacate())
-        lanes = supervisor.tree().children[0].lanes
-        assert lanes is not None
-        assert (lanes.grants, lanes.returns, supervisor.outstanding) == (2, 2, {"wizard/a": 1})
+
+        def return_one() -> object:
+            ref.notify(leases[0], Mileage(1))
+            ref.give_back(leases[0], Vacate())
+            lanes = lanes_of(supervisor)
+            return lanes.grants, lanes.returns, supervisor.outstanding
+
+        assert await ref.ask(Do(return_one)) == (2, 2, {"wizard/a": 1})
         ref.give_back(leases[1], Vacate())
 
 

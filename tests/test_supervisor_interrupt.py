@@ -23,6 +23,7 @@ from tests.kernel_actors import (
     Keep,
     Rent,
     Told,
+    Vacate,
     clerk,
     collect,
     crash,
@@ -290,11 +291,15 @@ def test_ctrl_c_in_the_last_step_of_the_stop_leaves_nothing_half_closed() -> Non
     assert {node.state for node in supervisor.tree().walk()} == {State.STOPPED}
 
 
-def test_ctrl_c_in_the_step_in_which_an_ask_is_posted_leaves_no_grant_behind() -> None:
-    """The caller still waits, and leaves as one who is cancelled; otherwise nobody would hold what it is granted."""
+@pytest.mark.parametrize("taken", [False, True])
+def test_ctrl_c_in_the_step_in_which_an_ask_is_posted_leaves_no_grant_behind(*, taken: bool) -> None:
+    """Who is answered in that step has the answer, and is interrupted by the next wait; who waits for it leaves as one
+    who is cancelled. Otherwise nobody would hold what is granted.
+    """
     made: list[Garage] = []
-    supervisor = tree(ChildSpec("a", garage(made)))
-    mailbox = supervisor.ref("a", int)._mailbox
+    supervisor = tree(ChildSpec("a", garage(made, places=1)))
+    ref = supervisor.ref("a", int)
+    mailbox = ref._mailbox
     wake = mailbox.wake
 
     def struck() -> None:
@@ -304,15 +309,22 @@ def test_ctrl_c_in_the_step_in_which_an_ask_is_posted_leaves_no_grant_behind() -
 
     async def main() -> None:
         async with supervisor:
+            held = [await ref.ask(Rent())] if taken else []
             mailbox.wake = struck  # type: ignore[method-assign]  # the moment that is tested
             try:
-                await supervisor.ref("a", int).ask(Rent())
+                held.append(await ref.ask(Rent()))
+                assert not taken
+                await trio.sleep(1)
             except KeyboardInterrupt:
                 await quiet()  # noqa: ASYNC120 - nothing cancels this test
                 raise
+            finally:
+                for lease in held:
+                    ref.give_back(lease, Vacate())
 
     assert interrupted(main) == 0.0
     assert supervisor.outstanding == {}
+    assert (len(made[0].live), len(made[0].waiting)) == (0, 0)
 
 
 @pytest.mark.parametrize("steps", range(4, 30))

@@ -34,8 +34,10 @@ from typing import ClassVar, Final, Generic, TypeAlias, TypeVar
 
 import trio
 
-from wizard_actors.errors import ActorError, DeadlineExceededError, MailboxFullError
-from wizard_actors.mailbox import ASK_THERE, Ask, Ledger, Mailbox, Notice, Reply, Return, Waiter
+from wizard_actors.errors import ActorError, MailboxFullError
+from wizard_actors.ledger import Ledger
+from wizard_actors.mailbox import ASK_THERE, Mailbox, Reply, Waiter
+from wizard_actors.message import Ask, Notice, Return
 
 __all__ = [
     "Actor",
@@ -303,7 +305,8 @@ class ActorRef(Generic[P_co]):
             raise self._mailbox.elsewhere(instead)
 
     async def ask(self, message: Ask[R], *, deadline: float = math.inf) -> R:
-        """Send `message`, wait for room and for the answer, and return it. A checkpoint in every case.
+        """Send `message`, wait for room and for the answer, and return it. Always a point at which a cancellation is
+        noticed; other tasks run meanwhile where the answer is waited for, and now and then where it is there at once.
 
         `deadline` is an instant of Trio's clock. A caller that is cancelled or late has not been answered: it is
         forgotten, and whatever was granted to it is undone. Either the answer arrives or the cancellation, never both.
@@ -314,13 +317,7 @@ class ActorRef(Generic[P_co]):
         """
         if get_ident() != self._home.thread:  # the mailbox itself refuses who is in that thread, but not in Trio
             self.check_here()
-        if deadline == math.inf:
-            return await self._mailbox.ask(message)
-        if not trio.lowlevel.in_trio_task():
-            self.check_here()
-        with trio.CancelScope(deadline=deadline):
-            return await self._mailbox.ask(message)
-        raise DeadlineExceededError(f"{self.path} did not answer {type(message).__name__} in time")
+        return await self._mailbox.ask(message, deadline)
 
     async def ask_nowait(self, message: Ask[R]) -> R:
         """As `ask`, but raise `MailboxFullError` at once where there is no room in the lane."""
@@ -362,9 +359,10 @@ async def serve(actor: Actor, mailbox: Mailbox) -> None:
             raise error
         mailbox.awake = False
         turn.run(trio.current_time())
-        if (mailbox.halting or actor.finished()) and mailbox.settled:
+        until = turn.rests_until()
+        if until is None:
             return
-        await mailbox.park(actor.wake_at())
+        await mailbox.park(until, turn)
 
 
 class _Turn:
@@ -381,6 +379,32 @@ class _Turn:
         self.tells: dict[type, Handler] = {kind: getattr(actor, name) for kind, name in tables.get("tells", {}).items()}
 
     def run(self, now: float) -> None:
+        mailbox, actor = self.mailbox, self.actor
+        if not mailbox.settled:
+            self._settle(now)
+        if actor.wake_at() <= now:
+            self._tick(now)
+        for _ in range(mailbox.told):
+            message = mailbox.next_tell()
+            if (hearer := self.tells.get(type(message))) is None:
+                mailbox.unheard(message)
+                continue
+            if (returned := hearer(message, now)) is not None:
+                raise _no_return(hearer, returned)
+            self._handled()
+        while mailbox.posted and not mailbox.halting and actor.accepting():
+            if (envelope := mailbox.next_ask()) is None:
+                return
+            self._answer(*envelope, now)
+
+    def rests_until(self) -> float | None:
+        """Return when the actor has something to do even if nothing comes; None where it has ended."""
+        if (self.mailbox.halting or self.actor.finished()) and self.mailbox.settled:
+            return None
+        return self.actor.wake_at()
+
+    def _settle(self, now: float) -> None:
+        """Handle the return lane."""
         mailbox = self.mailbox
         while (reply := mailbox.next_forget()) is not None:
             self.actor.forget(reply, now)
@@ -391,18 +415,6 @@ class _Turn:
             if (returned := handler(grant, message, now)) is not None:
                 raise _no_return(handler, returned)
             self._handled()
-        if self.actor.wake_at() <= now:
-            self._tick(now)
-        for _ in range(mailbox.told):
-            message = mailbox.next_tell()
-            if (hearer := self.tells.get(type(message))) is None:
-                mailbox.unheard(message)
-                continue
-            if (returned := hearer(message, now)) is not None:
-                raise _no_return(hearer, returned)
-            self._handled()
-        while not mailbox.halting and self.actor.accepting() and (envelope := mailbox.next_ask()) is not None:
-            self._answer(*envelope, now)
 
     def _taker(self, message: object) -> Handler:
         """Return the handler of what comes back for a grant: without one the grant would never end, so that only a

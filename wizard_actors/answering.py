@@ -37,7 +37,7 @@ from wizard_actors.failure import total_cost
 from wizard_actors.lane import Begun, Lane
 from wizard_actors.metrics import overhead
 from wizard_actors.port import deadline_exceeded
-from wizard_actors.reporting import reported
+from wizard_actors.reporting import Reported
 from wizard_actors.request import Request
 from wizard_actors.shared import Shared
 from wizard_actors.types import (
@@ -92,6 +92,7 @@ class Answering:
         self._books = Books(shared, request)
         self._way = Way(self._books)
         self._key = self._make_key()
+        self._flight: Key | None = None
         self._stale: WizardResponse | None = None
         self._begun: Begun | WizardResponse | None = None
         self._look: CacheOutcome | None = None
@@ -119,7 +120,7 @@ class Answering:
 
         A Ctrl-C waits for the next wait: anywhere else it could come between a grant and its keeper.
         """
-        with reported(self._books):
+        with Reported(self._books):
             try:
                 self._books.response = await self._whole()
             except WizardError as error:
@@ -153,7 +154,7 @@ class Answering:
         There is no other generator below: each would add to what a chunk costs.
         """
         way = self._way
-        with reported(self._books):
+        with Reported(self._books):
             try:
                 begun = self._begun = await self._next()
                 while isinstance(begun, Begun) and not begun.attempt.complete:
@@ -272,9 +273,11 @@ class Answering:
         """Return under which key the call is shared: who asks the same in another way, or in another configuration of
         the client, makes a call of its own.
         """
-        route = self._request.route
-        how = (self._shared.holds.number, route.strategy, route.spill, route.hedge_delay, route.hedge_quantile)
-        return key + repr(how).encode()
+        if self._flight is None:
+            route = self._request.route
+            how = (self._shared.holds.number, route.strategy, route.spill, route.hedge_delay, route.hedge_quantile)
+            self._flight = key + repr(how).encode()
+        return self._flight
 
     async def _ask(self, message: Ask[R]) -> R | None:
         """Ask the cache; None where it does not answer soon: nobody waits for a cache that is down."""

@@ -33,6 +33,8 @@ class AskOptions(TypedDict, total=False):
 
 def check_options(options: AskOptions, *, strategies: Collection[str]) -> None:
     """Raise what is wrong with the options of a request, whatever the prompt; `strategies` are the ones there are."""
+    if not options:
+        return
     problems = [
         ConfigProblem(name, "is no option of a request", "what belongs to the prompt goes into a Prompt")
         for name in options

@@ -12,8 +12,8 @@ call ended, the slot once the exchange is closed, for until then the model is bu
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -23,6 +23,7 @@ import trio
 from wizard_actors.actor import ActorRef, Ask
 from wizard_actors.breaker_core import Permit
 from wizard_actors.circuit_breaker import Admit, Ended, Heard
+from wizard_actors.config import ModelConfig
 from wizard_actors.errors import (
     DeadlineExceededError,
     MailboxFullError,
@@ -103,6 +104,7 @@ class Attempt:
         self._reads = 0
         self._refused = False
         self._bill = Bill(port.price)
+        self._bugs = _Bugs(port.config)
         self._if_cancelled = self._ending = Outcome.IGNORED
 
     # -- what it was
@@ -199,7 +201,7 @@ class Attempt:
                 self._settle(self._outcome(error), error)
             if self._exchange is not None:
                 self._learn_name()
-                with self._bugs():
+                with self._bugs:
                     await self._exchange.__aexit__(kind, error, trace)  # noqa: ASYNC102 - shields itself where it must
         except WizardError as failure:
             if failure is not error:  # a whole answer is no less whole for it, and a failure stays what it was
@@ -286,14 +288,14 @@ class Attempt:
     # -- time
 
     async def _open(self) -> None:
-        with self._bugs():
+        with self._bugs:
             streams = self.streamed = self.port.provider.streams
         probe = self._permit is not None and self._permit.probe
         timing = self._timing = Timing(self.port, self._patience, streams=streams, probe=probe)
         self.sent_at = timing.sent_at
         self.hurried = timing.hurried
         try:
-            with trio.CancelScope(deadline=timing.until()) as scope, self._bugs():
+            with trio.CancelScope(deadline=timing.until()) as scope, self._bugs:
                 exchange = self.port.provider.open(self._call)
                 self._answer = await exchange.__aenter__()
                 self._exchange = exchange
@@ -326,7 +328,7 @@ class Attempt:
     def _upstream_id(self) -> str | None:
         if self._exchange is None:
             return None
-        with self._bugs():
+        with self._bugs:
             return self._answer.upstream_id
 
     # -- the books
@@ -354,14 +356,14 @@ class Attempt:
         if self.complete:
             return
         try:
-            with self._bugs():
+            with self._bugs:
                 self.upstream_model = self._answer.upstream_model
         except WizardError as failure:  # it changes nothing of why the answer was broken off
             kind = type(failure.__cause__ or failure).__name__
             log.warning("%s: asking an answer for its model's name failed: %s", self.port.name, kind)
 
     def _done(self) -> None:
-        with self._bugs():
+        with self._bugs:
             self.upstream_model = self._answer.upstream_model
         self.complete = True
         self._settle(Outcome.SUCCESS, None)
@@ -412,13 +414,23 @@ class Attempt:
             spoken = None if usage is None else usage.output_tokens
             self.port.worker.give_back(slot, Release(None if self.sent_at is None else self._ending, spoken))
 
-    @contextmanager
-    def _bugs(self) -> Iterator[None]:
-        """Turn whatever a provider raises unforeseen into that request's `ProviderBugError`."""
-        try:
-            yield
-        except WizardError:
-            raise
-        except Exception as error:  # noqa: BLE001 - raised on, as what it means to the request
-            found = bug(error, self.port.config)
+
+class _Bugs:
+    """Turns whatever a provider raises unforeseen in its block into that request's `ProviderBugError`. A class, for a
+    generator costs several times as much, and an attempt enters four.
+    """
+
+    __slots__ = ("_config",)
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._config = config
+
+    def __enter__(self) -> None:
+        """Nothing to begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, WizardError):
+            found = bug(error, self._config)
             raise found from found.__cause__

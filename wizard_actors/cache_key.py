@@ -19,6 +19,7 @@ Key: TypeAlias = bytes
 """What tells one question from every other: see `cache_key`."""
 
 KEY_BYTES: Final = 32
+KNOWN_AT_MOST: Final = 256
 
 OPERATIONAL: Final = frozenset(
     {
@@ -29,6 +30,7 @@ OPERATIONAL: Final = frozenset(
         "rate_limit_group",
         "proxy",
         "ca_file",
+        "transport",
         "timeouts",
         "retry",
         "circuit_breaker",
@@ -56,23 +58,34 @@ def cache_key(prompt: Prompt, models: Sequence[ModelConfig], *, tenant: str = ""
     None where the prompt or a model holds something that has no such form, such as an object in `extra`: such a
     request goes without the cache.
     """
-    identities = [_identity(model) for model in models]
     try:
         who = str.encode(tenant, "utf-8", "surrogatepass")  # a lone surrogate too: it is never sent
-        question = (who, identities, _with_fractions(prompt))
-        try:
-            encoded = _encoder.encode(question)
-        except TypeError:  # keys that are no texts, or what cannot be encoded at all
-            encoded = _encoder.encode(("spelled out", _spelled_out(question)))
+        encoded = _encoded((who, [_identity(model) for model in models], _with_fractions(prompt)))
     except (TypeError, ValueError, OverflowError, RecursionError):
         return None
     return blake2b(encoded, digest_size=KEY_BYTES).digest()
 
 
-def _identity(model: ModelConfig) -> list[object]:
+def _encoded(value: object) -> bytes:
+    try:
+        return _encoder.encode(value)
+    except TypeError:  # keys that are no texts, or what cannot be encoded at all
+        return _encoder.encode(("spelled out", _spelled_out(value)))
+
+
+def _identity(model: ModelConfig) -> bytes:
+    """Return what tells a model from every other; made once for each that never changes: a mapping is its owner's."""
+    known = _known.get(id(model))
+    if known is not None and known[0] is model:
+        return known[1]
     settings: list[object] = [getattr(model, name) for name in ENCODED]
     settings.append(sorted((name.lower(), hash(value)) for name, value in model.headers.items()))
-    return settings
+    identity = _encoded(settings)
+    if not (model.extra or model.headers):
+        if len(_known) >= KNOWN_AT_MOST:
+            _known.clear()
+        _known[id(model)] = (model, identity)
+    return identity
 
 
 def _with_fractions(prompt: Prompt) -> Prompt:
@@ -97,6 +110,9 @@ def _plainer(value: object) -> object:
         return str(value)
     raise TypeError(f"{type(value).__name__} has no form that a key could be made of")
 
+
+_known: dict[int, tuple[ModelConfig, bytes]] = {}
+"""The identities of the models that were asked for last, by the `id` of each, which lives for as long as it is here."""
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic", enc_hook=_plainer)
 

@@ -16,9 +16,17 @@ import anyio.lowlevel
 from wizard_actors.bells import Bell, bell_here
 from wizard_actors.events import Event
 
-__all__ = ["EventStream", "Subscription"]
+__all__ = ["EventStream", "Subscription", "in_listener"]
 
 log = logging.getLogger("wizard_actors.events")
+
+_listening: set[int] = set()
+"""The threads in which listeners are being called, of whatever stream."""
+
+
+def in_listener() -> bool:
+    """Whether the caller is called by a stream, as its listener: what it begins must not publish."""
+    return bool(_listening) and threading.get_ident() in _listening
 
 
 class _Listener:
@@ -101,6 +109,8 @@ class EventStream:
 
     def _tell(self, event: Event) -> None:
         me = threading.get_ident()
+        outermost = me not in _listening  # a listener may be another stream's `publish`
+        _listening.add(me)
         self._telling.add(me)
         try:
             for listener in self._listeners:
@@ -118,6 +128,8 @@ class EventStream:
                         )
         finally:
             self._telling.discard(me)
+            if outermost:
+                _listening.discard(me)
 
     def _enter(self, subscription: Subscription) -> None:
         with self._changing:

@@ -147,6 +147,8 @@ def total_cost(attempts: Iterable[Attempt]) -> Decimal | None:
     nothing: the others may have cost something, and nobody knows what.
     """
     listed = list(attempts)
+    if len(listed) == 1:
+        return listed[0].cost
     with localcontext(MONEY):
         total = sum((attempt.cost for attempt in listed if attempt.cost is not None), Decimal(0))
     unknown = any(attempt.sent and attempt.cost is None for attempt in listed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from types import TracebackType
 from typing import Final, Protocol, TypeVar
 
 import trio
@@ -40,6 +40,29 @@ async def ask_router(books: Books, message: Ask[R]) -> R:
         raise deadline_exceeded(books.request.given) from None
 
 
+class Exchange:
+    """Holds an attempt open for as long as its block lasts; closed twice, it is closed once."""
+
+    __slots__ = ("_attempt",)
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt: Attempt | None = attempt
+
+    async def __aenter__(self) -> None:
+        """The attempt has been entered."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            await attempt.__aexit__(kind, error, trace)  # noqa: ASYNC102 - shields itself where it must
+
+    async def aclose(self) -> None:
+        """Close the attempt."""
+        await self.__aexit__(None, None, None)
+
+
 @define(eq=False)
 class Begun:
     """An answer that can be delivered: as a whole, or from its first content on, `events`.
@@ -50,7 +73,7 @@ class Begun:
     lane: Lane
     attempt: Attempt
     events: list[ContentDelta]
-    exchange: AsyncExitStack
+    exchange: Exchange
 
     def take(self) -> list[ContentDelta]:
         """Return what has arrived and not been delivered, once."""
@@ -205,15 +228,19 @@ class Lane:
     async def _read(self, attempt: Attempt) -> Begun:
         """Read until something can be delivered."""
         delivery, held = self._books.request.delivery, list[ContentDelta]()
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(attempt)
+        await attempt.__aenter__()
+        exchange = Exchange(attempt)
+        try:
             while not attempt.complete and not (delivery is Delivery.LIVE and held):
                 events = await self.read(attempt)
                 if delivery is not Delivery.WHOLE:
                     held += events
             if attempt.complete:
-                await stack.aclose()
-            return Begun(self, attempt, held, stack.pop_all())
+                await exchange.aclose()
+        except BaseException as error:
+            await exchange.__aexit__(type(error), error, error.__traceback__)  # noqa: ASYNC102 - shields itself where it must
+            raise
+        return Begun(self, attempt, held, exchange)
 
     def _patience(self) -> Patience:
         """Say how long the next attempt may take.

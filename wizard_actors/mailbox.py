@@ -1,4 +1,4 @@
-"""The two-lane mailbox of an actor, its replies, and its ledger of live grants.
+"""The two-lane mailbox of an actor, and its replies.
 
 The *ask* lane is a bounded memory channel: when it is full, `ask` waits; that is the backpressure. The *return* lane
 is served first and never refuses, because it is bounded by what it settles: for each live grant one notice and one end,
@@ -18,28 +18,34 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import Enum
-from typing import Final, Generic, TypeAlias, TypeVar, cast
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar, cast
 
 import outcome
 import trio
 from attrs import frozen
 
-from wizard_actors.errors import UnsupportedError, WizardError
+from wizard_actors.errors import DeadlineExceededError, UnsupportedError, WizardError
+from wizard_actors.event_stream import in_listener
+from wizard_actors.ledger import Ledger
+from wizard_actors.message import Ask
 
-__all__ = ["ASK_THERE", "Ask", "Lanes", "Ledger", "Mailbox", "Notice", "Reply", "Return", "Waiter", "elsewhere"]
+__all__ = ["ASK_THERE", "Lanes", "Mailbox", "Reply", "Turn", "Waiter", "elsewhere"]
 
 log = logging.getLogger("wizard_actors.supervisor")
 
 UNHEARD_AT_MOST: Final = 64
 """Of how many classes of messages without a handler a mailbox logs."""
 
+AT_ONCE_IN_A_ROW: Final = 8
+"""Of the answers that an actor gives at once, every eighth lets other tasks run before its caller goes on: a change of
+tasks costs several times what a handler does.
+"""
+
 ASK_THERE: Final = "`await client.run(ref.ask, message)`, or `client.run(...)` of a BlockingClient"
 
-G = TypeVar("G")
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 
 Refusal: TypeAlias = Callable[[], WizardError]
 
@@ -53,22 +59,14 @@ def elsewhere(path: str, instead: str) -> UnsupportedError:
     )
 
 
-class Ask(Generic[R_co]):
-    """Base of the messages that are answered with an `R_co`."""
+class Turn(Protocol):
+    """One look of an actor at its lanes."""
 
-    __slots__ = ()
+    def run(self, now: float) -> None:
+        """Handle what is there."""
 
-
-class Return(Generic[G]):
-    """Base of the messages that give a grant `G` back. The first one ends the grant; any further one is ignored."""
-
-    __slots__ = ()
-
-
-class Notice(Generic[G]):
-    """Base of the messages that tell something of a live grant `G`. One waits at most: the latest wins."""
-
-    __slots__ = ()
+    def rests_until(self) -> float | None:
+        """Return when there is something to do even if nothing comes; None where the actor has ended."""
 
 
 class _Is(Enum):
@@ -115,7 +113,9 @@ class Waiter:
         return True
 
     async def _wait(self, task: trio.lowlevel.Task) -> object:
-        if self._outcome is not None:
+        if self._outcome is not None:  # it is delivered: a cancellation comes with the caller's next wait
+            if not self._mailbox.answers % AT_ONCE_IN_A_ROW:
+                await trio.lowlevel.cancel_shielded_checkpoint()
             return self._outcome.unwrap()
         self._task = task
         try:
@@ -153,58 +153,6 @@ class Reply(Waiter, Generic[R]):
         return cast("R", await self._wait(task))  # `send` and `grant` took nothing but an R
 
 
-class _Loan:
-    """What the return lane holds for one live grant."""
-
-    __slots__ = ("end", "notice")
-
-    def __init__(self) -> None:
-        self.notice: object = None
-        self.end: object = None
-
-
-class Ledger:
-    """The live grants of one actor, oldest first. The supervisor keeps it over restarts.
-
-    A factory hands it to the next incarnation, which adopts what it finds, or fences it with `clear`.
-    """
-
-    def __init__(self) -> None:
-        self._loans: dict[object, _Loan] = {}
-
-    def enter(self, grant: object) -> None:
-        """Add a grant, which has to be hashable and unlike every other live one."""
-        if grant in self._loans:
-            raise ValueError(f"{grant!r} is live already: a grant must be unlike every other live grant")
-        self._loans[grant] = _Loan()
-
-    def clear(self) -> None:
-        """Fence every live grant: what comes back for it is ignored."""
-        self._loans.clear()
-
-    @property
-    def outstanding(self) -> int:
-        """How many grants nobody has given back yet."""
-        return sum(1 for loan in self._loans.values() if loan.end is None)
-
-    def loan(self, grant: object) -> _Loan | None:
-        """Return what the return lane holds for `grant`; None where it is not live."""
-        return self._loans.get(grant)
-
-    def strike(self, grant: object) -> None:
-        """Take out a grant that has come back."""
-        del self._loans[grant]
-
-    def __iter__(self) -> Iterator[object]:
-        return iter(tuple(self._loans))
-
-    def __len__(self) -> int:
-        return len(self._loans)
-
-    def __contains__(self, grant: object) -> bool:
-        return grant in self._loans
-
-
 @frozen
 class Lanes:
     """How full a mailbox is, and what has gone through it."""
@@ -238,10 +186,11 @@ class Mailbox:
         self.kept: dict[Waiter, None] = {}
         self.in_hand: Waiter | None = None
         self.halting = False
-        self.poison: Exception | None = None
+        self.poison: BaseException | None = None
         self.returned: Callable[[], None] | None = None
         self.handled = 0
         self.answers = 0  # tried, delivered or not
+        self.posted = 0  # asks in the lane, and those that wait for room in it
         self._send, self._receive = trio.open_memory_channel[tuple[Ask[object], Waiter]](bound)
         self._returns: deque[tuple[object, bool]] = deque()
         self._forgets: deque[Waiter] = deque()
@@ -249,12 +198,14 @@ class Mailbox:
         self._dropped = 0
         self._unheard: set[type] = set()
         self._sleeper: trio.lowlevel.Task | None = None
+        self._turn: Turn
+        self._until = math.inf
         self.awake = False
 
     # -- for callers
 
     @trio.lowlevel.enable_ki_protection
-    async def ask(self, message: Ask[R]) -> R:
+    async def ask(self, message: Ask[R], deadline: float = math.inf) -> R:
         """Post `message` and wait for its answer. Protected from Ctrl-C: nobody could tell who holds the answer."""
         refusal = self.refusal
         try:
@@ -264,14 +215,41 @@ class Mailbox:
         if refusal is not None:
             await trio.lowlevel.checkpoint()
             raise refusal()  # it stood when we asked, even if the actor is back by now
+        await trio.lowlevel.checkpoint_if_cancelled()  # who has been cancelled, or is late, asks nothing
+        if deadline < math.inf and deadline <= trio.current_time():
+            raise self._too_late(message)
         reply: Reply[R] = Reply(self)
-        envelope = (message, reply)
+        posted = self._post_nowait(message, reply)
+        if posted and (deadline == math.inf or not reply.wanted):
+            return await reply.wait(task)
+        with trio.CancelScope(deadline=deadline):
+            if not posted:
+                await self._post(message, reply)
+            return await reply.wait(task)
+        raise self._too_late(message)
+
+    def _too_late(self, message: object) -> DeadlineExceededError:
+        return DeadlineExceededError(f"{self.path} did not answer {type(message).__name__} in time")
+
+    def _post_nowait(self, message: Ask[object], reply: Waiter) -> bool:
+        """Post an ask where there is room; return whether there was."""
         try:
-            self._send.send_nowait(envelope)
+            self._send.send_nowait((message, reply))
         except trio.WouldBlock:
-            await self._send.send(envelope)
+            return False
+        self.posted += 1
         self.wake()
-        return await reply.wait(task)
+        return True
+
+    async def _post(self, message: Ask[object], reply: Waiter) -> None:
+        """Wait for room, and post an ask."""
+        self.posted += 1
+        try:
+            await self._send.send((message, reply))
+        except BaseException:
+            self.posted -= 1
+            raise
+        self.wake()
 
     def elsewhere(self, instead: str = ASK_THERE) -> WizardError:
         """Return the error of an ask from outside of the tree's Trio run."""
@@ -345,13 +323,31 @@ class Mailbox:
         for reply in tuple(self.kept):
             reply.fail(make())
 
+    @trio.lowlevel.enable_ki_protection
     def wake(self) -> None:
-        """Let the loop look at its lanes."""
-        if self._sleeper is None:
+        """Let the actor look at its lanes. Where its loop sleeps, that look is taken here, in the task of whoever has
+        sent something: it costs a fraction of a change of tasks. The loop is woken for all else: an end, a crash,
+        something that came meanwhile, an earlier instant to wake at; and for a listener, as handlers may publish.
+        """
+        sleeper = self._sleeper
+        if sleeper is None:
             self.awake = True
+            return
+        self._sleeper = None  # a turn that sends to its own actor leaves that to the loop
+        if self.poison is None and not (self.halting or in_listener()) and self._rests():
+            self._sleeper = sleeper
         else:
-            sleeper, self._sleeper = self._sleeper, None
             trio.lowlevel.reschedule(sleeper)
+
+    def _rests(self) -> bool:
+        """Take a turn, and return whether the loop may sleep on."""
+        try:
+            self._turn.run(trio.current_time())
+            due = self._turn.rests_until()
+        except BaseException as error:  # noqa: ASYNC103, BLE001 - the crash is the actor's: its loop raises it
+            self.poison = error
+            return False  # noqa: ASYNC104 - nothing in a turn waits, so that nothing of it is cancelled
+        return due is not None and due >= self._until and not self.awake
 
     def lanes(self) -> Lanes:
         """Return how full the lanes are."""
@@ -373,13 +369,15 @@ class Mailbox:
 
     def next_ask(self) -> tuple[Ask[object], Waiter] | None:
         """Return the oldest ask that somebody still waits for; None where there is none."""
-        while True:
+        while self.posted:  # asked before the channel is: that answers with an exception
             try:
                 envelope = self._receive.receive_nowait()
-            except trio.WouldBlock:
+            except trio.WouldBlock:  # a caller that waits for room has been cancelled, and has yet to run
                 return None
+            self.posted -= 1
             if envelope[1].wanted:  # else abandoned before receipt
                 return envelope
+        return None
 
     def next_return(self) -> tuple[object, object] | None:
         """Return the oldest `(grant, message)` of the return lane; an end strikes its grant from the ledger first, so
@@ -430,8 +428,11 @@ class Mailbox:
         """Whether the return lane is empty."""
         return not self._returns and not self._forgets
 
-    async def park(self, until: float) -> None:
-        """Sleep until somebody wakes the loop, or until the instant `until`. Always a checkpoint."""
+    async def park(self, until: float, turn: Turn) -> None:
+        """Sleep until the loop is needed, or until the instant `until`; meanwhile, who sends something takes the turn.
+        Always a checkpoint.
+        """
+        self._turn, self._until = turn, until
         if self.awake:
             await trio.lowlevel.checkpoint()
         elif until == math.inf:
@@ -439,7 +440,6 @@ class Mailbox:
         else:
             with trio.CancelScope(deadline=until):
                 await self._sleep()
-        self.awake = False
 
     async def _sleep(self) -> None:
         self._sleeper = trio.lowlevel.current_task()

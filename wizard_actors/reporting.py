@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from types import TracebackType
 from typing import Final
 
 import trio
@@ -24,9 +24,8 @@ from wizard_actors.errors import (
 from wizard_actors.events import RequestBegan, RequestEnded, Shed
 from wizard_actors.failure import Attempt, total_cost
 from wizard_actors.metrics import overhead
-from wizard_actors.shared import Shared
 
-__all__ = ["reported"]
+__all__ = ["Reported"]
 
 log = logging.getLogger("wizard_actors.requests")
 log.addHandler(logging.NullHandler())  # its lines are fields, which a program without a handler would print as one word
@@ -40,53 +39,74 @@ OWN_FAULT: Final = (InvalidPromptError, ContentFilterError, RequestError, Unsupp
 """What is wrong with the request itself, as models see it."""
 
 
-@contextmanager
-def reported(books: Books) -> Iterator[None]:
-    """Count the request for as long as the block lasts, and report its end, once: its response or its error's code.
+class Reported:
+    """Counts a request for as long as its block lasts, and reports its end, once: its response or its error's code.
 
     The configuration in which it was made stays in use until then.
 
-    Raises `MailboxFullError` where `server.max_in_flight` requests are in flight already, and `SupervisorError` in
-    place of whatever the request met because its tree could not go on.
+    Entering raises `MailboxFullError` where `server.max_in_flight` requests are in flight already, and
+    `ActorStoppedError` once the client is closing; leaving raises `SupervisorError` in place of whatever the request
+    met because its tree could not go on. A class, for a generator costs several times as much, and a request has one.
     """
-    with books.request.hold or nullcontext():
-        yield from _reported(books)
 
+    __slots__ = ("_books",)
 
-def _reported(books: Books) -> Iterator[None]:
-    shared, request, code = books.shared, books.request, "cancelled"
-    bound = shared.config.server.max_in_flight
-    if shared.in_flight.count >= bound:
-        books.publish(Shed(books.began, request.request_id, route=request.route.name))
-        _log(books, MailboxFullError.code, 0.0)
-        raise MailboxFullError(
-            f"{bound} calls are in flight already, as many as server.max_in_flight allows", actor="wizard"
-        )
-    books.publish(RequestBegan(books.began, request.request_id, request.route.name, request.route.strategy))
-    shared.in_flight.count += 1
-    try:
-        _check_open(shared)
-        yield
-    except WizardError as error:
-        gone = shared.failure()
-        code = error.code if gone is None else gone.code
-        books.response = None
-        if not error.attempts:
-            error.with_attempts(books.attempts)
-        if gone is not None:
-            raise gone.copy().with_attempts(error.attempts) from error
-        raise
-    except Exception:
-        code = "bug"
-        raise
-    finally:
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    def __enter__(self) -> None:
+        hold = self._books.request.hold
+        if hold is not None:
+            hold.__enter__()
+        try:
+            self._begin()
+        except BaseException as error:
+            if hold is not None:
+                hold.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        hold = self._books.request.hold
+        try:
+            self._end(error)
+        finally:
+            if hold is not None:
+                hold.__exit__(kind, error, trace)
+
+    def _begin(self) -> None:
+        books, shared, request = self._books, self._books.shared, self._books.request
+        bound = shared.config.server.max_in_flight
+        if shared.in_flight.count >= bound:
+            books.publish(Shed(books.began, request.request_id, route=request.route.name))
+            _log(books, MailboxFullError.code, 0.0)
+            raise MailboxFullError(
+                f"{bound} calls are in flight already, as many as server.max_in_flight allows", actor="wizard"
+            )
+        books.publish(RequestBegan(books.began, request.request_id, request.route.name, request.route.strategy))
+        shared.in_flight.count += 1
+        if shared.stopping.is_set():
+            said = "the client is closed, or about to be: it takes no more requests"
+            closed = ActorStoppedError(said, actor="wizard")
+            self._end(closed)
+            raise closed
+
+    def _end(self, error: BaseException | None) -> None:
+        books, shared, code = self._books, self._books.shared, "cancelled"
+        gone: WizardError | None = None
+        if isinstance(error, WizardError):
+            gone = shared.failure()
+            code = error.code if gone is None else gone.code
+            books.response = None
+            if not error.attempts:
+                error.with_attempts(books.attempts)
+        elif isinstance(error, Exception):
+            code = "bug"
         shared.in_flight.count -= 1
         _report(books, code)
-
-
-def _check_open(shared: Shared) -> None:
-    if shared.stopping.is_set():
-        raise ActorStoppedError("the client is closed, or about to be: it takes no more requests", actor="wizard")
+        if gone is not None and isinstance(error, WizardError):
+            raise gone.copy().with_attempts(error.attempts) from error
 
 
 def _report(books: Books, code: str) -> None:
@@ -123,6 +143,9 @@ def _own_fault(records: Sequence[Attempt]) -> bool:
 
 
 def _log(books: Books, code: str | None, seconds: float) -> None:
+    level = logging.INFO if code in FINE else logging.WARNING
+    if not log.isEnabledFor(level):
+        return
     request, response = books.request, books.response
     cost = total_cost(books.attempts)
     fields: dict[str, object] = {
@@ -140,4 +163,4 @@ def _log(books: Books, code: str | None, seconds: float) -> None:
     if books.shared.config.logging.log_content:
         fields["prompt"] = [message.text for message in request.prompt.conversation]
         fields["answer"] = None if response is None else response.text
-    log.log(logging.INFO if code in FINE else logging.WARNING, "request", extra={"fields": fields})
+    log.log(level, "request", extra={"fields": fields})

@@ -11,7 +11,8 @@ from attrs.validators import ge, gt
 
 from wizard_actors.actor import Actor
 from wizard_actors.events import Event
-from wizard_actors.mailbox import Lanes, Ledger
+from wizard_actors.ledger import Ledger
+from wizard_actors.mailbox import Lanes
 from wizard_actors.restarts import RestartPolicy
 
 __all__ = [

@@ -39,7 +39,7 @@ __all__ = ["AppConfig", "FaultPlan", "FaultSettings", "SimulatedClients", "app_c
 AppConfig: TypeAlias = WizardConfig | str | os.PathLike[str]
 """A configuration, the TOML of one, or the path of a TOML file."""
 
-UNREAD: Final = ("api_key_env", "api_key_file", "ca_file", "headers", "proxy")
+UNREAD: Final = ("api_key_env", "api_key_file", "ca_file", "headers", "proxy", "transport")
 """What a model says of keys and of the network."""
 
 EARLIEST: Final = 1e-9

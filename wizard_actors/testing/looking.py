@@ -10,7 +10,8 @@ from typing import Final
 
 from attrs import fields, has
 
-from wizard_actors.mailbox import Ledger, Mailbox, Waiter
+from wizard_actors.ledger import Ledger
+from wizard_actors.mailbox import Mailbox, Waiter
 
 __all__ = ["frozen_copy", "held_replies"]
 

@@ -52,7 +52,7 @@ SUFFIX: Final = ".toml"
 CONFIG: Final = "config"
 SHIPPED_FILES: Final = frozenset(f"{name}{SUFFIX}" for name in SHIPPED)
 INLINE: Final = 'write the configuration below `[config]`, or name its file: `config = "wizard.toml"`'
-UNREAD: Final = ("api_key_env", "api_key_file", "ca_file", "proxy", "headers")
+UNREAD: Final = ("api_key_env", "api_key_file", "ca_file", "proxy", "transport", "headers")
 """What a model says of keys and of the network, which a simulation has no use for."""
 
 BOUNDS: Final = ("max_in_flight", "queue_timeout", "drain_timeout")

@@ -58,6 +58,7 @@ def without_secrets(model: ModelConfig) -> ModelConfig:
         headers={},
         proxy=None,
         ca_file=None,
+        transport="httpx",
         simulated=None,
         local=None,
         options={},
