@@ -124,6 +124,7 @@ def make_agree(file: Tables) -> None:
     file.get("defaults", {}).pop("rate_limit_group", None)
     for table in (*file["models"], file.get("defaults", {})):
         make_tables_agree(table)
+        make_ways_agree(table, file.get("defaults", {}))
     priced = any("price" in model for model in (*file["models"], file.get("defaults", {})))
     for route in (*file["routes"], file.get("fallback", {})):
         if len(file["models"]) == 1 or (route.get("strategy") == "cheapest" and not priced):
@@ -138,6 +139,14 @@ def make_agree(file: Tables) -> None:
         file["retry_budget"] = {"enabled": False}
     elif budget.get("initial", 0) > budget.get("max", 100):
         del budget["initial"]
+
+
+def make_ways_agree(model: Tables, defaults: Tables) -> None:
+    """Take out of a model, or of the defaults, a transport or a proxy that could not stand beside the other one."""
+    if "proxy" in model or "proxy" in defaults:
+        model.pop("transport", None)
+    if "transport" in defaults:
+        model.pop("proxy", None)  # such a model would not inherit it
 
 
 def make_tables_agree(model: Tables) -> None:

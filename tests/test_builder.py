@@ -1,5 +1,6 @@
 """The composition root: which tree, which providers and which HTTP clients a configuration becomes."""
 
+import sys
 from pathlib import Path
 from random import Random
 from typing import TypeAlias
@@ -157,23 +158,35 @@ async def test_each_kind_of_model_gets_its_provider(autojump_clock: MockClock) -
 
 
 async def test_models_share_one_http_client_unless_they_are_reached_differently(autojump_clock: MockClock) -> None:
-    """One for each proxy or authority; all of them are closed."""
+    """One for each proxy, authority or transport; all of them are closed."""
     clients = Clients()
     shared = clients.get(remote("one"))
+    fast = clients.get(evolve(remote("five"), transport="fast"))
     proxied = clients.get(remote("two", proxy="http://127.0.0.1:8"))
 
     assert clients.get(remote("three")) is shared
     assert clients.get(remote("four", proxy="http://127.0.0.1:8")) is proxied
-    assert proxied is not shared
+    assert len({id(each) for each in (shared, fast, proxied)}) == 3
     await clients.aclose()
     assert shared.is_closed
     assert proxied.is_closed
+    assert fast.is_closed
 
 
 async def test_an_unreadable_authority_is_told_by_its_file(autojump_clock: MockClock, tmp_path: Path) -> None:
     """Before anything starts."""
     config = WizardConfig(models=[remote("one", ca_file=tmp_path / "none.pem")])
     with pytest.raises(ConfigError, match=r"none\.pem"):
+        await build(config)
+
+
+async def test_a_fast_model_without_its_extra_is_told_by_its_key(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything starts, with what installs it."""
+    monkeypatch.setitem(sys.modules, "httptools", None)
+    config = WizardConfig(models=[evolve(remote("one"), transport="fast")])
+    with pytest.raises(ConfigError, match=r"models\.one\.transport.*httptools.*pip install 'wizard-actors\[fast\]'"):
         await build(config)
 
 

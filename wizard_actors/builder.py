@@ -17,7 +17,7 @@ from attrs import define
 from wizard_actors.actor import Ledger
 from wizard_actors.breaker_core import BreakerState
 from wizard_actors.cache import CacheState, ResponseCache
-from wizard_actors.config import PRESETS, ModelConfig, RateLimitConfig, RetryConfig, WizardConfig
+from wizard_actors.config import PRESETS, ModelConfig, RateLimitConfig, RetryConfig, Transport, WizardConfig
 from wizard_actors.errors import ConfigError, ConfigProblem
 from wizard_actors.event_stream import EventStream
 from wizard_actors.gcra import LimiterState
@@ -66,12 +66,14 @@ NATIVE_PROVIDERS: Final[Mapping[str, type[OpenAIProvider | AnthropicProvider | G
 )
 """Who speaks each protocol."""
 
-Route: TypeAlias = tuple[str | None, str | None]
-"""Through which proxy, and trusting which authorities' file."""
+Route: TypeAlias = tuple[str | None, str | None, Transport]
+"""Through which proxy, trusting which authorities' file, and by which transport."""
 
 
 class Clients:
-    """The HTTP clients of one `ResilientClient`: a shared one, and one for each proxy or authority that differs."""
+    """The HTTP clients of one `ResilientClient`: a shared one, and one for each proxy, authority or transport that
+    differs.
+    """
 
     def __init__(self) -> None:
         self._clients: dict[Route, httpx.AsyncClient] = {}
@@ -79,14 +81,15 @@ class Clients:
     @staticmethod
     def route(config: ModelConfig) -> Route:
         """Return what decides which client reaches `config`'s model."""
-        return (config.proxy, None if config.ca_file is None else str(config.ca_file))
+        return (config.proxy, None if config.ca_file is None else str(config.ca_file), config.transport)
 
     def get(self, config: ModelConfig) -> httpx.AsyncClient:
-        """Return the client that reaches `config`'s model."""
-        key = self.route(config)
-        if key not in self._clients:
-            self._clients[key] = make_http_client(proxy=key[0], ca_file=key[1])
-        return self._clients[key]
+        """Return the client that reaches `config`'s model. Raises what `make_http_client` raises."""
+        proxy, ca_file, transport = route = self.route(config)
+        if route not in self._clients:
+            key = f"models.{config.name}.transport"
+            self._clients[route] = make_http_client(proxy=proxy, ca_file=ca_file, transport=transport, key=key)
+        return self._clients[route]
 
     async def keep(self, routes: Iterable[Route]) -> None:
         """Close every connection of the clients that reach nobody by `routes`."""

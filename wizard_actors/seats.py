@@ -53,6 +53,7 @@ ELSEWHERE: Final = (
     "headers",
     "proxy",
     "ca_file",
+    "transport",
     "options",
     "simulated",
     "local",

@@ -1,9 +1,10 @@
-"""The pool of connections: reuse, expiry, and nothing left open after errors and cancels."""
+"""The pools of connections, of both transports: reuse, expiry, and nothing left open after errors and cancels."""
 
 import gc
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeAlias
 
 import httpx
 import pytest
@@ -11,7 +12,12 @@ import trio
 import trio.testing
 
 from tests.loopback import Wire, response, serving
+from tests.providers.fast_wire import fast as make_fast
 from wizard_actors.providers.connections import ConnectionPool
+from wizard_actors.providers.fast.transport import FastTransport
+
+Pool: TypeAlias = ConnectionPool | FastTransport
+Clients: TypeAlias = Callable[..., AbstractAsyncContextManager[tuple[httpx.AsyncClient, Pool]]]
 
 OK = response(200, {}, [b"ok"])
 TLS = ssl.create_default_context()
@@ -34,15 +40,21 @@ class Upstream:
             self.open -= 1
 
 
-@asynccontextmanager
-async def client(idle_time: float = 60.0) -> AsyncIterator[tuple[httpx.AsyncClient, ConnectionPool]]:
-    """Yield a client over a pool, and the pool."""
-    pool = ConnectionPool(TLS, idle_time=idle_time)
-    async with httpx.AsyncClient(transport=pool) as http:
-        yield http, pool
+@pytest.fixture(params=["httpx", "fast"])
+def client(request: pytest.FixtureRequest) -> Clients:
+    """Return what yields a client over a pool, and the pool."""
+
+    @asynccontextmanager
+    async def opened(idle_time: float = 60.0) -> AsyncIterator[tuple[httpx.AsyncClient, Pool]]:
+        fast = request.param == "fast"
+        pool = make_fast(TLS, idle_time=idle_time) if fast else ConnectionPool(TLS, idle_time=idle_time)
+        async with httpx.AsyncClient(transport=pool) as http:
+            yield http, pool
+
+    return opened
 
 
-async def test_calls_one_after_the_other_share_a_connection() -> None:
+async def test_calls_one_after_the_other_share_a_connection(client: Clients) -> None:
     """Also where the upstream's answers differ."""
     upstream = Upstream()
     async with serving(upstream) as url, client() as (http, pool):
@@ -52,7 +64,7 @@ async def test_calls_one_after_the_other_share_a_connection() -> None:
     assert upstream.begun == 1
 
 
-async def test_calls_at_once_have_a_connection_each() -> None:
+async def test_calls_at_once_have_a_connection_each(client: Clients) -> None:
     """As many as there are calls; the next burst uses the same ones."""
     upstream = Upstream()
     async with serving(upstream) as url, client() as (http, pool):
@@ -63,7 +75,7 @@ async def test_calls_at_once_have_a_connection_each() -> None:
         assert pool.size == upstream.begun == 50
 
 
-async def test_each_origin_has_connections_of_its_own() -> None:
+async def test_each_origin_has_connections_of_its_own(client: Clients) -> None:
     """What is idle for one serves no other."""
     first, second = Upstream(), Upstream()
     async with serving(first) as one, serving(second) as two, client() as (http, pool):
@@ -73,7 +85,7 @@ async def test_each_origin_has_connections_of_its_own() -> None:
     assert (first.begun, second.begun) == (1, 1)
 
 
-async def test_an_idle_connection_expires() -> None:
+async def test_an_idle_connection_expires(client: Clients) -> None:
     """It is closed by the next call, which makes a new one."""
     upstream = Upstream()
     async with serving(upstream) as url, client(idle_time=0.0) as (http, pool):
@@ -87,7 +99,7 @@ async def test_an_idle_connection_expires() -> None:
         assert upstream.open <= 1
 
 
-async def test_a_connection_that_its_server_closed_is_not_used_again() -> None:
+async def test_a_connection_that_its_server_closed_is_not_used_again(client: Clients) -> None:
     """A call never meets what another call left behind."""
     begun = 0
 
@@ -105,7 +117,7 @@ async def test_a_connection_that_its_server_closed_is_not_used_again() -> None:
     assert begun == 5
 
 
-async def test_a_closed_connection_is_passed_over_for_an_older_one() -> None:
+async def test_a_closed_connection_is_passed_over_for_an_older_one(client: Clients) -> None:
     """The newest would come first, but its server has closed it."""
     begun, together = 0, trio.Event()
 
@@ -132,7 +144,7 @@ async def test_a_closed_connection_is_passed_over_for_an_older_one() -> None:
     assert begun == 2
 
 
-async def test_an_answer_that_ends_the_connection_is_not_kept() -> None:
+async def test_an_answer_that_ends_the_connection_is_not_kept(client: Clients) -> None:
     """HTTP's own way to say so."""
 
     async def last(wire: Wire) -> None:
@@ -162,7 +174,7 @@ async def half(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("upstream", [rude, half])
-async def test_broken_connections_are_forgotten(upstream: object) -> None:
+async def test_broken_connections_are_forgotten(client: Clients, upstream: object) -> None:
     """Before the head or after it; the errors are httpx's."""
     async with serving(upstream) as url, client() as (http, pool):  # type: ignore[arg-type]  # parametrized
         for _ in range(3):
@@ -171,7 +183,7 @@ async def test_broken_connections_are_forgotten(upstream: object) -> None:
         assert pool.size == 0
 
 
-async def test_refused_connections_are_forgotten() -> None:
+async def test_refused_connections_are_forgotten(client: Clients) -> None:
     """They never were."""
     with trio.socket.socket() as unused:
         await unused.bind(("127.0.0.1", 0))
@@ -181,7 +193,7 @@ async def test_refused_connections_are_forgotten() -> None:
             assert pool.size == 0
 
 
-async def test_cancelled_calls_leave_nothing() -> None:
+async def test_cancelled_calls_leave_nothing(client: Clients) -> None:
     """Whether they wait for the head or for the body."""
     for upstream in (silent, half_and_silent):
         async with serving(upstream) as url, client() as (http, pool):
@@ -200,7 +212,7 @@ async def half_and_silent(wire: Wire) -> None:
     await wire.gone()
 
 
-async def test_a_call_that_is_cancelled_while_it_sends_leaves_nothing_to_collect() -> None:
+async def test_a_call_that_is_cancelled_while_it_sends_leaves_nothing_to_collect(client: Clients) -> None:
     """A body that was not sent to its end is no generator that somebody else has to close."""
 
     async def deaf(wire: Wire) -> None:
@@ -214,7 +226,7 @@ async def test_a_call_that_is_cancelled_while_it_sends_leaves_nothing_to_collect
         gc.collect()  # a warning of an asynchronous generator that is collected fails the test
 
 
-async def test_a_body_may_come_in_pieces() -> None:
+async def test_a_body_may_come_in_pieces(client: Clients) -> None:
     """What is no whole body is sent as it comes."""
     sizes: list[int] = []
 
@@ -233,7 +245,7 @@ async def test_a_body_may_come_in_pieces() -> None:
     assert sizes == [6]
 
 
-async def test_closing_ends_calls_in_flight() -> None:
+async def test_closing_ends_calls_in_flight(client: Clients) -> None:
     """Their connections are closed under them; what comes back later is closed too."""
     async with serving(half_and_silent) as url, client() as (http, pool):
         response_ = await http.send(httpx.Request("GET", url), stream=True)
@@ -245,14 +257,14 @@ async def test_closing_ends_calls_in_flight() -> None:
         assert pool.size == 0
 
 
-async def test_other_schemes_are_refused() -> None:
+async def test_other_schemes_are_refused(client: Clients) -> None:
     """There is one protocol here."""
     async with client() as (http, _):
         with pytest.raises(httpx.UnsupportedProtocol):
             await http.post("ftp://127.0.0.1/x")
 
 
-async def test_an_untrusted_server_is_not_talked_to() -> None:
+async def test_an_untrusted_server_is_not_talked_to(client: Clients) -> None:
     """TLS is spoken where the URL says so, and fails where the server does not speak it."""
 
     async def plain(wire: Wire) -> None:

@@ -20,6 +20,7 @@ from wizard_actors.config.model import (
     SimulatedConfig,
     SupportsConfig,
     TimeoutsConfig,
+    Transport,
     Upstream,
 )
 from wizard_actors.config.presets import (
@@ -100,6 +101,7 @@ __all__ = [
     "SupportsConfig",
     "TelemetryConfig",
     "TimeoutsConfig",
+    "Transport",
     "Upstream",
     "WizardConfig",
     "preset_of",

@@ -18,6 +18,7 @@ from wizard_actors.errors import ConfigProblem
 
 __all__ = [
     "DEFAULT_ROUTE",
+    "FAST_NEEDS",
     "PROVIDERS",
     "NamedModel",
     "NamedRoute",
@@ -28,6 +29,9 @@ __all__ = [
 ]
 
 DEFAULT_ROUTE: Final = "wizard"
+
+FAST_NEEDS: Final = ("needs httptools, which is not installed", "pip install 'wizard-actors[fast]'")
+"""What is wrong with `transport = "fast"` in a plain installation, and what to do."""
 
 PROVIDERS: Final = ("openai", "anthropic", "gemini", "local", "simulated", "custom")
 """The wire protocols, the embedded model, the simulated one, and the one that is given in code."""
@@ -193,6 +197,9 @@ def model_conflicts(model: Mapping[str, object]) -> Iterator[ConfigProblem]:
     for table in ("simulated", "local"):
         if model.get(table) is not None and isinstance(provider, str) and provider != table:
             yield ConfigProblem(table, f'is only for models with `provider = "{table}"`')
+    if model.get("transport") == "fast" and model.get("proxy") is not None:
+        reason = 'is "fast", which connects directly, and the model has a `proxy`'
+        yield ConfigProblem("transport", reason, "leave one of them out: a proxy is served by httpx's own transport")
     options = model.get("options")
     if isinstance(options, Mapping) and options and not takes_options(provider):
         yield ConfigProblem(

@@ -21,6 +21,7 @@ from wizard_actors.config.model import (
     SimulatedConfig,
     SupportsConfig,
     TimeoutsConfig,
+    Transport,
     Upstream,
 )
 from wizard_actors.config.presets import Api
@@ -164,6 +165,7 @@ class ModelSettings(TypedDict, total=False):
     rate_limit_group: str | None
     proxy: str | None
     ca_file: str | Path | None
+    transport: Transport
     timeouts: TimeoutsConfig | TimeoutsSettings
     retry: RetryConfig | RetrySettings
     circuit_breaker: BreakerConfig | BreakerSettings

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
@@ -13,7 +14,7 @@ import attrs
 from attrs import AttrsInstance, define, field
 from cattrs.errors import BaseValidationError
 
-from wizard_actors.config.checks import DEFAULT_ROUTE, NamedModel, NamedRoute, conflicts, model_conflicts
+from wizard_actors.config.checks import DEFAULT_ROUTE, FAST_NEEDS, NamedModel, NamedRoute, conflicts, model_conflicts
 from wizard_actors.config.environment import overrides, set_by
 from wizard_actors.config.hints import Tree, tree_of, unknown_key
 from wizard_actors.config.idle import OF_A_MODEL, Given, idle, merged
@@ -267,6 +268,8 @@ class Loading(Generic[C]):
         self._check_variable((*path, "api_key_env"), model)
         self._check_file((*path, "api_key_file"), model, ModelConfig, key_from_file)
         self._check_file((*path, "ca_file"), model, ModelConfig, require_certificates)
+        if model.get("transport") == "fast" and find_spec("httptools") is None:
+            self._blame(shown_key((*path, "transport")), BadValue(*FAST_NEEDS))
         local = model.get("local")
         if isinstance(local, dict):
             self._check_file((*path, "local", "gguf"), local, LocalConfig, require_file)

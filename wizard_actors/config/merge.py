@@ -42,8 +42,8 @@ def merge_defaults(
     Where a model chooses its own key file, a variable from `[defaults]` does not stand beside it, nor the other way
     round; a model without a provider's account needs neither. The tables of the simulated and the embedded model go to
     such models alone, `options` to those whose provider is not built in, `api` and `api_version` to those that read
-    them. A default that would have no effect beside the
-    model's own settings is left out.
+    them, `transport` to those without a proxy of their own. A default that would have no effect beside the model's own
+    settings is left out.
     """
 
     def inherited_from(path: KeyPath) -> Origin:
@@ -75,7 +75,8 @@ def _suits(key: str, provider: object, model: Mapping[str, object]) -> bool:
         return provider == "azure"
     if key in KEYS:
         return KEYS[key] not in model and provider not in OWN_TABLE
-    return key != "name"
+    direct = model.get("proxy") is None
+    return key != "name" and (direct or key != "transport")
 
 
 def _effective(name: str, table: object, own: object) -> object:

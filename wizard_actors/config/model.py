@@ -48,6 +48,7 @@ __all__ = [
     "SimulatedConfig",
     "SupportsConfig",
     "TimeoutsConfig",
+    "Transport",
     "Upstream",
     "usual_variables",
 ]
@@ -71,6 +72,7 @@ Fault: TypeAlias = Literal[
     "quota",
     "model_not_found",
 ]
+Transport: TypeAlias = Literal["httpx", "fast"]
 RetriedError: TypeAlias = Literal[
     "rate_limit",
     "overloaded",
@@ -285,7 +287,8 @@ class ModelConfig:
     answer where the prompt has none (None: the provider's own; Anthropic wants one: 8192). `max_concurrency`
     is the number of calls at once (default: 32; 1 for the embedded model, which answers one after the other). Models of
     one `rate_limit_group` share one limiter, and so have equal `rate_limit` tables. `extra` goes into the body of every
-    request as it is. `context_window` is in tokens, None where unknown. `simulated` and `local` are set exactly for
+    request as it is. `transport` says who speaks HTTP for it: "fast" needs the extra of that name, and no
+    `proxy`. `context_window` is in tokens, None where unknown. `simulated` and `local` are set exactly for
     those providers. `options` are the settings of a provider that is not built in: whatever that one documents.
 
     `provider` is built in, or a name that an installed package offers in the entry point group
@@ -314,6 +317,7 @@ class ModelConfig:
     rate_limit_group: str | None = field(default=None, validator=plain_name)
     proxy: str | None = field(default=None, validator=proxy_url, repr=lambda url: str(masked_url(url)))
     ca_file: Path | None = field(default=None, converter=_as_path)
+    transport: Transport = "httpx"
     timeouts: TimeoutsConfig = field(factory=TimeoutsConfig)
     retry: RetryConfig = field(factory=RetryConfig)
     circuit_breaker: BreakerConfig = field(factory=BreakerConfig)

@@ -18,6 +18,7 @@ TEMPLATE: Final = """\
 [defaults]
 #max_concurrency = 32               # calls at once
 #upstream = "auto"                  # ask the provider for a stream: "auto" | "stream" | "unary"
+#transport = "httpx"                # who speaks HTTP: "httpx" | "fast", which needs the extra `fast`
 
 [defaults.timeouts]                 # of one attempt
 #connect = 5

@@ -1,4 +1,4 @@
-"""What every provider over HTTP needs: the shared client, and a response's body read one wait at a time."""
+"""What every provider over HTTP needs: the shared client, what sends over it, and a body read one wait at a time."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from urllib.request import Request
 import httpx
 import trio
 
+from wizard_actors.config import Transport
 from wizard_actors.errors import ConfigError, ConfigProblem
 from wizard_actors.providers.connections import ConnectionPool
+from wizard_actors.providers.fast.reader import load_engine
+from wizard_actors.providers.fast.transport import FastTransport
 
-__all__ = ["DRAIN_TIME", "Body", "make_http_client", "user_agent"]
+__all__ = ["DRAIN_TIME", "Body", "make_http_client", "send", "user_agent"]
 
 DRAIN_TIME: Final = 0.05
 """Seconds spent at most on reading a finished answer to its end, so that its connection can serve the next call."""
@@ -49,20 +52,68 @@ class _NoCookies(CookieJar):
         """Add none."""
 
 
-def make_http_client(*, proxy: str | None = None, ca_file: str | Path | None = None) -> httpx.AsyncClient:
+class _DirectClient(httpx.AsyncClient):
+    """An httpx client that knows its transport, so that a request need not go through all that httpx can do."""
+
+    def __init__(self, direct: httpx.AsyncBaseTransport) -> None:
+        super().__init__(
+            transport=direct,
+            trust_env=False,
+            timeout=httpx.Timeout(None),
+            follow_redirects=False,
+            cookies=_NoCookies(),
+        )
+        self._direct = direct
+
+    async def send_directly(self, request: httpx.Request) -> httpx.Response:
+        """Send the request as it is, and return its response, whose body is not read."""
+        if self.is_closed:
+            raise RuntimeError("the HTTP client has been closed")
+        try:
+            response = await self._direct.handle_async_request(request)
+        except httpx.HTTPError as error:
+            error.request = request  # so that whoever reports it can name the host
+            raise
+        response.request = request
+        return response
+
+
+async def send(http: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    """Send a request that is complete, and return its response once the head is here; whoever asked closes it.
+
+    Of what httpx does in between nothing is wanted here: no authentication, no redirects, no cookies, no hooks. A
+    client that `make_http_client` has made, and that needs no proxy, leaves it out; a stand-in does as it likes. Raises
+    httpx's errors. Cancelling closes the connection.
+    """
+    if isinstance(http, _DirectClient):
+        return await http.send_directly(request)
+    return await http.send(request, stream=True)
+
+
+def make_http_client(
+    *,
+    proxy: str | None = None,
+    ca_file: str | Path | None = None,
+    transport: Transport = "httpx",
+    key: str = "transport",
+) -> httpx.AsyncClient:
     """Make a client for any number of models, to be closed by whoever made it.
 
     HTTP/1.1 only, for over HTTP/2 a cancelled call would run on upstream. No limit on connections (the bulkheads are
     the limit), no timeouts (attempts have deadlines, providers bound the connection), no redirects, no cookies. The
     environment (`HTTPS_PROXY`, `SSL_CERT_FILE`, `.netrc`) has no say: where a key travels stands in the configuration,
     and nowhere else. `ca_file` replaces the authorities that httpx brings; contexts are made once a process for each.
+    `transport` "fast" is ours over httptools, for direct connections: with a `proxy` it changes nothing. `key` is what
+    an error calls it.
 
-    Raises `ConfigError` where `ca_file` cannot be read or holds no certificate.
+    Raises `ConfigError` where `ca_file` cannot be read or holds no certificate, or what `transport` needs is missing.
     """
     tls = _tls_context(None if ca_file is None else str(ca_file))
+    if proxy is None:
+        if transport == "fast":
+            return _DirectClient(FastTransport(tls, idle_time=IDLE_TIME, engine=load_engine(key)))
+        return _DirectClient(ConnectionPool(tls, idle_time=IDLE_TIME))
     return httpx.AsyncClient(
-        transport=ConnectionPool(tls, idle_time=IDLE_TIME),
-        # What follows is for httpx's own transport, which serves a proxy.
         proxy=proxy,
         verify=tls,
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_TIME),

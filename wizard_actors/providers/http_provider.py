@@ -25,7 +25,7 @@ from wizard_actors.errors import ConfigError, ConfigProblem, ProviderError
 from wizard_actors.providers.answer import AnswerParser
 from wizard_actors.providers.base import Call
 from wizard_actors.providers.headers import parse_limits
-from wizard_actors.providers.http import Body, user_agent
+from wizard_actors.providers.http import Body, send, user_agent
 from wizard_actors.providers.masking import excerpt, secret_forms
 from wizard_actors.providers.refusals import Advice, ErrorBody, Head
 from wizard_actors.providers.refused_fields import refuses_stream_beside
@@ -177,7 +177,7 @@ class HttpProvider:
             extensions={"timeout": self.timeout},
         )
         try:
-            response = await self.http.send(request, stream=True)
+            response = await send(self.http, request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise from_httpx(error, model=self.settings.name, proxy=self.settings.proxy) from error
         return HttpAnswer(response, call, wire, self)
