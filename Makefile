@@ -18,11 +18,11 @@ TRIO_RULES := --enable ASYNC --disable ASYNC900,ASYNC910,ASYNC911,ASYNC912,ASYNC
 TRIO_TEST_RULES := $(TRIO_RULES),ASYNC102,ASYNC110,ASYNC111,ASYNC112,ASYNC124,ASYNC401
 EACH_CORE := xargs -0 -n 40 -P $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo test check lint types unit format chaos fuzz properties simulations schemathesis mutation figures pictures hooks constraints clean
+.PHONY: help demo test check lint types unit format chaos fuzz properties simulations schemathesis mutation figures bench bench-peers gate curves pictures hooks constraints clean
 .DELETE_ON_ERROR:
 
 help: ## print this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
 
 demo: $(VENV)/.base $(VENV)/.local ## the main job, live: a supervised chain answers while its first model fails
 	@$(BIN)/wizard demo
@@ -86,6 +86,20 @@ pictures: $(VENV)/.dev ## the pictures of the page in docs/images, anew; needs C
 figures: $(VENV)/.dev ## the table of docs/simulation.md, anew: every shipped scenario, played
 	$(BIN)/python -m benchmarks.figures
 
+bench: ROUNDS = 3
+bench: $(VENV)/.dev ## how fast everything is, in ROUNDS (3) rounds, beside bare httpx and the openai SDK
+	$(BIN)/python -m benchmarks.run --rounds $(ROUNDS)
+
+bench-peers: ROUNDS = 3
+bench-peers: $(VENV)/.dev ## the same beside every peer: installs them into build/peers, once, and writes docs/performance.md
+	$(BIN)/python -m benchmarks.run --rounds $(ROUNDS) --peers --write
+
+curves: $(VENV)/.dev ## how costs grow with calls, models, cached answers and sessions: the pictures of docs/performance.md
+	$(BIN)/python -m benchmarks.curves
+
+gate: $(VENV)/.dev ## the promises of speed that no change may break, with what is to spare
+	$(BIN)/python -m benchmarks.gate
+
 hooks: $(VENV)/.dev ## let git stop a commit that fails the type check, the lint or the unit tests
 	@$(INSTALL) --group hooks
 	$(BIN)/pre-commit install
@@ -102,7 +116,7 @@ constraints: ## resolve every dependency anew and pin it in constraints.txt
 
 clean: ## remove caches, reports and builds, but not .venv
 	@rm -rf build dist mutants .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	@find wizard_actors tests properties -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find wizard_actors benchmarks tests properties -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp a step, renewed when what it was made from changes.
 
