@@ -134,6 +134,13 @@ def test_a_system_message_may_stand_before_the_user_s() -> None:
     assert fit(None, greeting, NEW, 80).left_out == 2
 
 
+def test_a_turn_of_instructions_alone_changes_nothing_of_who_begins() -> None:
+    """It goes along where it fits, with the turn of the user that it stands before."""
+    turns = [talk("a"), turn(said("system", "In French.")), talk("b")]
+
+    assert [fit(None, turns, NEW, budget).left_out for budget in (117, 79, 78)] == [0, 1, 2]
+
+
 def test_somebody_always_says_something() -> None:
     """A question of white space has a sense only after what was said before: a prompt of that alone is refused."""
     window = fit(None, [talk("a"), talk("b"), turn(Message("user", " "))], [Message("user", "\n")], 0)
@@ -144,7 +151,7 @@ def test_somebody_always_says_something() -> None:
 
 @pytest.mark.parametrize(
     ("window", "answer", "budget"),
-    [(None, 100, None), (8_000, 4_000, 3_000), (8_000, None, 5_808), (4_096, 4_096, 0), (100, 8_000, 0), (0, 1, 0)],
+    [(None, 100, None), (1_001, 0, 750), (8_000, 4_000, 3_000), (8_000, None, 5_808), (4_096, 4_096, 0), (100, 8_000, 0), (0, 1, 0)],
 )
 def test_a_budget_leaves_room_for_the_answer(window: int | None, answer: int | None, budget: int | None) -> None:
     """And a quarter of the rest, because estimates are rough. A window that nobody knows has no budget."""

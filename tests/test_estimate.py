@@ -51,3 +51,53 @@ def test_the_answer_is_as_long_as_it_may_be_or_as_usual() -> None:
     assert estimate_output(Prompt("Why?"), typical=900) == 900
     assert estimate_output(Prompt("Why?"), typical=0) == 1
     assert estimate_output(Prompt("Why?")) == TYPICAL_OUTPUT == 256
+
+
+def long(tokens: int) -> str:
+    """Return a text that counts for so many tokens, in fifteens: 56 ASCII characters for fifteen."""
+    return "x" * (tokens * 56 // 15)
+
+
+def fields(tokens: int) -> dict[str, object]:
+    """Return a schema whose JSON counts for so many tokens."""
+    return {"type": "object", "title": long(tokens)[len('{"type":"object","title":""}') :]}
+
+
+class NoJson:
+    """Shown by Python as a text of 48 characters, with which `{'d': ...}` has 56."""
+
+    def __repr__(self) -> str:
+        return "x" * (56 - len("{'d': }"))
+
+
+ONE = Message(Role.USER, long(15))
+BASE = 3 + 4 + 15
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tokens"),
+    [
+        (Prompt([ONE]), BASE),
+        (Prompt([ONE, ONE]), BASE + 4 + 15),
+        (Prompt([Message(Role.USER, long(15), name=long(15))]), BASE + 15),
+        (Prompt([ONE], tools=[Tool(long(15), long(30), fields(60))]), BASE + 10 + 15 + 30 + 60),
+        (Prompt([ONE], tools=[Tool("a" + long(15)[1:], long(30), fields(60)), Tool(long(15), "", fields(15))]), 177),
+        (Prompt([ONE], response_schema=fields(45)), BASE + 10 + 45),
+        (Prompt([ONE], response_schema={"d": NoJson()}), BASE + 10 + 15),
+        (Prompt([Message(Role.USER, [Text(long(15)), *[Image(url="https://example.com/a.png")] * 2])]), BASE + 2000),
+        (
+            Prompt(
+                [
+                    ONE,
+                    Message(Role.ASSISTANT, tool_calls=[ToolCall(each, long(15), long(30)) for each in "ab"]),
+                    Message(Role.TOOL, "", tool_call_id="a"),
+                    Message(Role.TOOL, "", tool_call_id="b"),
+                ]
+            ),
+            BASE + 3 * 4 + 2 * (8 + 15 + 30),
+        ),
+    ],
+)
+def test_each_part_counts_as_the_rules_say(prompt: Prompt, tokens: int) -> None:
+    """To the token: those of the parts are added up."""
+    assert estimate_input(prompt) == tokens

@@ -82,3 +82,21 @@ def test_a_conversation_with_tool_calls_in_it_needs_tools() -> None:
 def test_an_empty_schema_is_a_schema() -> None:
     """It is sent, too."""
     assert needs_of(Prompt("Why?", response_schema={})).schema
+
+
+def test_texts_are_not_counted_where_they_fit_in_any_case() -> None:
+    """No text has more tokens than characters; without a window that is known, everything is counted."""
+    prompt = Prompt([Message("user", "one two"), Message("assistant", "three")])
+    assert [needs_of(prompt, smallest_window=window).tokens for window in (11, 12, 1000)] == [3, 0, 0]
+    assert needs_of(Prompt("a")).tokens == 1
+
+
+def test_a_long_run_counts_in_whole_tokens() -> None:
+    """256 characters each."""
+    found = tokens("x" * 700)
+    assert (found, type(found)) == (3, int)
+
+
+def test_a_message_of_parts_that_are_texts_shows_no_picture() -> None:
+    """So that any model may be asked."""
+    assert not needs_of(Prompt([Message("user", (Text("one"), Text("two")))])).images

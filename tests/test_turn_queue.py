@@ -24,7 +24,7 @@ def test_who_asks_again_has_the_place_of_the_first_time() -> None:
     """By the number of its arrival, whenever it comes."""
     queue: TurnQueue[str] = TurnQueue(10)
     lease = taken(queue, "alice", "a")
-    for key, arrival in (("d", 4), ("b", 2), ("c", 3)):
+    for key, arrival in (("b", 4), ("d", 2), ("c", 3)):
         assert queue.take("alice", key, f"request {key}", 1.0, arrival) == Waiting()
 
     order = []
@@ -32,7 +32,7 @@ def test_who_asks_again_has_the_place_of_the_first_time() -> None:
         key, lease = following
         order.append(key)
 
-    assert order == ["b", "c", "d"]
+    assert order == ["d", "c", "b"]
 
 
 def test_turns_of_one_session_follow_each_other_in_order() -> None:
