@@ -275,6 +275,19 @@ def test_a_pause_rejects_nobody_who_is_due_at_the_very_instant_of_giving_up() ->
     assert granted(core, 1.0) == [2]
 
 
+def test_what_makes_nobody_later_wakes_nobody() -> None:
+    """An answer that used what was reserved, a pause that was heard of before, and headers that say nothing."""
+    core = limiter()
+    grant = core.acquire(1, 0.0, NEVER, 10)
+    assert isinstance(grant, Grant)
+    core.pause(5.0, 0.0)
+    core.acquire(2, 0.0, NEVER, 10)
+    core.settle(grant, 10, 0.0)
+    core.pause(5.0, 0.0)
+    core.observe(LimitHeaders(), 0.0)
+    assert core.wake_at() == 5.0
+
+
 def test_a_waiter_may_leave_before_it_is_told_that_it_is_too_late() -> None:
     """Nobody is answered who has gone."""
     core = limiter()
@@ -527,6 +540,17 @@ def test_answers_to_requests_of_one_instant_all_teach() -> None:
     core.observe(headers(100, 2, 20), 1.0, one)
     core.observe(headers(100, 20, 20), 1.0, other)
     assert core.snapshot().rate == pytest.approx(60.0)
+
+
+def test_a_newcomer_is_in_time_where_headers_have_just_let_the_others_move_up() -> None:
+    """Two seconds each in place of a minute count for it at once, before any tick."""
+    core = limiter(None)
+    core.observe(headers(None, 1, 60), 0.0)
+    assert sent_at_once(core, 0.0) == 1
+    assert core.acquire(1, 0.0, NEVER) == Waiting(60.0)
+    core.observe(headers(None, 10, 20), 0.0)
+    assert core.acquire(2, 0.0, 10.0) == Waiting(4.0)
+    assert run_out(core) == {1: 2.0, 2: 4.0}
 
 
 def test_headers_of_no_known_request_know_of_all_that_was_granted() -> None:

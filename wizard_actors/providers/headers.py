@@ -47,6 +47,16 @@ def parse_limits(headers: Mapping[str, str], *, status: int, wall_now: float) ->
     `x-ratelimit-*` and `ratelimit-*` of Together, OpenRouter and the IETF's draft, which count requests. Of Anthropic's
     token windows the tightest counts.
     """
+    retry_after = parse_retry_after(headers, wall_now=wall_now) if status in OBEYED else None
+    told = {name: value for name, value in headers.items() if "ratelimit" in name}
+    requests, tokens = _windows(told, wall_now) if told else (None, None)
+    if requests is None and tokens is None and retry_after is None:
+        return None
+    return LimitHeaders(requests=requests, tokens=tokens, retry_after=retry_after)
+
+
+def _windows(headers: Mapping[str, str], wall_now: float) -> tuple[LimitWindow | None, LimitWindow | None]:
+    """Return the windows of requests and of tokens."""
     requests = _window(headers, "x-ratelimit-{}-requests", wall_now) or _mistral(headers, "req")
     tokens = _window(headers, "x-ratelimit-{}-tokens", wall_now) or _mistral(headers, "tokens")
     if requests is None:
@@ -56,10 +66,7 @@ def parse_limits(headers: Mapping[str, str], *, status: int, wall_now: float) ->
         tokens = min(filter(None, windows), key=_room, default=None)
     if requests is None:
         requests = _window(headers, "x-ratelimit-{}", wall_now) or _window(headers, "ratelimit-{}", wall_now)
-    retry_after = parse_retry_after(headers, wall_now=wall_now) if status in OBEYED else None
-    if requests is None and tokens is None and retry_after is None:
-        return None
-    return LimitHeaders(requests=requests, tokens=tokens, retry_after=retry_after)
+    return requests, tokens
 
 
 def parse_duration(text: str) -> float | None:

@@ -188,6 +188,8 @@ class Body:
         With `drain` the rest is read first, for `DRAIN_TIME` at most: what follows a protocol's last word is a few
         bytes of HTTP. Under cancellation nothing is waited for.
         """
+        if self._chunks is None:  # read to its end, and given back with it
+            return
         try:
             if drain:
                 with trio.move_on_after(DRAIN_TIME):

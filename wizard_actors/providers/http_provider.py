@@ -132,6 +132,8 @@ class HttpProvider:
         self.http = http
         self.wall_clock = wall_clock
         self.headers = _headers(settings, auth)
+        self._raw_headers = [(name.encode(), value.encode()) for name, value in self.headers]
+        self._names_host = any(name == "host" for name, _ in self.headers)
         self.secrets = secret_forms(settings.api_key, settings.headers)
         self.advice = _advice(settings, auth)
         # None of its own timeouts but this one: the attempt's deadlines bound everything else.
@@ -169,13 +171,21 @@ class HttpProvider:
         """Send the call as the dialect has written it, and return its answer once the head is here; the caller closes
         it. Raises what `open` raises.
         """
+        # With its stream, host and length given, httpx has nothing to find out: that halves what a request costs.
+        headers = [
+            (b"host", outgoing.url.netloc),
+            *self._raw_headers,
+            (b"x-request-id", _header_value(call.request_id).encode("latin-1")),
+            (b"content-length", b"%d" % len(outgoing.body)),
+        ]
         request = httpx.Request(
             "POST",
             outgoing.url,
-            headers=[*self.headers, ("x-request-id", _header_value(call.request_id))],
-            content=outgoing.body,
+            headers=headers[1:] if self._names_host else headers,
+            stream=httpx.ByteStream(outgoing.body),
             extensions={"timeout": self.timeout},
         )
+        request.read()  # transports look whether the body is here already
         try:
             response = await send(self.http, request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -305,12 +315,9 @@ class HttpAnswer:
 
     async def _read(self) -> list[ModelEvent]:
         parser = self._parser
-        if self.status >= 300 and self._until == math.inf:
-            self._until = trio.current_time() + ERROR_BODY_TIME
         data: bytes | None = None
         try:
-            with trio.CancelScope(deadline=self._until):
-                data = await self._body.read()
+            data = await (self._body.read() if self.status < 300 else self._read_error())
         except (httpx.HTTPError, zlib.error) as error:
             # After its last word a broken connection takes nothing from an answer; under an error status the status
             # says more than the connection.
@@ -318,6 +325,14 @@ class HttpAnswer:
                 raise self._broken(error) from error
             data = None
         return parser.close() if data is None else parser.feed(data)
+
+    async def _read_error(self) -> bytes | None:
+        """Wait for more of an error's body, as long as there is time for it; None at its end."""
+        if self._until == math.inf:
+            self._until = trio.current_time() + ERROR_BODY_TIME
+        with trio.CancelScope(deadline=self._until):
+            return await self._body.read()
+        return None
 
     def _broken(self, error: httpx.HTTPError | zlib.error) -> ProviderError:
         head = self._head
