@@ -11,7 +11,7 @@ from wizard_actors.errors import DeadlineExceededError, StreamInterruptedError
 from wizard_actors.plan import SHORTEST_HEDGE_DELAY
 from wizard_actors.strategies import CHAIN_ORDER, ORDERS
 from wizard_actors.testing.simulation.invariants.invariant import FUZZ, Invariant
-from wizard_actors.testing.simulation.invariants.jumps import virtual_jumps
+from wizard_actors.testing.simulation.invariants.jumps import Jumps, virtual_jumps
 from wizard_actors.testing.simulation.invariants.verdicts import BARRING, VERDICT_OF
 from wizard_actors.testing.simulation.records import AttemptRecord, RequestRecord
 from wizard_actors.testing.simulation.report import Report
@@ -82,10 +82,12 @@ def _hedges_wait(report: Report) -> Iterator[str]:
     delay = route.hedge_delay
     if route.hedge_quantile is not None:
         delay = min(delay, SHORTEST_HEDGE_DELAY)
+    jumps = Jumps(report.scenario)
     for request in report.requests:
         last = min((attempt.began for attempt in request.attempts), default=math.inf)
         for hedge in sorted((attempt for attempt in request.attempts if attempt.hedge), key=_number):
-            if hedge.began < last + delay - FUZZ:
+            # Where the clock jumps between a hedge's planning and an attempt's beginning, the delay has passed.
+            if hedge.began < last + delay - jumps.begun_in(request.arrived, hedge.began) - FUZZ:
                 yield (
                     f"request {request.number} began a hedge at {hedge.model} {hedge.began - last:.3f} s after the "
                     f"attempt before, where the delay is {delay:g} s"
