@@ -19,6 +19,7 @@ KERNEL = {
     f"wizard_actors.{name}"
     for name in [
         "actor",
+        "actor_loop",
         "bells",
         "errors",
         "event_stream",

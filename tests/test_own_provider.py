@@ -15,6 +15,7 @@ import pytest
 from attrs import evolve
 from trio.testing import MockClock
 
+import httpx
 from tests.models import Scripted, says
 from wizard_actors import ConfigError, ModelConfig, ProviderBugError, ResilientClient, WizardConfig, plugins
 from wizard_actors.cache_key import cache_key
@@ -25,6 +26,7 @@ from wizard_actors.types import Prompt
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "own_provider.md"
 KEY = "sk-a-key-that-nobody-sees"
 SCRIPTED = """
+import httpx
 from tests.models import Scripted, says
 
 def make(config, http):

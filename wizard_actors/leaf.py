@@ -9,7 +9,8 @@ from typing import Protocol
 
 import trio
 
-from wizard_actors.actor import Actor, serve
+from wizard_actors.actor import Actor
+from wizard_actors.actor_loop import serve
 from wizard_actors.errors import ActorCrashedError, ActorStoppedError, SupervisorError
 from wizard_actors.mailbox import Mailbox
 from wizard_actors.restarts import RestartPolicy, RestartWindow
