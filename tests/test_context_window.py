@@ -151,7 +151,15 @@ def test_somebody_always_says_something() -> None:
 
 @pytest.mark.parametrize(
     ("window", "answer", "budget"),
-    [(None, 100, None), (1_001, 0, 750), (8_000, 4_000, 3_000), (8_000, None, 5_808), (4_096, 4_096, 0), (100, 8_000, 0), (0, 1, 0)],
+    [
+        (None, 100, None),
+        (1_001, 0, 750),
+        (8_000, 4_000, 3_000),
+        (8_000, None, 5_808),
+        (4_096, 4_096, 0),
+        (100, 8_000, 0),
+        (0, 1, 0),
+    ],
 )
 def test_a_budget_leaves_room_for_the_answer(window: int | None, answer: int | None, budget: int | None) -> None:
     """And a quarter of the rest, because estimates are rough. A window that nobody knows has no budget."""

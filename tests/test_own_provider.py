@@ -15,7 +15,6 @@ import pytest
 from attrs import evolve
 from trio.testing import MockClock
 
-import httpx
 from tests.models import Scripted, says
 from wizard_actors import ConfigError, ModelConfig, ProviderBugError, ResilientClient, WizardConfig, plugins
 from wizard_actors.cache_key import cache_key
