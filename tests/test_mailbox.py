@@ -340,6 +340,33 @@ async def test_answers_that_are_there_at_once_keep_nobody_out_for_long(autojump_
     assert others >= 9
 
 
+async def test_an_actor_that_answers_two_at_a_time_keeps_nobody_out_either(autojump_clock: Clock) -> None:
+    """What counts are the asks in a row, whatever else their handlers answer."""
+    others = 0
+
+    class Two(Clerk):
+        def echo(self, message: Echo, reply: Reply[str], now: float) -> None:
+            """Answer, and try to once more."""
+            super().echo(message, reply, now)
+            reply.send("again")
+
+    async def other() -> None:
+        nonlocal others
+        while True:
+            others += 1
+            await trio.lowlevel.checkpoint()
+
+    actor = Two()
+    async with tree(ChildSpec("a", lambda _ledger, _carry: actor)) as supervisor, trio.open_nursery() as nursery:
+        ref = supervisor.ref("a", ClerkView)
+        await ref.ask(Do(lambda: None))  # an odd number of answers from here on
+        nursery.start_soon(other)
+        for _ in range(80):
+            await ref.ask(Echo())
+        nursery.cancel_scope.cancel()
+    assert others >= 9
+
+
 async def test_a_cancelled_caller_asks_nothing(autojump_clock: Clock) -> None:
     """The actor never hears of it."""
     made: list[Clerk] = []

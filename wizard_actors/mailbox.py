@@ -39,9 +39,7 @@ UNHEARD_AT_MOST: Final = 64
 """Of how many classes of messages without a handler a mailbox logs."""
 
 AT_ONCE_IN_A_ROW: Final = 8
-"""Of the answers that an actor gives at once, every eighth lets other tasks run before its caller goes on: a change of
-tasks costs several times what a handler does.
-"""
+"""Of the answers that an actor gives at once, every eighth lets others run first: that costs more than a handler."""
 
 ASK_THERE: Final = "`await client.run(ref.ask, message)`, or `client.run(...)` of a BlockingClient"
 
@@ -114,7 +112,8 @@ class Waiter:
 
     async def _wait(self, task: trio.lowlevel.Task) -> object:
         if self._outcome is not None:  # it is delivered: a cancellation comes with the caller's next wait
-            if not self._mailbox.answers % AT_ONCE_IN_A_ROW:
+            self._mailbox.at_once += 1
+            if not self._mailbox.at_once % AT_ONCE_IN_A_ROW:
                 await trio.lowlevel.cancel_shielded_checkpoint()
             return self._outcome.unwrap()
         self._task = task
@@ -190,6 +189,7 @@ class Mailbox:
         self.returned: Callable[[], None] | None = None
         self.handled = 0
         self.answers = 0  # tried, delivered or not
+        self.at_once = 0  # answers that nobody had to wait for
         self.posted = 0  # asks in the lane, and those that wait for room in it
         self._send, self._receive = trio.open_memory_channel[tuple[Ask[object], Waiter]](bound)
         self._returns: deque[tuple[object, bool]] = deque()
@@ -217,10 +217,10 @@ class Mailbox:
             raise refusal()  # it stood when we asked, even if the actor is back by now
         await trio.lowlevel.checkpoint_if_cancelled()  # who has been cancelled, or is late, asks nothing
         if deadline < math.inf and deadline <= trio.current_time():
+            await trio.lowlevel.checkpoint()
             raise self._too_late(message)
         reply: Reply[R] = Reply(self)
-        posted = self._post_nowait(message, reply)
-        if posted and (deadline == math.inf or not reply.wanted):
+        if (posted := self._post_nowait(message, reply)) and (deadline == math.inf or not reply.wanted):
             return await reply.wait(task)
         with trio.CancelScope(deadline=deadline):
             if not posted:
@@ -325,9 +325,9 @@ class Mailbox:
 
     @trio.lowlevel.enable_ki_protection
     def wake(self) -> None:
-        """Let the actor look at its lanes. Where its loop sleeps, that look is taken here, in the task of whoever has
-        sent something: it costs a fraction of a change of tasks. The loop is woken for all else: an end, a crash,
-        something that came meanwhile, an earlier instant to wake at; and for a listener, as handlers may publish.
+        """Let the actor look at its lanes. Where its loop sleeps, that look is taken here, in the sender's task. The loop
+        is woken for all else: an end, a crash, something that came meanwhile, an earlier instant to wake at; and for a
+        listener, as handlers may publish.
         """
         sleeper = self._sleeper
         if sleeper is None:
