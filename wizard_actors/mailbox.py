@@ -325,9 +325,9 @@ class Mailbox:
 
     @trio.lowlevel.enable_ki_protection
     def wake(self) -> None:
-        """Let the actor look at its lanes. Where its loop sleeps, that look is taken here, in the sender's task. The loop
-        is woken for all else: an end, a crash, something that came meanwhile, an earlier instant to wake at; and for a
-        listener, as handlers may publish.
+        """Let the actor look at its lanes. Where its loop sleeps, that look is taken here, in the sender's task. Its
+        loop is woken for all else: an end, a crash, something that came meanwhile, an earlier instant to wake at; and
+        for a listener, as handlers may publish.
         """
         sleeper = self._sleeper
         if sleeper is None:
